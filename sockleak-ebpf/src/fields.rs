@@ -1,0 +1,83 @@
+//! The one table of kernel struct members that the programs read.
+//!
+//! No offset is written down anywhere: user space looks each member up in the running kernel's BTF
+//! and sets the read-only global of that name before the load, so one object serves every kernel.
+
+/// Value of a field's global when the kernel has no such member.
+pub const MISSING: u32 = u32::MAX;
+
+/// Calls `$callback!` with the table.
+///
+/// A row is `GLOBAL: struct.path.to.member, kind width, need;`. `bytes N` is a member of N bytes and
+/// its global is a byte offset; `bits N` is a member of N bits (a bit field, or a flag that was one)
+/// and its global is a bit offset; `array` is an embedded array or struct whose width does not
+/// matter. A path runs through nested structs and finds members of anonymous ones. `required` ends
+/// the start with an error that names the member, `optional` switches off what needs it.
+#[macro_export]
+macro_rules! kernel_fields {
+    ($callback:ident) => {
+        $callback! {
+            TASK_TGID: task_struct.tgid, bytes 4, required;
+            TASK_PID: task_struct.pid, bytes 4, required;
+            TASK_GROUP_LEADER: task_struct.group_leader, bytes 8, required;
+            TASK_SIGNAL: task_struct.signal, bytes 8, required;
+            TASK_SIGHAND: task_struct.sighand, bytes 8, required;
+            TASK_FILES: task_struct.files, bytes 8, required;
+            TASK_EXIT_CODE: task_struct.exit_code, bytes 4, required;
+            TASK_START_BOOTTIME: task_struct.start_boottime, bytes 8, required;
+            TASK_COMM: task_struct.comm, bytes 16, required;
+            TASK_THREAD_PID: task_struct.thread_pid, bytes 8, required;
+            TASK_IO_URING: task_struct.io_uring, bytes 8, optional;
+            SIGNAL_LIVE: signal_struct.live, bytes 4, required;
+            SIGNAL_FLAGS: signal_struct.flags, bytes 4, required;
+            SIGNAL_GROUP_EXIT_CODE: signal_struct.group_exit_code, bytes 4, required;
+            SIGNAL_OOM_MM: signal_struct.oom_mm, bytes 8, optional;
+            SIGHAND_ACTION: sighand_struct.action, array, required;
+            K_SIGACTION_HANDLER: k_sigaction.sa.sa_handler, bytes 8, required;
+            PID_LEVEL: pid.level, bytes 4, required;
+            PID_NUMBERS: pid.numbers, array, required;
+            UPID_NR: upid.nr, bytes 4, required;
+            FILES_COUNT: files_struct.count, bytes 4, required;
+            FILES_FDT: files_struct.fdt, bytes 8, required;
+            FDT_MAX_FDS: fdtable.max_fds, bytes 4, required;
+            FDT_FD: fdtable.fd, bytes 8, required;
+            FDT_OPEN_FDS: fdtable.open_fds, bytes 8, required;
+            FILE_INODE: file.f_inode, bytes 8, required;
+            FILE_PRIVATE_DATA: file.private_data, bytes 8, required;
+            FILE_COUNT: file.f_count, bytes 8, optional;
+            FILE_REF: file.f_ref, bytes 8, optional;
+            INODE_MODE: inode.i_mode, bytes 2, required;
+            INODE_INO: inode.i_ino, bytes 8, required;
+            SOCKET_SK: socket.sk, bytes 8, required;
+            SOCKET_FILE: socket.file, bytes 8, required;
+            SK_DADDR: sock_common.skc_daddr, bytes 4, required;
+            SK_RCV_SADDR: sock_common.skc_rcv_saddr, bytes 4, required;
+            SK_DPORT: sock_common.skc_dport, bytes 2, required;
+            SK_NUM: sock_common.skc_num, bytes 2, required;
+            SK_FAMILY: sock_common.skc_family, bytes 2, required;
+            SK_STATE: sock_common.skc_state, bytes 1, required;
+            SK_REUSE: sock_common.skc_reuse, bits 4, required;
+            SK_REUSEPORT: sock_common.skc_reuseport, bits 1, required;
+            SK_IPV6ONLY: sock_common.skc_ipv6only, bits 1, required;
+            SK_NET: sock_common.skc_net.net, bytes 8, required;
+            SK_V6_DADDR: sock_common.skc_v6_daddr, array, optional;
+            SK_V6_RCV_SADDR: sock_common.skc_v6_rcv_saddr, array, optional;
+            SK_COOKIE: sock_common.skc_cookie, bytes 8, required;
+            SK_FLAGS: sock_common.skc_flags, bytes 8, required;
+            SK_PROTOCOL: sock.sk_protocol, bytes 2, required;
+            SK_SHUTDOWN: sock.sk_shutdown, bits 8, required;
+            SK_LINGERTIME: sock.sk_lingertime, bytes 8, required;
+            SK_ACK_BACKLOG: sock.sk_ack_backlog, bytes 4, required;
+            SK_ERR: sock.sk_err, bytes 4, optional;
+            SK_UID: sock.sk_uid, bytes 4, optional;
+            INET_SPORT: inet_sock.inet_sport, bytes 2, required;
+            TCP_RCV_NXT: tcp_sock.rcv_nxt, bytes 4, required;
+            TCP_COPIED_SEQ: tcp_sock.copied_seq, bytes 4, required;
+            TCP_WRITE_SEQ: tcp_sock.write_seq, bytes 4, required;
+            TCP_SND_UNA: tcp_sock.snd_una, bytes 4, required;
+            TCP_REPAIR: tcp_sock.repair, bits 1, optional;
+            TCP_LINGER2: tcp_sock.linger2, bytes 4, optional;
+            NET_INUM: net.ns.inum, bytes 4, required;
+        }
+    };
+}

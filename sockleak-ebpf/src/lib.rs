@@ -1,0 +1,93 @@
+//! The ABI between the BPF programs and user space.
+//!
+//! Both sides compile this file: the programs write these records into maps, user space decodes
+//! them field by field. Everything is plain integers in C layout without padding, so a record has
+//! exactly one meaning whatever bytes it holds; the sizes are checked at compile time.
+//!
+//! Times are nanoseconds of `CLOCK_BOOTTIME` (`bpf_ktime_get_boot_ns`), which is also the clock of
+//! `task_struct.start_boottime`. Ports are in host byte order, addresses in network byte order.
+//! Process ids are those of the initial PID namespace.
+
+#![no_std]
+
+mod fields;
+mod records;
+
+pub use fields::MISSING;
+pub use records::*;
+
+/// Names of the maps, as user space asks for them. The statics of `maps.rs` carry these names.
+pub mod maps {
+    /// Hash: tgid (`u32`) to [`Watched`](crate::Watched).
+    pub const WATCHED: &str = "WATCHED";
+    /// Hash: [`ProcessKey`](crate::ProcessKey) to [`Death`](crate::Death).
+    pub const DEATHS: &str = "DEATHS";
+    /// Hash: [`SocketKey`](crate::SocketKey) to [`SocketRecord`](crate::SocketRecord).
+    pub const SOCKETS: &str = "SOCKETS";
+    /// Hash: address of a `struct sock` (`u64`) to the [`SocketKey`](crate::SocketKey) that follows it now.
+    pub const FOLLOWED: &str = "FOLLOWED";
+    /// Hash: [`FdKey`](crate::FdKey) to `u8`, for every descriptor of a socket beyond its first.
+    pub const EXTRA_FDS: &str = "EXTRA_FDS";
+    /// Ring buffer of events, each beginning with an [`EventHeader`](crate::EventHeader).
+    pub const EVENTS: &str = "EVENTS";
+    /// Per-CPU array of `u64`, indexed by [`counter`](crate::counter).
+    pub const COUNTERS: &str = "COUNTERS";
+}
+
+/// Names of the programs. Each is the name of the tracepoint that it attaches to.
+pub mod programs {
+    /// Every program, in the order in which they are attached: the walk at exit comes last, so that
+    /// whatever it records is already being followed.
+    pub const ALL: [&str; 8] = [
+        INET_SOCK_SET_STATE,
+        TCP_SEND_RESET,
+        TCP_RECEIVE_RESET,
+        SIGNAL_GENERATE,
+        SIGNAL_DELIVER,
+        SCHED_PROCESS_FORK,
+        SCHED_PROCESS_EXEC,
+        SCHED_PROCESS_EXIT,
+    ];
+    /// A TCP or MPTCP socket changes its state.
+    pub const INET_SOCK_SET_STATE: &str = "inet_sock_set_state";
+    /// The kernel sends an RST.
+    pub const TCP_SEND_RESET: &str = "tcp_send_reset";
+    /// A connection is reset, by the peer or by data that arrived after close.
+    pub const TCP_RECEIVE_RESET: &str = "tcp_receive_reset";
+    /// A signal is sent.
+    pub const SIGNAL_GENERATE: &str = "signal_generate";
+    /// A signal reaches the thread that handles it, or dies of it.
+    pub const SIGNAL_DELIVER: &str = "signal_deliver";
+    /// A process or thread is made.
+    pub const SCHED_PROCESS_FORK: &str = "sched_process_fork";
+    /// A process becomes another program.
+    pub const SCHED_PROCESS_EXEC: &str = "sched_process_exec";
+    /// A thread ends; its sockets are still open.
+    pub const SCHED_PROCESS_EXIT: &str = "sched_process_exit";
+}
+
+/// Names of the read-only globals that are not struct offsets.
+pub mod globals {
+    /// `u8`: `sched_process_exit` has the argument `group_dead` (6.16 and later).
+    pub const HAS_GROUP_DEAD: &str = "HAS_GROUP_DEAD";
+    /// `u8`: `tcp_send_reset` has the argument `reason` (6.12 and later).
+    pub const HAS_RESET_REASON: &str = "HAS_RESET_REASON";
+    /// `u8`: tracing programs may call `bpf_get_socket_cookie` (absent in 5.10).
+    pub const HAS_SOCKET_COOKIE: &str = "HAS_SOCKET_COOKIE";
+    /// `u8`: children of watched processes are watched too.
+    pub const FOLLOW_CHILDREN: &str = "FOLLOW_CHILDREN";
+    /// `u32`: the walk at exit stops after this many sockets.
+    pub const MAX_SOCKETS: &str = "MAX_SOCKETS";
+}
+
+/// Indices into the map [`maps::COUNTERS`].
+pub mod counter {
+    /// Events that did not fit into the ring.
+    pub const EVENTS_LOST: u32 = 0;
+    /// Sockets that a live process closed and that did not fit into `SOCKETS` or `FOLLOWED`.
+    pub const FOLLOW_FAILED: u32 = 1;
+    /// Processes that did not fit into `WATCHED`, or deaths that did not fit into `DEATHS`.
+    pub const PROCESS_FAILED: u32 = 2;
+    /// How many counters there are.
+    pub const COUNT: u32 = 3;
+}

@@ -1,0 +1,78 @@
+//! What was looked up after the death: sock_diag's answers and the holders in /proc.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Protocol, State};
+
+/// The timer of a socket as sock_diag tells it (`idiag_timer`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    None,
+    Retransmit,
+    Keepalive,
+    TimeWait,
+    /// The zero-window probe.
+    Persist,
+    /// The delayed ACK, 7.x.
+    DelayedAck,
+    Unknown(u8),
+}
+
+/// A socket as one sock_diag dump showed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    pub protocol: Protocol,
+    /// For a time-wait mini socket its substate: FIN_WAIT2 or TIME_WAIT.
+    pub state: State,
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+    pub cookie: u64,
+    /// 0 for sockets that no file refers to.
+    pub inode: u64,
+    pub timer: Timer,
+    /// Until the timer fires; 0 when it is overdue.
+    pub expires: Duration,
+    /// Retransmissions or probes so far.
+    pub retransmits: u8,
+    /// Retransmission timeout, from `tcp_info`; `None` for mini sockets.
+    pub rto: Option<Duration>,
+    /// Doublings of that timeout so far, from `tcp_info`.
+    pub backoff: u8,
+}
+
+/// One look at a network namespace after the death.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Inode of the namespace.
+    pub netns: u32,
+    /// When sock_diag was read.
+    pub time: Timestamp,
+    /// `None` when the namespace could not be opened any more.
+    pub sightings: Option<Vec<Sighting>>,
+    /// `net.ipv4.tcp_orphan_retries` as the kernel applies it (0 counts as 8).
+    pub orphan_retries: u32,
+}
+
+/// A descriptor in another process that leads to a socket of the dead one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    pub inode: u64,
+    pub pid: u32,
+    pub comm: String,
+    pub fd: u32,
+    pub relation: Relation,
+}
+
+/// How the holder is related to the dead process, as far as it was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// One of them forked the other, or a common ancestor that was watched forked both.
+    Family,
+    /// It was made with CLONE_FILES and shares the fd table.
+    SharedTable,
+    /// Neither was seen.
+    Unknown,
+}

@@ -1,0 +1,21 @@
+//! The process that is watched.
+
+use jiff::Timestamp;
+
+/// What is known of a process besides its sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Process id in the initial PID namespace.
+    pub pid: u32,
+    /// Process id in its own PID namespace; `None` if it could not be read in time.
+    pub ns_pid: Option<u32>,
+    /// `comm` of the thread-group leader. Not escaped: output does that.
+    pub comm: String,
+    /// Path of the executable, while it could be read.
+    pub exe: Option<String>,
+    /// Path in the cgroup v2 hierarchy (or of the first v1 hierarchy).
+    pub cgroup: Option<String>,
+    pub started: Option<Timestamp>,
+    /// Given by the user with `--pid` or as COMMAND; otherwise a child that was followed.
+    pub target: bool,
+}

@@ -1,0 +1,175 @@
+//! The report: what a death left behind.
+
+use std::net::{IpAddr, SocketAddr};
+
+use jiff::Timestamp;
+
+use super::{Death, Process, Socket, State};
+
+/// Everything there is to say about one death.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// When sock_diag was read; outcomes, holders and free times hold at that moment.
+    pub time: Timestamp,
+    pub process: Process,
+    /// `None` when the process is still alive and the user asked for a report.
+    pub death: Option<Death>,
+    /// In the order of their descriptors.
+    pub sockets: Vec<SocketReport>,
+    pub summary: Summary,
+    pub left_while_alive: Vec<LeftWhileAlive>,
+    /// What could not be seen, as sentences.
+    pub blind: Vec<String>,
+    pub lost: Lost,
+}
+
+#[derive(Clone, Debug)]
+pub struct SocketReport {
+    pub socket: Socket,
+    pub outcome: Outcome,
+    /// What sock_diag calls it now; `None` if it is gone.
+    pub state: Option<State>,
+    pub why: Why,
+    pub holders: Vec<Holder>,
+    pub freedom: Freedom,
+}
+
+/// What became of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Outcome {
+    /// A file refers to it still.
+    Held,
+    TimeWait,
+    FinWait2,
+    FinWait1,
+    Closing,
+    LastAck,
+    /// An RST ended it, sent by either side.
+    Reset,
+    /// Gone without RST and without leftover.
+    Closed,
+    Unknown,
+}
+
+/// Why it became that: the first that applies, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Why {
+    Inherited,
+    PassedOn,
+    SharedTable,
+    LingerZero,
+    UnreadData,
+    PeerReset,
+    DataAfterClose,
+    Linger2,
+    OrphanLimit,
+    TimeWaitOverflow,
+    Repair,
+    PeerUnreachable,
+    Listener,
+    NeverConnected,
+    PeerClosedFirst,
+    ShutdownBefore,
+    ClosedByKernel,
+    NetnsUnreachable,
+    Unknown,
+}
+
+/// A process that still holds the socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub pid: u32,
+    pub comm: String,
+    pub fd: u32,
+    /// `None` if it was not seen how it came by the descriptor.
+    pub how: Option<How>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    Inherited,
+    Received,
+    SharedTable,
+}
+
+/// When a leftover is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freedom {
+    pub rule: FreeRule,
+    /// The earliest moment; `None` where no moment can be told.
+    pub at: Option<Timestamp>,
+    /// `at` and the timer wheel's slack.
+    pub latest: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FreeRule {
+    /// The 60 seconds of TIME_WAIT.
+    TimewaitTimer,
+    /// FIN_WAIT2 ends by `tcp_fin_timeout` or TCP_LINGER2, or becomes TIME_WAIT when the peer closes.
+    FinTimeout,
+    /// The kernel gives up retransmitting (`tcp_orphan_retries`), if the peer does not answer before.
+    Retransmits,
+    /// A peer with a closed window keeps it alive.
+    PersistOpenEnded,
+    /// When its holder lets go.
+    Holder,
+    /// Its namespace has gone, and the leftover with it.
+    NetnsGone,
+    /// It is free already.
+    Now,
+    Unknown,
+}
+
+/// Sockets by outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub time_wait: u64,
+    pub fin_wait2: u64,
+    pub fin_wait1: u64,
+    pub closing: u64,
+    pub last_ack: u64,
+    pub reset: u64,
+    pub closed: u64,
+    pub held: u64,
+    pub unknown: u64,
+}
+
+/// What the process closed or shut down itself while it was watched, and what still exists: one line for each
+/// local address, server port, remote and outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftWhileAlive {
+    pub laddr: IpAddr,
+    /// The local port where many connections share it (a server's); `None` for ephemeral ports.
+    pub lport: Option<u16>,
+    pub raddr: Option<IpAddr>,
+    /// The remote port where many connections share it (a client's); `None` for ephemeral ports.
+    pub rport: Option<u16>,
+    pub outcome: Outcome,
+    pub count: u64,
+    pub last_closed: Timestamp,
+    /// When the last of them is free; `None` where that cannot be told.
+    pub free_at: Option<Timestamp>,
+}
+
+/// What was lost, as counts. All zero in a complete report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Events of the whole tracer since the death: failed reserves and recursion misses.
+    pub events: u64,
+    /// Sockets that did not fit into the inventory.
+    pub inventory: u64,
+    /// Open slots of the fd table that were not looked at.
+    pub slots: u64,
+}
+
+/// A leftover that is followed after the report until it is free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Follower {
+    pub pid: u32,
+    pub netns: u32,
+    pub local: SocketAddr,
+    pub remote: Option<SocketAddr>,
+    pub cookie: Option<u64>,
+    pub freedom: Freedom,
+}

@@ -1,0 +1,128 @@
+//! A socket of a watched process, as the BPF programs recorded it.
+
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+
+use super::{State, Transition};
+
+/// What tells one followed socket from every other: the address of its `struct sock` alone does not,
+/// since the slab reuses it within milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketId {
+    /// Address of the `struct sock`.
+    pub sk: u64,
+    /// Boot-time nanoseconds from which on it was followed.
+    pub since: u64,
+    /// Process id of its owner.
+    pub tgid: u32,
+    pub origin: Origin,
+}
+
+/// Why a socket is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Origin {
+    /// It was in the fd table when its process died.
+    Inventory,
+    /// Its living process closed or shut it down.
+    Live,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    Tcp,
+    Mptcp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+/// SO_LINGER, when it is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Linger {
+    pub seconds: u32,
+}
+
+/// `tcp_receive_reset` fired for the socket. That is not yet a reset by the peer: it also fires when
+/// data arrives after close (net/ipv4/tcp_input.c, `tcp_reset` called from `tcp_rcv_state_process`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResetReceived {
+    /// State of the socket at that moment.
+    pub state: State,
+}
+
+/// A socket that is followed, and what happened to it since.
+///
+/// `state_at_death` and everything up to `linger2` hold at the exit event (or, for [`Origin::Live`],
+/// at the first transition that was followed); `transitions` and the resets came later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Socket {
+    pub id: SocketId,
+    pub protocol: Protocol,
+    pub family: Family,
+    /// Its own local address: v4-mapped stays v4-mapped. Port 0 if it was never bound.
+    pub local: SocketAddr,
+    /// `None` for listeners and for sockets that never connected.
+    pub remote: Option<SocketAddr>,
+    /// Inode of its network namespace.
+    pub netns: u32,
+    /// The kernel's socket cookie; `None` if none had been generated when it was last looked at.
+    pub cookie: Option<u64>,
+    /// Its descriptors, ascending; empty for [`Origin::Live`].
+    pub fds: Vec<u32>,
+    /// Inode in sockfs, the number in `socket:[n]`.
+    pub inode: Option<u64>,
+    /// References to its `struct file`; more than `fds.len()` means that somebody else holds it too.
+    pub references: Option<u32>,
+    pub state_at_death: State,
+    /// The process had called shutdown() for sending (`SEND_SHUTDOWN` in `sk_shutdown`).
+    pub shutdown: bool,
+    /// Received bytes that were not read; a received FIN does not count.
+    pub unread_bytes: u32,
+    /// `write_seq - snd_una`, what `ss` calls Send-Q.
+    pub unacked_bytes: u32,
+    /// Connections that a listener had not accepted; `None` for other sockets.
+    pub accept_queue: Option<u32>,
+    pub reuseaddr: bool,
+    pub reuseport: bool,
+    /// `None` for IPv4 sockets.
+    pub v6only: Option<bool>,
+    pub linger: Option<Linger>,
+    /// TCP_LINGER2 is negative: FIN_WAIT2 is skipped by a reset.
+    pub linger2_negative: bool,
+    /// TCP_REPAIR was on: the kernel closes silently.
+    pub repair: bool,
+    /// `sk_err` was ECONNRESET: the peer had reset it before.
+    pub reset_before: bool,
+    /// The creator's uid, where the kernel tells.
+    pub uid: Option<u32>,
+    /// Its changes of state since `id.since`, in order, without self-transitions.
+    pub transitions: Vec<Transition>,
+    /// When the last of them happened is known, but some in between did not fit into the record.
+    pub transitions_truncated: bool,
+    /// An RST was sent for it, with the kernel's number of the reason where it gives one.
+    pub reset_sent: Option<Option<u8>>,
+    pub reset_received: Option<ResetReceived>,
+}
+
+impl Socket {
+    /// The last state that was seen.
+    #[must_use]
+    pub fn last_state(&self) -> State {
+        self.transitions
+            .last()
+            .map_or(self.state_at_death, |transition| transition.to)
+    }
+
+    /// When the kernel was seen to change it to that state.
+    #[must_use]
+    pub fn entered(&self, state: State) -> Option<Timestamp> {
+        self.transitions
+            .iter()
+            .find(|transition| transition.to == state)
+            .map(|transition| transition.time)
+    }
+}

@@ -1,0 +1,1 @@
+//! Integration tests of sockleak: real crashes, judged by the kernel.
