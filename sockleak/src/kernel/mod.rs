@@ -1,1 +1,4 @@
 //! The only door to the kernel.
+
+pub mod btf;
+pub mod fields;

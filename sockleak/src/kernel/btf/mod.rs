@@ -1,0 +1,202 @@
+//! A reader for BTF, the kernel's description of its own types.
+//!
+//! It answers only what a tracer needs: where a struct member is, how many arguments a tracepoint has,
+//! what an enum's values are. It reads a whole `vmlinux` in one pass that notes where each type
+//! begins, and looks at names and members only when it is asked. Whatever the bytes are, it neither
+//! panics nor recurses without bound. The format is Documentation/bpf/btf.rst and
+//! include/uapi/linux/btf.h.
+
+mod member;
+mod raw;
+#[cfg(test)]
+mod tests;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::{fs, io};
+
+pub use member::{Member, MissingMember};
+use raw::{Kind, Type};
+
+/// Where a kernel with CONFIG_DEBUG_INFO_BTF shows its BTF.
+pub const RUNNING: &str = "/sys/kernel/btf/vmlinux";
+
+/// How many typedefs and qualifiers are followed before a chain counts as a loop.
+const MAX_HOPS: usize = 64;
+/// How many bytes of a name are read. The kernel's limit for symbols (KSYM_NAME_LEN) is 512.
+const MAX_NAME: usize = 1024;
+
+/// The types of one kernel.
+#[derive(Debug)]
+pub struct Btf {
+    data: Vec<u8>,
+    /// Where the string section begins and ends in `data`.
+    strings: (usize, usize),
+    /// Where each type begins in `data`, by type id; id 0 is `void` and has no record.
+    types: Vec<u32>,
+    /// Hash of the name and id of every struct, union, enum and typedef, sorted.
+    names: Vec<(u64, u32)>,
+}
+
+/// Why bytes are not BTF that can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BtfError {
+    #[error("cannot read {path}: {source}")]
+    Read { path: String, source: io::Error },
+    #[error("not BTF: it ends within its header")]
+    NoHeader,
+    #[error("not BTF: magic number {0:#06x} instead of 0xeb9f")]
+    Magic(u16),
+    #[error("BTF of a machine with the other byte order")]
+    ByteOrder,
+    #[error("BTF version {0}, which is not known (known: 1)")]
+    Version(u8),
+    #[error("broken BTF: the {0} section reaches beyond the end")]
+    Section(&'static str),
+    #[error("broken BTF: type {0} reaches beyond the end")]
+    Truncated(u32),
+    #[error("type {id} is of kind {kind}, which is not known")]
+    Kind { id: u32, kind: u8 },
+}
+
+impl Btf {
+    /// Reads BTF from bytes, as they stand in `/sys/kernel/btf/vmlinux`.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not BTF of this machine's byte order, or end too early.
+    pub fn parse(bytes: &[u8]) -> Result<Self, BtfError> {
+        Self::from_vec(bytes.to_vec())
+    }
+
+    /// Reads the BTF of the running kernel.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has none (CONFIG_DEBUG_INFO_BTF is off) or it cannot be read.
+    pub fn running() -> Result<Self, BtfError> {
+        Self::open(Path::new(RUNNING))
+    }
+
+    /// Reads a file of raw BTF, such as a copy of another kernel's `/sys/kernel/btf/vmlinux`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Btf::parse`], or when the file cannot be read.
+    pub fn open(path: &Path) -> Result<Self, BtfError> {
+        let data = fs::read(path).map_err(|source| BtfError::Read {
+            path: path.display().to_string(),
+            source,
+        })?;
+        Self::from_vec(data)
+    }
+
+    fn from_vec(data: Vec<u8>) -> Result<Self, BtfError> {
+        let sections = raw::sections(&data)?;
+        let types = raw::index(&data, sections.types)?;
+        let mut btf = Self {
+            data,
+            strings: sections.strings,
+            types,
+            names: Vec::new(),
+        };
+        btf.names = (1..btf.types.len() as u32)
+            .filter_map(|id| {
+                let found = btf.type_of(id)?;
+                let named = matches!(
+                    found.kind,
+                    Kind::Struct | Kind::Union | Kind::Enum | Kind::Enum64 | Kind::Typedef
+                );
+                let name = btf.name(found.name).filter(|name| named && !name.is_empty())?;
+                Some((hash(name), id))
+            })
+            .collect();
+        btf.names.sort_unstable();
+        Ok(btf)
+    }
+
+    /// The size of a struct or union in bytes, or `None` if there is none of that name.
+    #[must_use]
+    pub fn size_of_struct(&self, name: &str) -> Option<u32> {
+        self.named(name)
+            .find(|(_, found)| found.kind.is_aggregate())
+            .map(|(_, found)| found.size_or_type)
+    }
+
+    /// How many arguments the tracepoint gives its programs, or `None` if the kernel has no such tracepoint.
+    ///
+    /// Each tracepoint has a typedef `btf_trace_NAME` of a pointer to its probe's prototype, whose first
+    /// parameter is the probe's own data (include/trace/bpf_probe.h).
+    #[must_use]
+    pub fn tracepoint_args(&self, name: &str) -> Option<usize> {
+        let typedef = format!("btf_trace_{name}");
+        let (_, found) = self
+            .named(&typedef)
+            .find(|(_, found)| found.kind == Kind::Typedef)?;
+        let pointer = self.resolve(found.size_or_type)?;
+        let prototype = self.resolve(pointer.size_or_type)?;
+        if pointer.kind != Kind::Ptr || prototype.kind != Kind::FuncProto {
+            return None;
+        }
+        (prototype.vlen as usize).checked_sub(1)
+    }
+
+    /// The names and values of an enum, in its order; empty if there is none of that name.
+    #[must_use]
+    pub fn enum_values(&self, name: &str) -> Vec<(String, i64)> {
+        let Some((_, found)) = self
+            .named(name)
+            .find(|(_, found)| matches!(found.kind, Kind::Enum | Kind::Enum64))
+        else {
+            return Vec::new();
+        };
+        (0..found.vlen)
+            .filter_map(|index| {
+                let (name, value) = found.enumerator(&self.data, index)?;
+                Some((String::from_utf8_lossy(self.name(name)?).into_owned(), value))
+            })
+            .collect()
+    }
+
+    /// The record of a type; `None` for `void` and for ids beyond the end.
+    fn type_of(&self, id: u32) -> Option<Type> {
+        let start = *self.types.get(id as usize).filter(|_| id != 0)?;
+        Type::read(&self.data, start as usize)
+    }
+
+    /// What a type is behind its typedefs, qualifiers and tags; `None` for `void`.
+    fn resolve(&self, mut id: u32) -> Option<Type> {
+        for _ in 0..MAX_HOPS {
+            let found = self.type_of(id)?;
+            if !found.kind.is_transparent() {
+                return Some(found);
+            }
+            id = found.size_or_type;
+        }
+        None
+    }
+
+    /// The structs, unions, enums and typedefs of that name, by ascending id.
+    fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (u32, Type)> + 'a {
+        let wanted = hash(name.as_bytes());
+        let first = self.names.partition_point(|(hash, _)| *hash < wanted);
+        self.names[first..]
+            .iter()
+            .take_while(move |(hash, _)| *hash == wanted)
+            .filter_map(|(_, id)| Some((*id, self.type_of(*id)?)))
+            .filter(move |(_, found)| self.name(found.name) == Some(name.as_bytes()))
+    }
+
+    /// The string at an offset of the string section, without its NUL.
+    fn name(&self, offset: u32) -> Option<&[u8]> {
+        let strings = self.data.get(self.strings.0..self.strings.1)?;
+        let tail = strings.get(offset as usize..)?;
+        tail[..tail.len().min(MAX_NAME)].split(|byte| *byte == 0).next()
+    }
+}
+
+fn hash(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
