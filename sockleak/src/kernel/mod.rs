@@ -1,4 +1,7 @@
 //! The only door to the kernel.
 
 pub mod btf;
+pub mod clock;
 pub mod fields;
+pub mod netns;
+pub mod proc;

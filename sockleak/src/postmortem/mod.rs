@@ -9,6 +9,7 @@ mod process;
 mod report;
 mod socket;
 mod state;
+mod wheel;
 
 pub use death::{Cause, Death, Sender};
 pub use observation::{Holding, Relation, Sighting, Snapshot, Timer};
@@ -19,3 +20,4 @@ pub use report::{
 };
 pub use socket::{Family, Linger, Origin, Protocol, ResetReceived, Socket, SocketId};
 pub use state::{State, Transition};
+pub use wheel::slack;

@@ -1,0 +1,120 @@
+//! The kernel's clocks: boot time as wall-clock time, and the tick.
+
+use std::io;
+use std::mem::MaybeUninit;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// The distance between CLOCK_BOOTTIME and CLOCK_REALTIME when it was sampled. Sample again after a while:
+/// the wall clock may be set, and the two drift apart while it is disciplined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BootClock {
+    /// CLOCK_REALTIME minus CLOCK_BOOTTIME, in nanoseconds.
+    offset: i128,
+}
+
+impl BootClock {
+    /// Reads both clocks now.
+    #[must_use]
+    pub fn sample() -> Self {
+        // The wall clock is read between two readings of the other, so that half a preemption is the error.
+        let before = boottime_ns();
+        let wall = read(libc::CLOCK_REALTIME);
+        let after = boottime_ns();
+        let boot = u64::midpoint(before, after);
+        Self {
+            offset: wall - i128::from(boot),
+        }
+    }
+
+    /// The wall-clock time of a moment in CLOCK_BOOTTIME nanoseconds; `None` beyond the year 9999.
+    #[must_use]
+    pub fn timestamp(&self, boottime_ns: u64) -> Option<Timestamp> {
+        Timestamp::from_nanosecond(self.offset + i128::from(boottime_ns)).ok()
+    }
+
+    /// The moment in CLOCK_BOOTTIME nanoseconds of a wall-clock time; 0 before the boot.
+    #[must_use]
+    pub fn boottime_ns(&self, time: Timestamp) -> u64 {
+        u64::try_from(time.as_nanosecond() - self.offset).unwrap_or(0)
+    }
+}
+
+/// CLOCK_BOOTTIME now, in nanoseconds: the clock of `bpf_ktime_get_boot_ns`.
+#[must_use]
+pub fn boottime_ns() -> u64 {
+    u64::try_from(read(libc::CLOCK_BOOTTIME)).unwrap_or(0)
+}
+
+/// The kernel's tick rate, CONFIG_HZ: the resolution of the coarse clock is one tick.
+///
+/// # Errors
+///
+/// When the clock is not there, which is true of no Linux since 2.6.32.
+pub fn hz() -> io::Result<u32> {
+    let mut resolution = MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: The pointer is to a timespec that the kernel may write.
+    let status = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, resolution.as_mut_ptr()) };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: The call succeeded, so it wrote the resolution.
+    let resolution = unsafe { resolution.assume_init() };
+    Ok(rate(resolution.tv_nsec))
+}
+
+/// Ticks a second from the length of a tick in nanoseconds, which the kernel cut to an integer.
+fn rate(tick_ns: i64) -> u32 {
+    let tick = tick_ns.max(1);
+    ((1_000_000_000 + tick / 2) / tick) as u32
+}
+
+/// USER_HZ ticks, as in `/proc/PID/stat`, in nanoseconds.
+pub(super) fn from_ticks(ticks: u64) -> u64 {
+    // SAFETY: The call takes no pointers.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    let per_second = u64::try_from(per_second).unwrap_or(100).max(1);
+    ticks.saturating_mul(1_000_000_000 / per_second)
+}
+
+fn read(clock: libc::clockid_t) -> i128 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: The pointer is to a live timespec. The call cannot fail for clocks that every kernel has.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    SignedDuration::new(time.tv_sec, time.tv_nsec as i32).as_nanos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boot_time_becomes_wall_clock_time() {
+        let clock = BootClock::sample();
+        let boot = boottime_ns();
+        let told = clock.timestamp(boot).unwrap();
+        let error = Timestamp::now().duration_since(told).as_millis();
+        assert!(error.abs() < 200, "{error} ms");
+        assert_eq!(clock.boottime_ns(told), boot);
+        assert_eq!(clock.boottime_ns(Timestamp::UNIX_EPOCH), 0);
+        assert!(clock.timestamp(u64::MAX).is_some());
+    }
+
+    #[test]
+    fn the_tick_is_one_of_those_that_can_be_configured() {
+        assert!([100, 250, 300, 1000].contains(&hz().unwrap()));
+        assert_eq!(
+            [
+                rate(10_000_000),
+                rate(4_000_000),
+                rate(3_333_333),
+                rate(1_000_000)
+            ],
+            [100, 250, 300, 1000]
+        );
+        assert_eq!(from_ticks(100), 1_000_000_000);
+    }
+}

@@ -1,0 +1,258 @@
+//! Network namespaces: finding one, entering it, reading its sysctls.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::{ffi::OsString, panic, thread};
+
+use super::proc;
+
+/// The namespace of the calling thread.
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// An open network namespace. While it is open, the namespace and its TIME_WAITs stay alive.
+#[derive(Debug)]
+pub struct Netns {
+    fd: OwnedFd,
+    inode: u32,
+}
+
+impl Netns {
+    /// The namespace of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// When /proc is not mounted.
+    pub fn current() -> io::Result<Self> {
+        Self::open(Path::new(OWN))
+    }
+
+    /// The namespace of a process, or of its first thread that still has one.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when the process is gone or dead, `PermissionDenied` when it is another user's and
+    /// CAP_SYS_PTRACE is missing.
+    pub fn of_process(pid: u32) -> io::Result<Self> {
+        Self::open(Path::new(&format!("/proc/{pid}/ns/net")))
+    }
+
+    /// Searches a namespace by its inode: first in all processes, then in the bind mounts of
+    /// `ip netns` and of container runtimes. `None` if nothing that can be seen has it.
+    ///
+    /// # Errors
+    ///
+    /// When /proc cannot be read.
+    pub fn find(inode: u32) -> io::Result<Option<Self>> {
+        let processes = proc::pids()?
+            .into_iter()
+            .map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net")));
+        let link = link(inode);
+        for path in processes {
+            // The link is read first because opening the namespace of every process costs more.
+            let same = fs::read_link(&path).is_ok_and(|target| target.as_os_str() == link.as_str());
+            if same && let Some(found) = Self::open_as(&path, inode) {
+                return Ok(Some(found));
+            }
+        }
+        let mounts = fs::read("/proc/self/mountinfo")?;
+        Ok(mount_points(&mounts, &link)
+            .iter()
+            .find_map(|path| Self::open_as(path, inode)))
+    }
+
+    /// Its inode, which is also `skc_net->ns.inum`.
+    #[must_use]
+    pub fn inode(&self) -> u32 {
+        self.inode
+    }
+
+    /// Reads a number from a sysctl of this namespace, such as `net/ipv4/tcp_fin_timeout`.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace cannot be entered, the sysctl is not there or is not a number.
+    pub fn sysctl_u32(&self, name: &str) -> io::Result<u32> {
+        // /proc/sys/net shows the namespace of the thread that opens the file (`net_ctl_header_lookup`,
+        // net/sysctl_net.c), so the whole access happens inside.
+        let text = within(self.as_fd(), || fs::read_to_string(format!("/proc/sys/{name}")))?;
+        text.trim().parse().map_err(|_| {
+            let told = format!("/proc/sys/{name} is {:?}, not a number", text.trim());
+            io::Error::new(io::ErrorKind::InvalidData, told)
+        })
+    }
+
+    /// How often the kernel retransmits for a socket that no process holds: `tcp_orphan_retries`, where 0
+    /// means 8 (`tcp_orphan_retries`, net/ipv4/tcp_timer.c).
+    ///
+    /// # Errors
+    ///
+    /// As [`Netns::sysctl_u32`].
+    pub fn orphan_retries(&self) -> io::Result<u32> {
+        match self.sysctl_u32("net/ipv4/tcp_orphan_retries")? {
+            0 => Ok(8),
+            retries => Ok(retries),
+        }
+    }
+
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let inode = file.metadata()?.ino() as u32;
+        Ok(Self {
+            fd: file.into(),
+            inode,
+        })
+    }
+
+    /// Opens it if it still is that namespace.
+    fn open_as(path: &Path, inode: u32) -> Option<Self> {
+        Self::open(path).ok().filter(|found| found.inode == inode)
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Runs `work` in a thread that is in that namespace. In the caller's own namespace it runs directly and
+/// needs no privilege.
+///
+/// # Errors
+///
+/// When the namespace cannot be entered, which needs CAP_SYS_ADMIN, or those of `work`.
+pub fn within<T: Send>(
+    namespace: BorrowedFd<'_>,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    let there = File::from(namespace.try_clone_to_owned()?).metadata()?;
+    let here = fs::metadata(OWN)?;
+    if (there.dev(), there.ino()) == (here.dev(), here.ino()) {
+        return work();
+    }
+    thread::scope(|scope| {
+        let worker = thread::Builder::new()
+            .name("netns".to_owned())
+            .spawn_scoped(scope, || {
+                enter(namespace)?;
+                work()
+            })?;
+        worker
+            .join()
+            .unwrap_or_else(|payload| panic::resume_unwind(payload))
+    })
+}
+
+/// Moves the calling thread into a network namespace.
+fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: The call takes no pointers; it changes the namespace of this thread only.
+    if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    let told = format!("cannot enter the network namespace: {error}; it needs CAP_SYS_ADMIN (sudo)");
+    Err(io::Error::new(error.kind(), told))
+}
+
+/// What the links of /proc/PID/ns/net and the roots of nsfs mounts say.
+fn link(inode: u32) -> String {
+    format!("net:[{inode}]")
+}
+
+/// Where a namespace is mounted, from the text of /proc/PID/mountinfo: fields are separated by spaces, the
+/// fourth is the root within the file system, the fifth the mount point (Documentation/filesystems/proc.rst).
+fn mount_points(mountinfo: &[u8], root: &str) -> Vec<PathBuf> {
+    mountinfo
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| {
+            let mut fields = line.split(|byte| *byte == b' ').skip(3);
+            let found = fields.next()? == root.as_bytes();
+            let point = fields.next()?;
+            found.then(|| PathBuf::from(OsString::from_vec(unescape(point))))
+        })
+        .collect()
+}
+
+/// Undoes the kernel's escapes of space, tab, newline and backslash as three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let escaped = tail
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
+        match escaped {
+            Some(byte) => {
+                out.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_mounts_of_a_namespace() {
+        let mountinfo = b"21 1 0:20 / /proc rw - proc proc rw\n\
+            99 22 0:4 net:[4026532281] /run/netns/with\\040space rw shared:5 - nsfs nsfs rw\n\
+            98 22 0:4 net:[4026532999] /run/netns/other rw - nsfs nsfs rw\n\
+            broken line\n";
+        assert_eq!(
+            mount_points(mountinfo, &link(4_026_532_281)),
+            [Path::new("/run/netns/with space")]
+        );
+        assert!(mount_points(mountinfo, &link(1)).is_empty());
+        assert_eq!(unescape(b"a\\134b\\9\\12"), b"a\\b\\9\\12");
+    }
+
+    #[test]
+    fn the_own_namespace_needs_no_privilege() {
+        let own = Netns::current().unwrap();
+        assert_eq!(
+            Netns::of_process(std::process::id()).unwrap().inode(),
+            own.inode()
+        );
+        assert_eq!(Netns::find(own.inode()).unwrap().unwrap().inode(), own.inode());
+        assert!(own.sysctl_u32("net/ipv4/tcp_fin_timeout").unwrap() > 0);
+        assert!(own.orphan_retries().unwrap() > 0);
+        assert!(own.sysctl_u32("net/ipv4/ip_local_port_range").is_err());
+        assert!(Netns::find(1).unwrap().is_none());
+    }
+
+    #[test]
+    fn sysctls_are_those_of_the_namespace() {
+        let own = Netns::current().unwrap();
+        let made = thread::spawn(|| {
+            // SAFETY: The call takes no pointers; it changes the namespace of this thread only.
+            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            fs::write("/proc/sys/net/ipv4/tcp_orphan_retries", "3")?;
+            Netns::current()
+        });
+        let other = match made.join().unwrap() {
+            Ok(other) => other,
+            Err(error) => {
+                eprintln!("skipped: cannot make a network namespace: {error}");
+                return;
+            }
+        };
+        assert_ne!(other.inode(), own.inode());
+        assert_eq!(other.orphan_retries().unwrap(), 3);
+        assert_ne!(own.orphan_retries().unwrap(), 3);
+        assert_eq!(Netns::current().unwrap().inode(), own.inode());
+    }
+}

@@ -1,0 +1,275 @@
+//! /proc: who a process is, who descends from it, who holds a socket.
+
+mod parse;
+
+use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::{fs, io};
+
+pub use parse::{Stat, Status};
+
+use super::clock::{self, BootClock};
+use crate::postmortem::Process;
+
+/// Inode of the initial PID namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h).
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// A descriptor that leads to a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Inode of the socket in sockfs.
+    pub inode: u64,
+    pub pid: u32,
+    /// Not escaped.
+    pub comm: String,
+    pub fd: u32,
+}
+
+/// What a search for holders found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holders {
+    /// By ascending pid and fd.
+    pub held: Vec<Held>,
+    /// Processes whose descriptors may not be read: reading those of other users needs CAP_SYS_PTRACE and
+    /// CAP_DAC_READ_SEARCH.
+    pub unreadable: usize,
+}
+
+/// The processes that can be seen, ascending.
+///
+/// # Errors
+///
+/// When /proc is not mounted.
+pub fn pids() -> io::Result<Vec<u32>> {
+    let mut pids = numbers(Path::new("/proc"))?;
+    pids.sort_unstable();
+    Ok(pids)
+}
+
+/// `/proc/PID/stat`.
+///
+/// # Errors
+///
+/// `NotFound` when there is no such process or thread.
+pub fn stat(pid: u32) -> io::Result<Stat> {
+    let text = read(pid, "stat")?;
+    Stat::parse(&text).ok_or_else(|| malformed(pid, "stat"))
+}
+
+/// `/proc/PID/status`.
+///
+/// # Errors
+///
+/// `NotFound` when there is no such process or thread.
+pub fn status(pid: u32) -> io::Result<Status> {
+    Ok(Status::parse(&read(pid, "status")?))
+}
+
+/// What is known of a process besides its sockets. What may not be read is `None`.
+///
+/// # Errors
+///
+/// `NotFound` when there is no such process.
+pub fn process(pid: u32, target: bool) -> io::Result<Process> {
+    let stat = stat(pid)?;
+    let since_boot = clock::from_ticks(stat.start_ticks);
+    Ok(Process {
+        pid,
+        ns_pid: status(pid).ok().and_then(|status| status.ns_pid),
+        comm: stat.comm,
+        exe: fs::read_link(format!("/proc/{pid}/exe"))
+            .ok()
+            .map(|path| path.to_string_lossy().into_owned()),
+        cgroup: read(pid, "cgroup").ok().and_then(|text| parse::cgroup(&text)),
+        started: BootClock::sample().timestamp(since_boot),
+        target,
+    })
+}
+
+/// Every process that descends from one, without itself, in the order of the generations.
+///
+/// It is one scan: a child that is forked meanwhile can be missing, and so can the descendants of a process
+/// that died before, which then belong to init.
+///
+/// # Errors
+///
+/// When /proc is not mounted.
+pub fn descendants(pid: u32) -> io::Result<Vec<u32>> {
+    let parents = pids()?
+        .into_iter()
+        .filter_map(|pid| Some((pid, stat(pid).ok()?.parent)))
+        .collect::<Vec<_>>();
+    Ok(descend(pid, &parents))
+}
+
+fn descend(ancestor: u32, parents: &[(u32, u32)]) -> Vec<u32> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for (pid, parent) in parents {
+        children.entry(*parent).or_default().push(*pid);
+    }
+    let mut found = children.remove(&ancestor).unwrap_or_default();
+    let mut next = 0;
+    // Each list is taken out, so that a loop, which a reused PID could make during the scan, ends.
+    while let Some(pid) = found.get(next) {
+        found.extend(children.remove(pid).unwrap_or_default());
+        next += 1;
+    }
+    found
+}
+
+/// Who has descriptors of these sockets, this process left out. One pass over every descriptor of the system.
+///
+/// # Errors
+///
+/// When /proc is not mounted.
+pub fn holders(inodes: &HashSet<u64>) -> io::Result<Holders> {
+    let mut holders = Holders::default();
+    if inodes.is_empty() {
+        return Ok(holders);
+    }
+    for pid in pids()?.into_iter().filter(|pid| *pid != std::process::id()) {
+        match held_by(pid, inodes) {
+            Ok(held) => holders.held.extend(held),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let is_process = stat(pid).is_ok_and(|stat| !stat.is_kernel_thread());
+                holders.unreadable += usize::from(is_process);
+            }
+            Err(_) => {} // It is gone.
+        }
+    }
+    Ok(holders)
+}
+
+fn held_by(pid: u32, inodes: &HashSet<u64>) -> io::Result<Vec<Held>> {
+    let directory = format!("/proc/{pid}/fd");
+    let mut descriptors: Vec<(u32, u64)> = numbers(Path::new(&directory))?
+        .into_iter()
+        .filter_map(|fd| {
+            let target = match fs::read_link(format!("{directory}/{fd}")) {
+                Ok(target) => target,
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Some(Err(error)),
+                Err(_) => return None,
+            };
+            let inode = parse::socket_inode(target.as_os_str().as_encoded_bytes())?;
+            inodes.contains(&inode).then_some(Ok((fd, inode)))
+        })
+        .collect::<io::Result<_>>()?;
+    if descriptors.is_empty() {
+        return Ok(Vec::new());
+    }
+    descriptors.sort_unstable();
+    let comm = stat(pid)?.comm;
+    Ok(descriptors
+        .into_iter()
+        .map(|(fd, inode)| Held {
+            inode,
+            pid,
+            comm: comm.clone(),
+            fd,
+        })
+        .collect())
+}
+
+/// This process is in a PID namespace of its own, so that the PIDs it sees are not those that the kernel's
+/// tracepoints tell.
+///
+/// # Errors
+///
+/// When /proc is not mounted.
+pub fn in_nested_pid_namespace() -> io::Result<bool> {
+    Ok(fs::metadata("/proc/self/ns/pid")?.ino() != INITIAL_PID_NAMESPACE)
+}
+
+/// The names in a directory that are numbers.
+fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        // A process that dies while its directory is read ends the listing with an error.
+        let Ok(entry) = entry else { break };
+        numbers.extend(
+            entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<u32>().ok()),
+        );
+    }
+    Ok(numbers)
+}
+
+/// Reads a file of a process. A process that dies in between gives ESRCH, which is `NotFound` here too.
+fn read(pid: u32, name: &str) -> io::Result<Vec<u8>> {
+    fs::read(format!("/proc/{pid}/{name}")).map_err(|error| match error.raw_os_error() {
+        Some(libc::ESRCH) => io::ErrorKind::NotFound.into(),
+        _ => error,
+    })
+}
+
+fn malformed(pid: u32, name: &str) -> io::Error {
+    let told = format!("/proc/{pid}/{name} is not as documented in proc(5)");
+    io::Error::new(io::ErrorKind::InvalidData, told)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+    use std::process::{self, Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn descendants_are_found_through_the_generations() {
+        let parents = [
+            (1, 0),
+            (10, 1),
+            (11, 10),
+            (12, 10),
+            (13, 12),
+            (20, 1),
+            (30, 31),
+            (31, 30),
+        ];
+        assert_eq!(descend(10, &parents), [11, 12, 13]);
+        assert_eq!(descend(13, &parents), []);
+        assert_eq!(descend(30, &parents), [31, 30]);
+    }
+
+    #[test]
+    fn tells_who_this_process_is() {
+        let own = process::id();
+        let known = process(own, true).unwrap();
+        assert_eq!(known.pid, own);
+        assert!(known.exe.unwrap().contains("sockleak"));
+        let age = jiff::Timestamp::now().duration_since(known.started.unwrap());
+        assert!(age.as_secs() < 24 * 3600 && age.as_millis() > -100, "{age:?}");
+        assert!(!stat(own).unwrap().is_kernel_thread());
+        assert_eq!(stat(u32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(status(own).unwrap().tgid, Some(own));
+    }
+
+    #[test]
+    fn finds_the_child_that_inherited_a_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+        let inode = parse::socket_inode(link.as_os_str().as_encoded_bytes()).unwrap();
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(listener)))
+            .spawn()
+            .unwrap();
+        let found = holders(&HashSet::from([inode])).unwrap();
+        let children = descendants(process::id()).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let expected = Held {
+            inode,
+            pid: child.id(),
+            comm: "sleep".to_owned(),
+            fd: 0,
+        };
+        assert_eq!(found.held, [expected]);
+        assert!(children.contains(&child.id()));
+        assert_eq!(holders(&HashSet::new()).unwrap(), Holders::default());
+    }
+}
