@@ -5,3 +5,4 @@ pub mod clock;
 pub mod fields;
 pub mod netns;
 pub mod proc;
+pub mod sock_diag;

@@ -1,0 +1,142 @@
+//! Against the running kernel, on loopback, without privileges.
+
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::kernel::netns::Netns;
+use crate::postmortem::{State, Timer};
+
+/// A listener, a connection's client end and its accepted end.
+fn connection(address: &str) -> (TcpListener, TcpStream, TcpStream) {
+    let listener = TcpListener::bind(address).unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    (listener, client, accepted)
+}
+
+fn find(rows: &[Sighting], local: SocketAddr, state: State) -> Option<&Sighting> {
+    rows.iter().find(|row| row.local == local && row.state == state)
+}
+
+/// Dumps until the socket is in that state; the kernel needs a moment for some.
+fn wait_for(local: SocketAddr, remote: SocketAddr, state: State) -> Sighting {
+    let began = Instant::now();
+    let filter = Filter::all().local_ports([local.port()]);
+    loop {
+        let rows = SockDiag::open(None)
+            .unwrap()
+            .dump(Protocol::Tcp, Family::Ipv4, &filter)
+            .unwrap();
+        let found = rows.iter().find(|row| row.local == local && row.remote == remote);
+        if let Some(row) = found.filter(|row| row.state == state) {
+            return row.clone();
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{found:?} is not {state:?}"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn lists_a_listener_and_both_ends() {
+    let (listener, client, accepted) = connection("127.0.0.1:0");
+    let ports = [
+        listener.local_addr().unwrap().port(),
+        client.local_addr().unwrap().port(),
+    ];
+    let own = Netns::current().unwrap();
+    let mut diag = SockDiag::open(Some(own.as_fd())).unwrap();
+    let filter = Filter::all().local_ports(ports);
+    let rows = diag.dump(Protocol::Tcp, Family::Ipv4, &filter).unwrap();
+    assert!(find(&rows, listener.local_addr().unwrap(), State::Listen).is_some());
+    for end in [&client, &accepted] {
+        let row = find(&rows, end.local_addr().unwrap(), State::Established).unwrap();
+        assert_eq!(row.remote, end.peer_addr().unwrap());
+        assert_eq!(row.timer, Timer::None);
+        assert!(row.rto.is_some() && row.cookie != 0 && row.inode != 0);
+    }
+    assert!(rows.iter().all(|row| ports.contains(&row.local.port())));
+    // The cookie stays, and only the states asked for come.
+    let listening = filter.states(&[State::Listen]);
+    let again = diag.dump(Protocol::Tcp, Family::Ipv4, &listening).unwrap();
+    assert!(again.iter().all(|row| row.state == State::Listen));
+    let same = |row: &&Sighting| row.local == listener.local_addr().unwrap();
+    assert_eq!(again.iter().find(same), rows.iter().find(same));
+}
+
+#[test]
+fn the_kernel_takes_the_longest_filter() {
+    let (_listener, client, _accepted) = connection("127.0.0.1:0");
+    let own = client.local_addr().unwrap();
+    let ports = (1..=65_535_u16).step_by(97).chain([own.port()]);
+    let filter = Filter::all().local_ports(ports);
+    assert_eq!(filter.ranges().len(), 32);
+    let rows = SockDiag::open(None)
+        .unwrap()
+        .dump(Protocol::Tcp, Family::Ipv4, &filter)
+        .unwrap();
+    assert!(find(&rows, own, State::Established).is_some());
+}
+
+#[test]
+fn time_wait_is_a_mini_socket_with_its_timer() {
+    let (_listener, client, accepted) = connection("127.0.0.1:0");
+    let (local, remote) = (accepted.local_addr().unwrap(), accepted.peer_addr().unwrap());
+    drop(accepted);
+    // The peer is open still: FIN_WAIT2. It is a full socket as long as its linger time differs from TIME_WAIT's.
+    wait_for(local, remote, State::FinWait2);
+    drop(client);
+    let row = wait_for(local, remote, State::TimeWait);
+    assert_eq!((row.timer, row.inode, row.rto), (Timer::TimeWait, 0, None));
+    assert!(row.expires > Duration::from_secs(50) && row.expires <= Duration::from_secs(60));
+}
+
+#[test]
+fn ipv6_sockets_keep_mapped_addresses() {
+    let Ok(listener) = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)) else {
+        eprintln!("skipped: this kernel has no IPv6");
+        return;
+    };
+    let port = listener.local_addr().unwrap().port();
+    let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    let rows = SockDiag::open(None)
+        .unwrap()
+        .dump(Protocol::Tcp, Family::Ipv6, &Filter::all().local_ports([port]))
+        .unwrap();
+    let row = find(&rows, accepted.local_addr().unwrap(), State::Established).unwrap();
+    assert_eq!(row.local.ip().to_string(), "::ffff:127.0.0.1");
+}
+
+#[test]
+fn mptcp_listeners_are_rows_of_their_own() {
+    // SAFETY: The call takes no pointers.
+    let descriptor = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP) };
+    if descriptor < 0 {
+        eprintln!("skipped: this kernel has no MPTCP");
+        return;
+    }
+    // SAFETY: The descriptor was just opened, and nothing else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    // SAFETY: The call takes no pointers. Without bind(), listen() takes an ephemeral port.
+    assert_eq!(unsafe { libc::listen(descriptor, 1) }, 0);
+    let local = TcpListener::from(socket);
+    let port = local.local_addr().unwrap().port();
+    let mut diag = SockDiag::open(None).unwrap();
+    let filter = Filter::all().local_ports([port]);
+    let rows = diag.dump(Protocol::Mptcp, Family::Ipv4, &filter);
+    let rows = rows.unwrap();
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(
+        (rows[0].protocol, rows[0].state, rows[0].rto),
+        (Protocol::Mptcp, State::Listen, None)
+    );
+    // Its subflow is a TCP socket with another cookie.
+    let subflows = diag.dump(Protocol::Tcp, Family::Ipv4, &filter).unwrap();
+    assert!(subflows.iter().all(|row| row.cookie != rows[0].cookie));
+}
