@@ -4,5 +4,6 @@ pub mod btf;
 pub mod clock;
 pub mod fields;
 pub mod netns;
+pub mod pidfd;
 pub mod proc;
 pub mod sock_diag;
