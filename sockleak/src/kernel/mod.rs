@@ -7,3 +7,4 @@ pub mod netns;
 pub mod pidfd;
 pub mod proc;
 pub mod sock_diag;
+pub mod spawn;
