@@ -5,6 +5,7 @@ pub mod clock;
 pub mod fields;
 pub mod netns;
 pub mod pidfd;
+pub mod preflight;
 pub mod proc;
 pub mod sock_diag;
 pub mod spawn;

@@ -1,0 +1,61 @@
+//! What the machine says of itself, before it is judged.
+
+use std::os::unix::fs::MetadataExt;
+use std::{env, fs, process};
+
+use crate::kernel::btf::{Btf, BtfError};
+use crate::kernel::proc;
+use crate::kernel::sock_diag::{Filter, SockDiag, SockDiagError};
+use crate::postmortem::{Family, Protocol, State};
+
+/// Inode of the initial user namespace (PROC_USER_INIT_INO, include/linux/proc_ns.h).
+const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+
+/// Everything that the requirements are judged by.
+#[derive(Debug)]
+pub struct Facts {
+    /// As uname(2) tells it.
+    pub release: String,
+    pub btf: Result<Btf, BtfError>,
+    /// Bit `1 << CAP_*` for each.
+    pub effective_capabilities: u64,
+    /// Text of `/sys/kernel/security/lockdown`; `None` if the kernel has no lockdown or it cannot be read.
+    pub lockdown: Option<String>,
+    /// Whether a trial dump worked.
+    pub sock_diag: Result<(), SockDiagError>,
+    pub nested_pid_namespace: bool,
+    pub nested_user_namespace: bool,
+    /// Path of this program, for the commands that fix something.
+    pub executable: String,
+}
+
+impl Facts {
+    /// Reads them from this machine. What cannot be read counts as missing.
+    #[must_use]
+    pub fn gather() -> Self {
+        let status = proc::status(process::id()).unwrap_or_default();
+        let inode = |path| fs::metadata(path).map(|namespace| namespace.ino());
+        Self {
+            release: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .map(|release| release.trim().to_owned())
+                .unwrap_or_default(),
+            btf: Btf::running(),
+            effective_capabilities: status.effective_capabilities.unwrap_or(0),
+            lockdown: fs::read_to_string("/sys/kernel/security/lockdown").ok(),
+            sock_diag: trial_dump(),
+            nested_pid_namespace: proc::in_nested_pid_namespace().unwrap_or(false),
+            nested_user_namespace: inode("/proc/self/ns/user").is_ok_and(|ino| ino != INITIAL_USER_NAMESPACE),
+            executable: env::current_exe().map_or_else(
+                |_| env!("CARGO_PKG_NAME").to_owned(),
+                |path| path.display().to_string(),
+            ),
+        }
+    }
+}
+
+/// Asks for the listeners on one port. That is the smallest dump, and it loads the modules.
+fn trial_dump() -> Result<(), SockDiagError> {
+    let filter = Filter::all().states(&[State::Listen]).local_ports([1]);
+    SockDiag::open(None)?.dump(Protocol::Tcp, Family::Ipv4, &filter)?;
+    Ok(())
+}

@@ -1,0 +1,280 @@
+//! What sockleak needs of the machine, and what to type where something is missing.
+
+mod facts;
+#[cfg(test)]
+mod tests;
+
+pub use facts::Facts;
+
+use super::btf::Btf;
+use super::fields::{self, Resolved};
+
+/// The first kernel with BTF-typed tracepoints, the ring buffer and pidfds as they are used here. Only a
+/// floor: what a kernel can do is asked of its BTF.
+const OLDEST_KERNEL: (u32, u32) = (5, 10);
+
+/// Capabilities by number (include/uapi/linux/capability.h) and name, and what each is for.
+type Capability = (u32, &'static str, &'static str);
+
+const CAP_SYS_ADMIN: Capability = (21, "CAP_SYS_ADMIN", "enter other network namespaces");
+
+/// Nothing can be traced without these.
+const FOR_BPF: [Capability; 2] = [
+    (39, "CAP_BPF", "load programs and maps"),
+    (38, "CAP_PERFMON", "trace, and read the kernel's structs"),
+];
+
+/// Without these the processes and namespaces of others stay dark. The directory /proc/PID/fd needs both of
+/// the first two: one for its mode, one for its links (`proc_fd_permission`, fs/proc/fd.c).
+const FOR_OTHERS: [Capability; 3] = [
+    (
+        2,
+        "CAP_DAC_READ_SEARCH",
+        "find other users' processes that hold a socket",
+    ),
+    (
+        19,
+        "CAP_SYS_PTRACE",
+        "look into other users' processes and namespaces",
+    ),
+    CAP_SYS_ADMIN,
+];
+
+/// One thing that sockleak needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// A short name in snake_case.
+    pub name: &'static str,
+    /// Nothing can be traced without it; otherwise `detail` says what is not known then.
+    pub required: bool,
+    pub met: bool,
+    /// What was found.
+    pub detail: String,
+    /// What to type or change; `None` if it is met.
+    pub fix: Option<String>,
+}
+
+impl Requirement {
+    fn met(name: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            name,
+            required: true,
+            met: true,
+            detail: detail.into(),
+            fix: None,
+        }
+    }
+
+    fn unmet(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self {
+            met: false,
+            fix: Some(fix.into()),
+            ..Self::met(name, detail)
+        }
+    }
+
+    fn optional(self) -> Self {
+        Self {
+            required: false,
+            ..self
+        }
+    }
+}
+
+/// Looks at this machine. One entry for each requirement, in the order in which a person would fix them.
+#[must_use]
+pub fn requirements() -> Vec<Requirement> {
+    Facts::gather().requirements()
+}
+
+impl Facts {
+    /// Judges what was gathered.
+    #[must_use]
+    pub fn requirements(&self) -> Vec<Requirement> {
+        let mut all = vec![self.kernel(), self.btf()];
+        if let Ok(btf) = &self.btf {
+            all.extend(of_fields(btf));
+        }
+        all.extend([
+            self.bpf_capabilities(),
+            self.process_capabilities(),
+            self.lockdown(),
+            self.pid_namespace(),
+            self.sock_diag(),
+        ]);
+        all
+    }
+
+    fn kernel(&self) -> Requirement {
+        let (major, minor) = OLDEST_KERNEL;
+        match version(&self.release) {
+            Some(found) if found < OLDEST_KERNEL => Requirement::unmet(
+                "kernel",
+                format!("Linux {} is older than {major}.{minor}", self.release),
+                format!("boot Linux {major}.{minor} or later"),
+            ),
+            _ => Requirement::met("kernel", format!("Linux {}", self.release)),
+        }
+    }
+
+    fn btf(&self) -> Requirement {
+        match &self.btf {
+            Ok(_) => Requirement::met("btf", super::btf::RUNNING),
+            Err(error) => Requirement::unmet(
+                "btf",
+                error.to_string(),
+                "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, and in a container mount /sys",
+            ),
+        }
+    }
+
+    fn bpf_capabilities(&self) -> Requirement {
+        const NAME: &str = "bpf_capabilities";
+        if self.nested_user_namespace {
+            return Requirement::unmet(
+                NAME,
+                "in a user namespace of its own, where capabilities are not those of the kernel",
+                "run it on the host as root, or with `docker run --privileged --userns=host --pid=host`",
+            );
+        }
+        // CAP_SYS_ADMIN stands for both (bpf_capable and perfmon_capable, include/linux/capability.h).
+        let missing = if self.has(CAP_SYS_ADMIN) {
+            Vec::new()
+        } else {
+            self.missing(&FOR_BPF)
+        };
+        self.capabilities(NAME, &FOR_BPF, &missing)
+    }
+
+    fn process_capabilities(&self) -> Requirement {
+        self.capabilities("process_capabilities", &FOR_OTHERS, &self.missing(&FOR_OTHERS))
+            .optional()
+    }
+
+    fn capabilities(&self, name: &'static str, all: &[Capability], missing: &[Capability]) -> Requirement {
+        if missing.is_empty() {
+            return Requirement::met(name, names(all));
+        }
+        let purposes: Vec<String> = missing
+            .iter()
+            .map(|(_, name, purpose)| format!("{name} ({purpose})"))
+            .collect();
+        let every: Vec<String> = FOR_BPF
+            .iter()
+            .chain(&FOR_OTHERS)
+            .map(|(_, name, _)| name.to_lowercase())
+            .collect();
+        let path = &self.executable;
+        Requirement::unmet(
+            name,
+            format!("missing {}", purposes.join(", ")),
+            format!(
+                "`sudo {path} ...`, or once `sudo setcap {}+ep {path}`",
+                every.join(",")
+            ),
+        )
+    }
+
+    fn missing(&self, wanted: &[Capability]) -> Vec<Capability> {
+        wanted
+            .iter()
+            .filter(|wanted| !self.has(**wanted))
+            .copied()
+            .collect()
+    }
+
+    fn has(&self, (number, ..): Capability) -> bool {
+        self.effective_capabilities >> number & 1 == 1
+    }
+
+    /// Only `confidentiality` keeps BPF from reading kernel memory (LOCKDOWN_BPF_READ_KERNEL,
+    /// include/linux/security.h).
+    fn lockdown(&self) -> Requirement {
+        let Some(text) = &self.lockdown else {
+            return Requirement::met("lockdown", "none");
+        };
+        let mode = text
+            .split_once('[')
+            .and_then(|(_, rest)| rest.split_once(']'))
+            .map_or("none", |(mode, _)| mode);
+        if mode == "confidentiality" {
+            return Requirement::unmet(
+                "lockdown",
+                "confidentiality: programs may not read the kernel's structs",
+                "boot with lockdown=integrity (or none) on the kernel's command line",
+            );
+        }
+        Requirement::met("lockdown", mode)
+    }
+
+    fn pid_namespace(&self) -> Requirement {
+        if self.nested_pid_namespace {
+            return Requirement::unmet(
+                "pid_namespace",
+                "in a PID namespace of its own: the kernel's events name processes by other numbers",
+                "run it on the host, or start the container with `docker run --privileged --pid=host`",
+            );
+        }
+        Requirement::met("pid_namespace", "the initial one")
+    }
+
+    fn sock_diag(&self) -> Requirement {
+        match &self.sock_diag {
+            Ok(()) => Requirement::met("sock_diag", "lists TCP sockets"),
+            Err(error) => Requirement::unmet("sock_diag", error.to_string(), "`sudo modprobe tcp_diag`"),
+        }
+    }
+}
+
+/// What the programs read of the kernel's structs: the required members, and the optional ones.
+#[must_use]
+pub fn of_fields(btf: &Btf) -> [Requirement; 2] {
+    let rows = fields::look_up(btf);
+    let (required, optional): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.field.required);
+    let problems: Vec<String> = required
+        .iter()
+        .filter_map(|row| Some(row.problem.as_ref()?.to_string()))
+        .collect();
+    let required = if problems.is_empty() {
+        Requirement::met("fields", format!("all {} struct members found", required.len()))
+    } else {
+        Requirement::unmet(
+            "fields",
+            problems.join("; "),
+            "run a sockleak that knows this kernel, or boot another kernel",
+        )
+    };
+    let off: Vec<String> = optional
+        .iter()
+        .filter(|row| row.problem.is_some() && !is_replaced(row, &optional))
+        .map(|row| format!("{}.{}", row.field.structure, row.field.member_name()))
+        .collect();
+    let optional = if off.is_empty() {
+        Requirement::met("optional_fields", "nothing is switched off")
+    } else {
+        Requirement::unmet(
+            "optional_fields",
+            format!("switched off, as this kernel has no {}", off.join(", ")),
+            "nothing needs to be done; reports say what they do not know",
+        )
+    };
+    [required, optional.optional()]
+}
+
+/// A file's references are counted by `f_ref` since 6.13 and by `f_count` before: one of the two is enough.
+fn is_replaced(missing: &Resolved, optional: &[&Resolved]) -> bool {
+    const COUNTS: [&str; 2] = ["f_count", "f_ref"];
+    let counts = |row: &Resolved| COUNTS.iter().any(|name| row.field.path == [*name]);
+    counts(missing) && optional.iter().any(|row| counts(row) && row.problem.is_none())
+}
+
+fn names(capabilities: &[Capability]) -> String {
+    let names: Vec<&str> = capabilities.iter().map(|(_, name, _)| *name).collect();
+    names.join(", ")
+}
+
+/// Major and minor version of a release such as `6.1.0-18-amd64`; `None` if it does not begin like one.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}

@@ -1,0 +1,134 @@
+use std::io;
+
+use super::*;
+use crate::kernel::btf::BtfError;
+use crate::kernel::sock_diag::SockDiagError;
+use crate::postmortem::Protocol;
+
+const ALL_CAPABILITIES: u64 = 0x1ff_ffff_ffff;
+
+/// A machine where nothing is missing but BTF, which only a kernel has.
+fn good() -> Facts {
+    Facts {
+        release: "6.12.107-amd64".to_owned(),
+        btf: Err(BtfError::NoHeader),
+        effective_capabilities: ALL_CAPABILITIES,
+        lockdown: Some("[none] integrity confidentiality\n".to_owned()),
+        sock_diag: Ok(()),
+        nested_pid_namespace: false,
+        nested_user_namespace: false,
+        executable: "/usr/bin/sockleak".to_owned(),
+    }
+}
+
+fn find(facts: &Facts, name: &str) -> Requirement {
+    let mut all = facts.requirements();
+    all.retain(|requirement| requirement.name == name);
+    all.pop().unwrap()
+}
+
+#[test]
+fn only_what_is_missing_is_unmet() {
+    let unmet: Vec<_> = good()
+        .requirements()
+        .into_iter()
+        .filter(|requirement| !requirement.met)
+        .collect();
+    assert_eq!(unmet.len(), 1);
+    assert_eq!(unmet[0].name, "btf");
+    assert!(unmet[0].fix.as_ref().unwrap().contains("CONFIG_DEBUG_INFO_BTF"));
+}
+
+#[test]
+fn missing_capabilities_are_named_with_the_command() {
+    let nobody = Facts {
+        effective_capabilities: 0,
+        ..good()
+    };
+    let bpf = find(&nobody, "bpf_capabilities");
+    assert!(bpf.required && !bpf.met);
+    assert_eq!(
+        bpf.detail,
+        "missing CAP_BPF (load programs and maps), CAP_PERFMON (trace, and read the kernel's structs)"
+    );
+    assert_eq!(
+        bpf.fix.unwrap(),
+        "`sudo /usr/bin/sockleak ...`, or once `sudo setcap \
+         cap_bpf,cap_perfmon,cap_dac_read_search,cap_sys_ptrace,cap_sys_admin+ep /usr/bin/sockleak`"
+    );
+    let others = find(&nobody, "process_capabilities");
+    assert!(!others.required && !others.met && others.detail.contains("CAP_SYS_PTRACE"));
+
+    let admin = Facts {
+        effective_capabilities: 1 << 21,
+        ..good()
+    };
+    assert!(find(&admin, "bpf_capabilities").met);
+    let nested = Facts {
+        nested_user_namespace: true,
+        ..good()
+    };
+    assert!(!find(&nested, "bpf_capabilities").met);
+}
+
+#[test]
+fn only_confidentiality_locks_out() {
+    let lockdown = |text: Option<&str>| {
+        let facts = Facts {
+            lockdown: text.map(str::to_owned),
+            ..good()
+        };
+        find(&facts, "lockdown")
+    };
+    assert!(lockdown(None).met);
+    assert!(lockdown(Some("none [integrity] confidentiality")).met);
+    assert!(lockdown(Some("garbage")).met);
+    assert!(!lockdown(Some("none integrity [confidentiality]\n")).met);
+}
+
+#[test]
+fn old_kernels_and_nested_namespaces_are_refused() {
+    let refused = |facts: &Facts, name: &str| {
+        let requirement = find(facts, name);
+        assert!(requirement.required && !requirement.met);
+        format!("{}: {}", requirement.detail, requirement.fix.unwrap())
+    };
+    let old = Facts {
+        release: "5.4.0-42-generic".to_owned(),
+        ..good()
+    };
+    assert_eq!(
+        refused(&old, "kernel"),
+        "Linux 5.4.0-42-generic is older than 5.10: boot Linux 5.10 or later"
+    );
+    let nested = Facts {
+        nested_pid_namespace: true,
+        ..good()
+    };
+    assert!(refused(&nested, "pid_namespace").contains("docker run --privileged --pid=host"));
+    let blind = Facts {
+        sock_diag: Err(SockDiagError::NoHandler(Protocol::Tcp)),
+        ..good()
+    };
+    assert!(refused(&blind, "sock_diag").contains("sudo modprobe tcp_diag"));
+    let denied = Facts {
+        sock_diag: Err(io::Error::from_raw_os_error(libc::EPERM).into()),
+        ..good()
+    };
+    assert!(refused(&denied, "sock_diag").contains("not permitted"));
+    assert_eq!(version("7.3-rc1"), Some((7, 3)));
+    assert_eq!(version(""), None);
+}
+
+#[test]
+fn the_running_kernel_has_the_fields() {
+    let facts = Facts::gather();
+    if facts.btf.is_err() {
+        eprintln!("skipped: this kernel has no {}", crate::kernel::btf::RUNNING);
+        return;
+    }
+    for name in ["kernel", "btf", "fields", "optional_fields", "sock_diag"] {
+        let requirement = find(&facts, name);
+        assert!(requirement.met, "{requirement:?}");
+    }
+}
