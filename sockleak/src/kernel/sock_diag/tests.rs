@@ -88,7 +88,7 @@ fn time_wait_is_a_mini_socket_with_its_timer() {
     let (_listener, client, accepted) = connection("127.0.0.1:0");
     let (local, remote) = (accepted.local_addr().unwrap(), accepted.peer_addr().unwrap());
     drop(accepted);
-    // The peer is open still: FIN_WAIT2. It is a full socket as long as its linger time differs from TIME_WAIT's.
+    // The peer is still open. With the default tcp_fin_timeout this is a mini socket already.
     wait_for(local, remote, State::FinWait2);
     drop(client);
     let row = wait_for(local, remote, State::TimeWait);
@@ -113,24 +113,56 @@ fn ipv6_sockets_keep_mapped_addresses() {
     assert_eq!(row.local.ip().to_string(), "::ffff:127.0.0.1");
 }
 
-#[test]
-fn mptcp_listeners_are_rows_of_their_own() {
+fn open_socket(protocol: i32) -> io::Result<OwnedFd> {
     // SAFETY: The call takes no pointers.
-    let descriptor = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP) };
+    let descriptor = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, protocol) };
     if descriptor < 0 {
-        eprintln!("skipped: this kernel has no MPTCP");
-        return;
+        return Err(io::Error::last_os_error());
     }
     // SAFETY: The descriptor was just opened, and nothing else owns it.
-    let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+#[test]
+fn a_bound_socket_is_told_from_a_closed_one() {
+    let socket = open_socket(libc::IPPROTO_TCP).unwrap();
+    // SAFETY: All bytes zero is a valid sockaddr_in.
+    let mut any: libc::sockaddr_in = unsafe { mem::zeroed() };
+    any.sin_family = libc::AF_INET as libc::sa_family_t;
+    // SAFETY: The pointer is to a live sockaddr_in of the length that is given.
+    let status = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const any).cast(),
+            size_of_val(&any) as libc::socklen_t,
+        )
+    };
+    assert_eq!(status, 0);
+    let socket = TcpListener::from(socket);
+    let port = socket.local_addr().unwrap().port();
+    let filter = Filter::all().states(&[State::BoundInactive]).local_ports([port]);
+    let mut diag = SockDiag::open(None).unwrap();
+    let rows = diag.dump(Protocol::Tcp, Family::Ipv4, &filter).unwrap();
+    if rows.is_empty() {
+        eprintln!("skipped: this kernel does not list sockets that are bound only");
+        return;
+    }
+    assert_eq!((rows.len(), rows[0].state), (1, State::BoundInactive));
+}
+
+#[test]
+fn mptcp_listeners_are_rows_of_their_own() {
+    let Ok(socket) = open_socket(libc::IPPROTO_MPTCP) else {
+        eprintln!("skipped: this kernel has no MPTCP");
+        return;
+    };
     // SAFETY: The call takes no pointers. Without bind(), listen() takes an ephemeral port.
-    assert_eq!(unsafe { libc::listen(descriptor, 1) }, 0);
+    assert_eq!(unsafe { libc::listen(socket.as_raw_fd(), 1) }, 0);
     let local = TcpListener::from(socket);
     let port = local.local_addr().unwrap().port();
     let mut diag = SockDiag::open(None).unwrap();
     let filter = Filter::all().local_ports([port]);
-    let rows = diag.dump(Protocol::Mptcp, Family::Ipv4, &filter);
-    let rows = rows.unwrap();
+    let rows = diag.dump(Protocol::Mptcp, Family::Ipv4, &filter).unwrap();
     assert_eq!(rows.len(), 1, "{rows:?}");
     assert_eq!(
         (rows[0].protocol, rows[0].state, rows[0].rto),

@@ -188,11 +188,17 @@ fn row(message: &[u8], protocol: Protocol) -> Result<Option<Sighting>, SockDiagE
     }
     let (mut fixed, attributes) = message.split_at(ROW);
     let family = fixed.get_u8();
-    let state = State::from_number(fixed.get_u8());
+    let number = fixed.get_u8();
     let timer = timer(fixed.get_u8());
     let retransmits = fixed.get_u8();
     let local_port = fixed.get_u16();
     let remote_port = fixed.get_u16();
+    // A socket that is bound only is asked for as BOUND_INACTIVE but told with its own state, CLOSE
+    // (inet_diag_dump_icsk, net/ipv4/inet_diag.c). Every other closed one is in no table, or has a peer.
+    let state = match State::from_number(number) {
+        Some(State::Close) if protocol == Protocol::Tcp && remote_port == 0 => Some(State::BoundInactive),
+        state => state,
+    };
     let local = address(family, &mut fixed)?;
     let remote = address(family, &mut fixed)?;
     let _interface = fixed.get_u32_ne();
