@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::kernel::netns::Netns;
+use crate::kernel::netns::{self, Netns};
 use crate::postmortem::{State, Timer};
 
 /// A listener, a connection's client end and its accepted end.
@@ -171,4 +171,18 @@ fn mptcp_listeners_are_rows_of_their_own() {
     // Its subflow is a TCP socket with another cookie.
     let subflows = diag.dump(Protocol::Tcp, Family::Ipv4, &filter).unwrap();
     assert!(subflows.iter().all(|row| row.cookie != rows[0].cookie));
+}
+
+#[test]
+fn another_namespace_has_its_own_sockets() {
+    let made = netns::in_new_namespace(|| Ok((Netns::current()?, TcpListener::bind("0.0.0.0:0")?)));
+    let Some((other, listener)) = made else { return };
+    let mut there = SockDiag::open(Some(other.as_fd())).unwrap();
+    let rows = there.dump(Protocol::Tcp, Family::Ipv4, &Filter::all()).unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].local, listener.local_addr().unwrap());
+    assert_eq!(
+        Netns::find(other.inode()).unwrap().map(|found| found.inode()),
+        None
+    );
 }
