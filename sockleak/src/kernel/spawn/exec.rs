@@ -127,8 +127,11 @@ impl Image {
         give_up(failure, Stage::Exec, errno);
     }
 
-    /// Tries the files as execvp(3) does; returns the errno that is to be told.
+    /// Tries the files as execvp(3) does; returns the errno that is to be told. Unlike there, a directory of
+    /// PATH that may not be searched does not turn a command that is not found into one that is denied: root's
+    /// PATH often has such directories for the calling user.
     fn execute(&mut self) -> i32 {
+        let searched = self.files.len() > 1;
         let mut denied = false;
         let mut last = libc::ENOENT;
         for file in &self.files {
@@ -154,6 +157,10 @@ impl Image {
                         )
                     };
                     return errno();
+                }
+                // SAFETY: The pointer is to a NUL-terminated string, which the kernel only reads.
+                libc::EACCES if searched && unsafe { libc::access(file.as_ptr(), libc::F_OK) } != 0 => {
+                    last = libc::ENOENT;
                 }
                 libc::EACCES => denied = true,
                 libc::ENOENT | libc::ENOTDIR | libc::ENODEV | libc::ESTALE | libc::ETIMEDOUT => {}
