@@ -30,7 +30,7 @@ impl Netns {
         Self::open(Path::new(OWN))
     }
 
-    /// The namespace of a process, or of its first thread that still has one.
+    /// The namespace of a process, which is that of its thread-group leader.
     ///
     /// # Errors
     ///
