@@ -18,7 +18,6 @@ macro_rules! kernel_fields {
     ($callback:ident) => {
         $callback! {
             TASK_TGID: task_struct.tgid, bytes 4, required;
-            TASK_PID: task_struct.pid, bytes 4, required;
             TASK_GROUP_LEADER: task_struct.group_leader, bytes 8, required;
             TASK_SIGNAL: task_struct.signal, bytes 8, required;
             TASK_SIGHAND: task_struct.sighand, bytes 8, required;
@@ -34,6 +33,7 @@ macro_rules! kernel_fields {
             SIGNAL_OOM_MM: signal_struct.oom_mm, bytes 8, optional;
             SIGHAND_ACTION: sighand_struct.action, array, required;
             K_SIGACTION_HANDLER: k_sigaction.sa.sa_handler, bytes 8, required;
+            SIGINFO_CODE: kernel_siginfo.si_code, bytes 4, required;
             PID_LEVEL: pid.level, bytes 4, required;
             PID_NUMBERS: pid.numbers, array, required;
             UPID_NR: upid.nr, bytes 4, required;

@@ -76,6 +76,8 @@ pub mod globals {
     pub const HAS_SOCKET_COOKIE: &str = "HAS_SOCKET_COOKIE";
     /// `u8`: children of watched processes are watched too.
     pub const FOLLOW_CHILDREN: &str = "FOLLOW_CHILDREN";
+    /// `u32`: size of `struct k_sigaction` in bytes.
+    pub const K_SIGACTION_SIZE: &str = "K_SIGACTION_SIZE";
     /// `u32`: the walk at exit stops after this many sockets.
     pub const MAX_SOCKETS: &str = "MAX_SOCKETS";
 }

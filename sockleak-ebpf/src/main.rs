@@ -1,2 +1,31 @@
+//! The BPF programs: one file for each hook, named as the tracepoint.
+//!
+//! They decide nothing. They write into the maps what the kernel does to the sockets of watched
+//! processes; what that means is user space's business.
+
 #![no_std]
 #![no_main]
+
+mod fd_table;
+mod inet_sock_set_state;
+mod maps;
+mod memory;
+mod offsets;
+mod sched_process_exec;
+mod sched_process_exit;
+mod sched_process_fork;
+mod signal_deliver;
+mod signal_generate;
+mod socket;
+mod task;
+mod tcp_receive_reset;
+mod tcp_send_reset;
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

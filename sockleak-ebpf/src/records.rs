@@ -19,7 +19,7 @@ pub struct SignalSent {
 #[repr(C)]
 pub struct Watched {
     /// `start_boottime` of the thread-group leader, which tells a reused PID from this process.
-    /// User space may leave it 0 (it knows clock ticks only): the exit hook then takes any.
+    /// 0 for a process that user space put here: it holds a pidfd instead.
     pub start: u64,
     /// [`WATCHED_IO_URING`] and [`WATCHED_SHARES_FILES`].
     pub flags: u32,
@@ -84,6 +84,8 @@ pub struct Death {
     pub walk_ns: u32,
     /// `comm` of the thread-group leader.
     pub comm: [u8; 16],
+    /// What was known of the process while it lived; its entry in `WATCHED` ends with it.
+    pub watched: Watched,
 }
 
 /// `signal_struct.flags`: the group exit code holds (include/linux/sched/signal.h, equal from 5.10 to 7.3).
@@ -180,7 +182,7 @@ pub struct SocketRecord {
     pub unacked: u32,
     /// `sk_ack_backlog` of a listener: connections that were never accepted.
     pub accept_queue: u32,
-    /// SO_LINGER in seconds; [`NO_LINGER`] if it is off.
+    /// SO_LINGER (`sk_lingertime`) in jiffies; [`NO_LINGER`] if it is off.
     pub linger: u32,
     /// `tcp_sock.linger2` in jiffies: negative if TCP_LINGER2 is negative, 0 for the default.
     pub linger2: i32,
@@ -314,7 +316,7 @@ const _: () = {
     assert!(size_of::<SignalSent>() == 32);
     assert!(size_of::<Watched>() == 128);
     assert!(size_of::<ProcessKey>() == 16);
-    assert!(size_of::<Death>() == 64);
+    assert!(size_of::<Death>() == 192);
     assert!(size_of::<SocketKey>() == 24);
     assert!(size_of::<FdKey>() == 24);
     assert!(size_of::<StateChange>() == 16);

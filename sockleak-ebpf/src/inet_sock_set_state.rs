@@ -1,0 +1,154 @@
+//! A socket changes its state.
+//!
+//! Every socket of the machine comes here, so the first thing is the one lookup that lets go of
+//! those nobody follows.
+
+use aya_ebpf::{
+    helpers::generated::bpf_get_socket_cookie, macros::btf_tracepoint, programs::BtfTracePointContext,
+};
+use sockleak_ebpf::{
+    EVENT_STATE, EventHeader, ORIGIN_LIVE, STATE_CHANGES, SocketKey, SocketRecord, StateChange, StateEvent,
+    counter, state,
+};
+
+use crate::maps::{COMPOSED, FOLLOWED, SOCKETS, WATCHED, count, send};
+use crate::offsets::HAS_SOCKET_COOKIE;
+use crate::socket;
+use crate::task::{current_tgid, now};
+
+const BPF_NOEXIST: u64 = 1;
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const core::ffi::c_void = ctx.arg(0);
+    let from = ctx.arg::<i32>(1) as u8;
+    let to = ctx.arg::<i32>(2) as u8;
+    // MPTCP and a close after shutdown() report changes from a state to itself (`tcp_close_state`).
+    if from == to {
+        return 0;
+    }
+    let address = sk as u64;
+    if let Some(key) = FOLLOWED.get_ptr(address) {
+        // The slab gives the memory of a dead socket to the next one. A new socket begins as CLOSE,
+        // or as a clone of its listener.
+        let reused = from == state::CLOSE || (from == state::LISTEN && to == state::SYN_RECV);
+        if !reused {
+            // SAFETY: the entry was found just now and is not preallocated: it stays readable in this program.
+            let key = unsafe { *key };
+            follow(sk, key, from, to);
+            return 0;
+        }
+        let _ = FOLLOWED.remove(address);
+    }
+    // Only these run in the context of the socket's owner (net/ipv4: connect, listen, close and
+    // shutdown). Any other change may run in whatever task a softirq interrupted.
+    let owned = to == state::LISTEN
+        || to == state::SYN_SENT
+        || to == state::FIN_WAIT1
+        || to == state::LAST_ACK
+        || (from == state::LISTEN && to == state::CLOSE);
+    if owned {
+        let tgid = current_tgid();
+        if WATCHED.get_ptr(tgid).is_some() {
+            begin(sk, tgid, from, to);
+        }
+    }
+    0
+}
+
+/// The socket's cookie, made now if it has none, so that its time-wait mini socket inherits it
+/// (`inet_twsk_alloc` copies it). 0 where tracing programs may not ask.
+#[inline(always)]
+fn cookie(sk: *const core::ffi::c_void) -> u64 {
+    if HAS_SOCKET_COOKIE.load() == 0 {
+        return 0;
+    }
+    // SAFETY: `sk` is the tracepoint's own argument, which the kernel holds for the duration of the call.
+    unsafe { bpf_get_socket_cookie(sk.cast_mut()) }
+}
+
+#[inline(always)]
+fn follow(sk: *const core::ffi::c_void, key: SocketKey, from: u8, to: u8) {
+    let Some(record) = SOCKETS.get_ptr_mut(key) else {
+        return;
+    };
+    // SAFETY: the entry was found just now, and the kernel changes one socket's state from one CPU at a time.
+    let record = unsafe { &mut *record };
+    if record.cookie == 0 {
+        record.cookie = cookie(sk);
+    }
+    append(record, from, to);
+    // A closed socket of an inventory is kept: the RST of unread data comes after the change to CLOSE.
+    if to == state::CLOSE && key.origin == ORIGIN_LIVE {
+        let _ = FOLLOWED.remove(sk as u64);
+    }
+}
+
+#[inline(always)]
+fn append(record: &mut SocketRecord, from: u8, to: u8) {
+    let index = record.change_count as usize;
+    if index < STATE_CHANGES {
+        record.changes[index] = StateChange {
+            time: now(),
+            from,
+            to,
+            _pad: [0; 6],
+        };
+        record.change_count += 1;
+    } else {
+        record.change_count = STATE_CHANGES as u8 + 1;
+    }
+}
+
+/// A watched process did this to a socket of its own: tells user space, and follows what it closed.
+#[inline(always)]
+fn begin(sk: *const core::ffi::c_void, tgid: u32, from: u8, to: u8) {
+    let address = sk as u64;
+    let Some((family, protocol)) = socket::tcp_kind(address) else {
+        return;
+    };
+    let time = now();
+    let made = cookie(sk);
+    let Some(record) = COMPOSED.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: this CPU's element, which no other program uses.
+    let record = unsafe { &mut *record };
+    socket::fill(record, address, family, protocol);
+    send(StateEvent {
+        header: EventHeader {
+            time,
+            kind: EVENT_STATE,
+            tgid,
+        },
+        laddr: record.laddr,
+        raddr: record.raddr,
+        netns: record.netns,
+        lport: record.lport,
+        rport: record.rport,
+        family,
+        protocol,
+        from,
+        to,
+        _pad: [0; 2],
+    });
+    if to == state::LISTEN || to == state::SYN_SENT {
+        return;
+    }
+    if made != 0 {
+        record.cookie = made;
+    }
+    record.state = from;
+    append(record, from, to);
+    let key = SocketKey {
+        sk: address,
+        time,
+        tgid,
+        origin: ORIGIN_LIVE,
+    };
+    if SOCKETS.insert(key, &*record, BPF_NOEXIST).is_err() {
+        count(counter::FOLLOW_FAILED);
+    } else if to != state::CLOSE && FOLLOWED.insert(address, key, 0).is_err() {
+        count(counter::FOLLOW_FAILED);
+    }
+}

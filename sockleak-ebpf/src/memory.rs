@@ -1,0 +1,31 @@
+//! Reading kernel memory.
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use sockleak_ebpf::MISSING;
+
+/// Reads the member at byte `offset` of the object at `base`; `None` for a null base, a member that
+/// this kernel lacks, or an address that faults.
+#[inline(always)]
+pub fn read<T: Copy>(base: u64, offset: u32) -> Option<T> {
+    if base == 0 || offset == MISSING {
+        return None;
+    }
+    // SAFETY: the helper copies from any kernel address and reports a fault as an error.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
+}
+
+/// Reads a member that the loader promises to exist; zero if its address faults.
+#[inline(always)]
+pub fn read_or_zero<T: Copy + Default>(base: u64, offset: u32) -> T {
+    read(base, offset).unwrap_or_default()
+}
+
+/// Reads a bit field of at most 8 bits that does not cross a byte, at `bit_offset` of the object at `base`.
+#[inline(always)]
+pub fn read_bits(base: u64, bit_offset: u32, width: u32) -> u8 {
+    if bit_offset == MISSING {
+        return 0;
+    }
+    let byte: u8 = read_or_zero(base, bit_offset / 8);
+    (byte >> (bit_offset % 8)) & ((1u16 << width) - 1) as u8
+}

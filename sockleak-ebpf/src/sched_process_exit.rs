@@ -1,0 +1,113 @@
+//! A thread ends. The last one of a watched process tells how the process died, and its fd table is
+//! still whole: no version of `do_exit` (kernel/exit.c) closes a file before this tracepoint.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_log_ebpf::warn;
+use sockleak_ebpf::{
+    DEATH_IO_URING, DEATH_OOM, Death, EVENT_DEATH, EventHeader, ProcessKey, WATCHED_IO_URING, Watched,
+    counter,
+};
+
+use crate::fd_table;
+use crate::maps::{DEATHS, WATCHED, count, send};
+use crate::memory::read_or_zero;
+use crate::offsets::*;
+use crate::task::{current_tgid, now, ns_pid};
+
+const BPF_NOEXIST: u64 = 1;
+
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+    let tgid = current_tgid();
+    let Some(watched) = WATCHED.get_ptr_mut(tgid) else {
+        return 0;
+    };
+    let task: *const core::ffi::c_void = ctx.arg(0);
+    let task = task as u64;
+    // SAFETY: the entry was found just now and is not preallocated: it stays readable in this program.
+    let watched = unsafe { &mut *watched };
+    if read_or_zero::<u64>(task, TASK_IO_URING.load()) != 0 {
+        watched.flags |= WATCHED_IO_URING;
+    }
+    let signal: u64 = read_or_zero(task, TASK_SIGNAL.load());
+    let group_dead = if HAS_GROUP_DEAD.load() != 0 {
+        ctx.arg::<u64>(1) as u8 != 0
+    } else {
+        read_or_zero::<u32>(signal, SIGNAL_LIVE.load()) == 0
+    };
+    if group_dead {
+        record(&ctx, tgid, task, signal, watched);
+    }
+    0
+}
+
+#[inline(always)]
+fn record(ctx: &BtfTracePointContext, tgid: u32, task: u64, signal: u64, watched: &Watched) {
+    let time = now();
+    let leader: u64 = read_or_zero(task, TASK_GROUP_LEADER.load());
+    let files: u64 = read_or_zero(task, TASK_FILES.load());
+    let mut flags = 0;
+    if read_or_zero::<u64>(signal, SIGNAL_OOM_MM.load()) != 0 {
+        flags |= DEATH_OOM;
+    }
+    if watched.flags & WATCHED_IO_URING != 0 {
+        flags |= DEATH_IO_URING;
+    }
+    let key = ProcessKey {
+        start: read_or_zero(leader, TASK_START_BOOTTIME.load()),
+        tgid,
+        _pad: 0,
+    };
+    let death = Death {
+        time,
+        exit_code: read_or_zero(task, TASK_EXIT_CODE.load()),
+        group_exit_code: read_or_zero(signal, SIGNAL_GROUP_EXIT_CODE.load()),
+        signal_flags: read_or_zero(signal, SIGNAL_FLAGS.load()),
+        flags,
+        files_users: read_or_zero(files, FILES_COUNT.load()),
+        ns_pid: ns_pid(leader),
+        sockets: 0,
+        not_recorded: 0,
+        slots_skipped: 0,
+        walk_ns: 0,
+        comm: read_or_zero(leader, TASK_COMM.load()),
+        watched: *watched,
+    };
+    // Before 6.16 two threads may both find that none is left: the first one's insert wins.
+    match DEATHS.insert(key, death, BPF_NOEXIST) {
+        Ok(()) => {}
+        Err(-17) => return,
+        Err(_) => {
+            count(counter::PROCESS_FAILED);
+            return;
+        }
+    }
+    let walked = fd_table::walk(files, tgid, time);
+    if let Some(death) = DEATHS.get_ptr_mut(key) {
+        // SAFETY: the entry was found just now, and only this thread writes to it.
+        let death = unsafe { &mut *death };
+        death.sockets = walked.sockets;
+        death.not_recorded = walked.not_recorded;
+        death.slots_skipped = walked.slots_skipped;
+        death.walk_ns = (now() - time) as u32;
+    }
+    if walked.not_recorded != 0 {
+        warn!(
+            ctx,
+            "process {}: {} sockets did not fit into the maps", tgid, walked.not_recorded
+        );
+    }
+    if walked.slots_skipped != 0 {
+        warn!(
+            ctx,
+            "process {}: {} descriptors were not looked at", tgid, walked.slots_skipped
+        );
+    }
+    // Its PID may be reused from now on.
+    let _ = WATCHED.remove(tgid);
+    send(EventHeader {
+        time,
+        kind: EVENT_DEATH,
+        tgid,
+    });
+}

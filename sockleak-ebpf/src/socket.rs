@@ -1,0 +1,175 @@
+//! Reading `struct sock`.
+
+use sockleak_ebpf::{
+    NO_FD, NO_LINGER, SOCKET_ERR_RESET, SOCKET_REPAIR, SOCKET_REUSE, SOCKET_REUSEPORT, SOCKET_V6ONLY,
+    SocketRecord, state,
+};
+
+use crate::memory::{read, read_bits, read_or_zero};
+use crate::offsets::*;
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const IPPROTO_TCP: u16 = 6;
+const IPPROTO_MPTCP: u16 = 262;
+/// `SOCK_LINGER` of `enum sock_flags` (include/net/sock.h), equal from 5.10 to 7.3.
+const SOCK_LINGER_BIT: u64 = 1 << 4;
+const ECONNRESET: u32 = 104;
+/// `sk_lingertime` is in jiffies; user space scales it. Values beyond this mean "for ever".
+const LINGER_MAX: u64 = (u32::MAX - 1) as u64;
+
+/// Addresses of a socket, as every record has them.
+pub struct Addresses {
+    pub laddr: [u8; 16],
+    pub raddr: [u8; 16],
+    pub lport: u16,
+    pub rport: u16,
+    pub family: u16,
+    pub protocol: u16,
+}
+
+/// The family and protocol if this is a TCP or MPTCP socket.
+#[inline(always)]
+pub fn tcp_kind(sk: u64) -> Option<(u16, u16)> {
+    let family: u16 = read(sk, SK_FAMILY.load())?;
+    if family != AF_INET && family != AF_INET6 {
+        return None;
+    }
+    let protocol: u16 = read(sk, SK_PROTOCOL.load())?;
+    (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP).then_some((family, protocol))
+}
+
+/// Addresses of a socket of that kind. The local port is `inet_sport`: `skc_num` is 0 already when a
+/// connection becomes CLOSE (`tcp_set_state` calls `inet_put_port` first).
+#[inline(always)]
+pub fn addresses(sk: u64, family: u16, protocol: u16) -> Addresses {
+    let sport: u16 = read_or_zero(sk, INET_SPORT.load());
+    let dport: u16 = read_or_zero(sk, SK_DPORT.load());
+    let mut lport = u16::from_be(sport);
+    if lport == 0 {
+        lport = read_or_zero(sk, SK_NUM.load());
+    }
+    let (laddr, raddr) = if family == AF_INET6 {
+        (
+            read_or_zero(sk, SK_V6_RCV_SADDR.load()),
+            read_or_zero(sk, SK_V6_DADDR.load()),
+        )
+    } else {
+        (
+            widen(read_or_zero(sk, SK_RCV_SADDR.load())),
+            widen(read_or_zero(sk, SK_DADDR.load())),
+        )
+    };
+    Addresses {
+        laddr,
+        raddr,
+        lport,
+        rport: u16::from_be(dport),
+        family,
+        protocol,
+    }
+}
+
+/// Inode of the socket's own network namespace: that of the task is gone when a dying process closes.
+#[inline(always)]
+pub fn netns(sk: u64) -> u32 {
+    let net: u64 = read_or_zero(sk, SK_NET.load());
+    read_or_zero(net, NET_INUM.load())
+}
+
+/// Fills in everything that the `struct sock` itself tells. `fd` and what belongs to it stay empty.
+#[inline(always)]
+pub fn fill(record: &mut SocketRecord, sk: u64, family: u16, protocol: u16) {
+    let Addresses {
+        laddr,
+        raddr,
+        lport,
+        rport,
+        family,
+        protocol,
+    } = addresses(sk, family, protocol);
+    record.laddr = laddr;
+    record.raddr = raddr;
+    record.cookie = read_or_zero(sk, SK_COOKIE.load());
+    record.inode = 0;
+    record.netns = netns(sk);
+    record.lport = lport;
+    record.rport = rport;
+    record.family = family;
+    record.protocol = protocol;
+    record.fd = NO_FD;
+    record.fd_count = 0;
+    record.references = 0;
+    record.unread = 0;
+    record.unacked = 0;
+    record.accept_queue = 0;
+    record.linger = linger(sk);
+    record.linger2 = 0;
+    record.uid = read(sk, SK_UID.load()).unwrap_or(u32::MAX);
+    record.state = read_or_zero(sk, SK_STATE.load());
+    record.shutdown = read_bits(sk, SK_SHUTDOWN.load(), 8);
+    record.flags = flags(sk);
+    record.change_count = 0;
+    record.reset_sent = 0;
+    record.reset_reason = 0;
+    record.reset_received = 0;
+    record.reset_received_in = 0;
+    if record.state == state::LISTEN {
+        record.accept_queue = read_or_zero(sk, SK_ACK_BACKLOG.load());
+    } else if protocol == IPPROTO_TCP {
+        record.linger2 = read_or_zero(sk, TCP_LINGER2.load());
+        if read_bits(sk, TCP_REPAIR.load(), 1) != 0 {
+            record.flags |= SOCKET_REPAIR;
+        }
+        if record.state != state::CLOSE && record.state != state::SYN_SENT {
+            let rcv_nxt: u32 = read_or_zero(sk, TCP_RCV_NXT.load());
+            let copied_seq: u32 = read_or_zero(sk, TCP_COPIED_SEQ.load());
+            let write_seq: u32 = read_or_zero(sk, TCP_WRITE_SEQ.load());
+            let snd_una: u32 = read_or_zero(sk, TCP_SND_UNA.load());
+            record.unread = rcv_nxt.wrapping_sub(copied_seq);
+            record.unacked = write_seq.wrapping_sub(snd_una);
+        }
+    }
+}
+
+#[inline(always)]
+fn widen(ipv4: [u8; 4]) -> [u8; 16] {
+    let mut address = [0; 16];
+    address[0] = ipv4[0];
+    address[1] = ipv4[1];
+    address[2] = ipv4[2];
+    address[3] = ipv4[3];
+    address
+}
+
+#[inline(always)]
+fn linger(sk: u64) -> u32 {
+    let flags: u64 = read_or_zero(sk, SK_FLAGS.load());
+    if flags & SOCK_LINGER_BIT == 0 {
+        return NO_LINGER;
+    }
+    let jiffies: u64 = read_or_zero(sk, SK_LINGERTIME.load());
+    if jiffies > LINGER_MAX {
+        LINGER_MAX as u32
+    } else {
+        jiffies as u32
+    }
+}
+
+#[inline(always)]
+fn flags(sk: u64) -> u8 {
+    let mut flags = 0;
+    if read_bits(sk, SK_REUSE.load(), 4) != 0 {
+        flags |= SOCKET_REUSE;
+    }
+    if read_bits(sk, SK_REUSEPORT.load(), 1) != 0 {
+        flags |= SOCKET_REUSEPORT;
+    }
+    if read_bits(sk, SK_IPV6ONLY.load(), 1) != 0 {
+        flags |= SOCKET_V6ONLY;
+    }
+    if read_or_zero::<u32>(sk, SK_ERR.load()) == ECONNRESET {
+        flags |= SOCKET_ERR_RESET;
+    }
+    flags
+}

@@ -1,0 +1,184 @@
+//! Loading and attaching the BPF programs.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use aya::programs::{BtfTracePoint, Program, ProgramError};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use sockleak_ebpf::{globals, maps, programs};
+
+use super::btf::{Btf, BtfError};
+use super::fields::{self, MissingFields, Resolved};
+
+/// The committed object.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SOCKLEAK_BPF_OBJECT"));
+
+/// What the programs are loaded with.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Children of watched processes are watched too.
+    pub follow_children: bool,
+    /// The inventory of one process ends after this many sockets; also the size of the maps.
+    pub max_sockets: u32,
+    /// The programs' warnings are wanted.
+    pub log: bool,
+}
+
+/// Why the programs could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    #[error(transparent)]
+    MissingFields(#[from] MissingFields),
+    #[error("the kernel's BTF cannot be read by the loader: {0}")]
+    LoaderBtf(#[from] aya::BtfError),
+    #[error("the BPF object cannot be loaded: {0}")]
+    Object(#[from] EbpfError),
+    #[error(
+        "the kernel refused the BPF program {name}: {reason}\nrun `sockleak check` to see what is missing{log}"
+    )]
+    Program {
+        name: &'static str,
+        reason: io::Error,
+        log: String,
+    },
+    #[error("the BPF program {name} cannot be used: {source}")]
+    Unusable {
+        name: &'static str,
+        source: ProgramError,
+    },
+}
+
+/// The loaded object, and what BTF told about the kernel.
+pub struct Loaded {
+    /// Dropping it detaches every program.
+    pub ebpf: Ebpf,
+    /// Names of `enum sk_rst_reason`, by number; empty before 6.10.
+    pub reset_reasons: Vec<(String, i64)>,
+    /// Sentences about what this kernel cannot tell.
+    pub blind: Vec<String>,
+}
+
+/// Loads and attaches every program.
+///
+/// # Errors
+/// When BTF or a required struct member is missing, or when the kernel refuses a program. Nothing stays behind.
+pub fn load(settings: Settings) -> Result<Loaded, LoadError> {
+    let btf = Btf::running()?;
+    let resolved = fields::resolve(&btf)?;
+    let group_dead = u8::from(btf.tracepoint_args(programs::SCHED_PROCESS_EXIT) == Some(2));
+    let reset_reason = u8::from(btf.tracepoint_args(programs::TCP_SEND_RESET) == Some(3));
+    let sigaction_size = btf.size_of_struct("k_sigaction").unwrap_or(0);
+    let follow_children = u8::from(settings.follow_children);
+    let socket_cookie = 1u8;
+    let level = u8::from(settings.log) * log::Level::Warn as u8;
+
+    let loader_btf = aya::Btf::from_sys_fs()?;
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(None)
+        .override_global(globals::HAS_GROUP_DEAD, &group_dead, true)
+        .override_global(globals::HAS_RESET_REASON, &reset_reason, true)
+        .override_global(globals::HAS_SOCKET_COOKIE, &socket_cookie, true)
+        .override_global(globals::FOLLOW_CHILDREN, &follow_children, true)
+        .override_global(globals::K_SIGACTION_SIZE, &sigaction_size, true)
+        .override_global(globals::MAX_SOCKETS, &settings.max_sockets, true)
+        .override_global(aya_log::LEVEL, &level, false)
+        .map_max_entries(maps::SOCKETS, settings.max_sockets)
+        .map_max_entries(maps::FOLLOWED, settings.max_sockets);
+    for field in &resolved {
+        loader.override_global(field.field.global, &field.value, true);
+    }
+    let mut ebpf = loader.load(OBJECT)?;
+    for name in programs::ALL {
+        load_program(&mut ebpf, name, &loader_btf)?;
+    }
+    for name in programs::ALL {
+        program(&mut ebpf, name)?
+            .attach()
+            .map_err(|source| refused(name, source))?;
+    }
+    Ok(Loaded {
+        ebpf,
+        reset_reasons: btf.enum_values("sk_rst_reason"),
+        blind: blind(&resolved),
+    })
+}
+
+/// What is not known because the kernel lacks an optional member. Of `f_count` and `f_ref` each kernel has one,
+/// a kernel without IPv6 or io_uring needs none of theirs.
+fn blind(resolved: &[Resolved]) -> Vec<String> {
+    const MAY_LACK: [&str; 3] = ["TASK_IO_URING", "SK_V6_DADDR", "SK_V6_RCV_SADDR"];
+    const REFERENCES: [&str; 2] = ["FILE_COUNT", "FILE_REF"];
+    let missing = |global: &str| {
+        resolved
+            .iter()
+            .any(|row| row.field.global == global && row.problem.is_some())
+    };
+    let no_references = REFERENCES.into_iter().all(missing);
+    resolved
+        .iter()
+        .filter(|row| !MAY_LACK.contains(&row.field.global))
+        .filter(|row| no_references || !REFERENCES.contains(&row.field.global))
+        .filter_map(|row| row.problem.as_ref())
+        .map(|problem| format!("{problem}, so what depends on it is not known"))
+        .collect()
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, LoadError> {
+    ebpf.program_mut(name)
+        .ok_or(ProgramError::NotLoaded)
+        .and_then(<&mut BtfTracePoint>::try_from)
+        .map_err(|source| LoadError::Unusable { name, source })
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &'static str, btf: &aya::Btf) -> Result<(), LoadError> {
+    program(ebpf, name)?
+        .load(name, btf)
+        .map_err(|source| refused(name, source))
+}
+
+fn refused(name: &'static str, error: ProgramError) -> LoadError {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            LoadError::Program {
+                name,
+                reason: io_error,
+                log: if log::log_enabled!(log::Level::Debug) {
+                    format!("\n{log}")
+                } else {
+                    String::new()
+                },
+            }
+        }
+        ProgramError::SyscallError(error) => LoadError::Program {
+            name,
+            reason: error.io_error,
+            log: String::new(),
+        },
+        source => LoadError::Unusable { name, source },
+    }
+}
+
+/// How often the kernel skipped a program because it interrupted itself on the same CPU
+/// (`bpf_prog.stats.misses`, 5.12 and later; 0 before).
+#[must_use]
+pub fn recursion_misses(ebpf: &Ebpf) -> u64 {
+    ebpf.programs()
+        .filter_map(|(_, program)| misses_of(program))
+        .sum()
+}
+
+fn misses_of(program: &Program) -> Option<u64> {
+    let fd = program.fd().ok()?.as_fd().as_raw_fd();
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))?;
+    line.trim().parse().ok()
+}
