@@ -1,2 +1,60 @@
-//! What a contributor types.
-fn main() {}
+//! What a contributor types: `cargo xtask run`, `test`, `bpf`, `setup`.
+
+mod bpf;
+mod cargo;
+#[path = "../../sockleak/bpf/record.rs"]
+mod record;
+mod run;
+mod setup;
+mod shell;
+mod test;
+mod toolchain;
+
+use clap::Parser;
+
+/// Builds, runs and tests sockleak.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Verb {
+    /// Build sockleak in release mode and run it as root, through sudo if needed.
+    Run(run::Options),
+    /// Run every test: unit and property tests as the caller, then the integration tests as root.
+    Test(test::Options),
+    /// Rebuild the committed BPF object and the record of what it was built from.
+    Bpf(bpf::Options),
+    /// Install what `cargo xtask bpf` needs: a Rust that can build for BPF, LLVM and bpf-linker.
+    Setup,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Verb::parse() {
+        Verb::Run(options) => run::run(&options),
+        Verb::Test(options) => test::run(&options, None),
+        Verb::Bpf(options) => bpf::run(&options),
+        Verb::Setup => setup::bpf_toolchain(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Verb::command().debug_assert();
+    }
+
+    #[test]
+    fn run_passes_on_everything_after_the_first_dashes() {
+        let parse = |args: &[&str]| match Verb::try_parse_from([&["xtask", "run"], args].concat()) {
+            Ok(Verb::Run(options)) => options.args,
+            _ => panic!("{args:?} did not parse as `run`"),
+        };
+        assert_eq!(parse(&[]), [""; 0]);
+        assert_eq!(parse(&["--", "--pid", "1"]), ["--pid", "1"]);
+        assert_eq!(parse(&["--", "--", "ls", "--", "-l"]), ["--", "ls", "--", "-l"]);
+        assert_eq!(parse(&["--", "--help"]), ["--help"]);
+    }
+}

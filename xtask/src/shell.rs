@@ -1,0 +1,133 @@
+//! Starting programs, and showing what is started.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+/// The root of the repository.
+pub fn repository() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package)
+}
+
+/// Runs a command and shows it before. An exit status other than 0 is an error.
+pub fn run(command: &mut Command) -> Result<()> {
+    eprintln!("+ {}", describe(command));
+    let program = command.get_program().to_owned();
+    let status = command
+        .status()
+        .with_context(|| format!("{} could not be started", program.display()))?;
+    if !status.success() {
+        bail!("`{}` failed: {status}", describe(command));
+    }
+    Ok(())
+}
+
+/// What a command prints on stdout. An exit status other than 0 is an error.
+pub fn output(command: &mut Command) -> Result<String> {
+    let program = command.get_program().to_owned();
+    let output = command
+        .output()
+        .with_context(|| format!("{} could not be started", program.display()))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "`{}` failed: {}\n{}",
+            describe(command),
+            output.status,
+            stderr.trim_end()
+        );
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{} did not print UTF-8", program.display()))
+}
+
+/// The command line as one could type it.
+pub fn describe(command: &Command) -> String {
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    words.map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.into_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// The first executable of this name in PATH.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Whether this process runs as root.
+pub fn is_root() -> bool {
+    // SAFETY: geteuid has no arguments, cannot fail and touches no memory.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// User and group of the caller, as `UID:GID`.
+pub fn caller() -> String {
+    // SAFETY: getuid has no arguments, cannot fail and touches no memory.
+    let user = unsafe { libc::getuid() };
+    // SAFETY: getgid has no arguments, cannot fail and touches no memory.
+    let group = unsafe { libc::getgid() };
+    format!("{user}:{group}")
+}
+
+/// A command that runs `words` as root: directly if the caller is root, else through sudo.
+///
+/// sudo would put in its own environment and its own PATH. What is run is the caller's work, so it gets
+/// the caller's.
+pub fn as_root<S: AsRef<OsStr>>(why: &str, words: &[S]) -> Result<Command> {
+    let [program, args @ ..] = words else {
+        bail!("there is nothing to run as root")
+    };
+    if is_root() {
+        let mut command = Command::new(program);
+        command.args(args);
+        return Ok(command);
+    }
+    if find("sudo").is_none() {
+        let typed = words
+            .iter()
+            .map(|word| quoted(word.as_ref()))
+            .collect::<Vec<_>>()
+            .join(" ");
+        bail!("{why} needs root, and there is no sudo here: as root, run\n    {typed}");
+    }
+    eprintln!("running through sudo: {why} needs root");
+    let mut path = OsString::from("PATH=");
+    path.push(env::var_os("PATH").unwrap_or_default());
+    let mut command = Command::new("sudo");
+    command
+        .args(["--preserve-env", "--", "env"])
+        .arg(path)
+        .args(words);
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shown_command_can_be_pasted() {
+        let mut command = Command::new("env");
+        command.args(["A=b c", "it's", "", "--flag=1", "$HOME"]);
+        assert_eq!(describe(&command), r"env 'A=b c' 'it'\''s' '' --flag=1 '$HOME'");
+    }
+
+    #[test]
+    fn a_failing_command_is_an_error_that_shows_it() {
+        let error = run(Command::new("sh").args(["-c", "exit 3"])).expect_err("exit 3 is a failure");
+        assert!(error.to_string().contains("sh -c 'exit 3'"), "{error}");
+    }
+}

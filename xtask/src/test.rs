@@ -1,0 +1,88 @@
+//! `cargo xtask test`: the one test command.
+
+use std::ffi::{OsStr, OsString};
+
+use anyhow::Result;
+
+use crate::{bpf, cargo, setup, shell};
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// Run only the tests whose name contains this.
+    filter: Option<String>,
+    /// Further arguments for every test program, for example `-- --nocapture`.
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<OsString>,
+}
+
+impl Options {
+    /// Every test.
+    pub const ALL: Self = Self {
+        filter: None,
+        args: Vec::new(),
+    };
+
+    fn harness_args(&self) -> impl Iterator<Item = &OsStr> {
+        self.filter
+            .iter()
+            .map(OsStr::new)
+            .chain(self.args.iter().map(OsString::as_os_str))
+    }
+}
+
+/// Runs the tests. `object` is a BPF object to embed instead of the committed one.
+pub fn run(options: &Options, object: Option<&OsStr>) -> Result<()> {
+    setup::test_tools()?;
+
+    // The integration tests follow below, as root and with what they need. Their package may have unit
+    // tests too, and those belong here.
+    for selection in [
+        &["--workspace", "--exclude", "sockleak-tests"][..],
+        &["--package", "sockleak-tests", "--lib"],
+    ] {
+        let mut command = cargo::cargo();
+        command
+            .arg("test")
+            .args(selection)
+            .arg("--")
+            .args(options.harness_args());
+        shell::run(command.envs(object.map(|object| (bpf::OBJECT_VARIABLE, object))))?;
+    }
+
+    let sockleak = executable(
+        &["build", "--release", "--package", "sockleak"],
+        object,
+        "sockleak",
+    )?;
+    let victim = executable(
+        &["build", "--release", "--package", "sockleak-tests", "--bins"],
+        object,
+        "victim",
+    )?;
+    let kernel = executable(
+        &[
+            "test",
+            "--no-run",
+            "--package",
+            "sockleak-tests",
+            "--test",
+            "kernel",
+        ],
+        object,
+        "kernel",
+    )?;
+    // The variables go through `env`, because sudo would drop them.
+    let mut words = vec![OsString::from("env")];
+    for (name, path) in [("SOCKLEAK=", sockleak), ("SOCKLEAK_VICTIM=", victim)] {
+        let mut word = OsString::from(name);
+        word.push(path);
+        words.push(word);
+    }
+    words.push(kernel);
+    words.extend(options.harness_args().map(OsStr::to_owned));
+    shell::run(&mut shell::as_root("testing against the kernel", &words)?)
+}
+
+fn executable(args: &[&str], object: Option<&OsStr>, name: &str) -> Result<OsString> {
+    Ok(cargo::take(&mut cargo::executables(args, object)?, name)?.into_os_string())
+}
