@@ -1,7 +1,7 @@
 //! Hands the committed BPF object to the crate, unless it is not what the sources beside it say.
 
 use std::path::{Path, PathBuf};
-use std::{env, fs, process};
+use std::{env, fs};
 
 #[path = "bpf/record.rs"]
 mod record;
@@ -19,8 +19,9 @@ fn main() {
         None => match committed(&package) {
             Ok(object) => object,
             Err(sentence) => {
+                // This ends the build, and unlike a failing exit status it says nothing beside the sentence.
                 println!("cargo::error={sentence}");
-                process::exit(1);
+                return;
             }
         },
     };

@@ -10,6 +10,8 @@ mod shell;
 mod test;
 mod toolchain;
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
 /// Builds, runs and tests sockleak.
@@ -26,12 +28,19 @@ enum Verb {
     Setup,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Verb::parse() {
+fn main() -> ExitCode {
+    let done = match Verb::parse() {
         Verb::Run(options) => run::run(&options),
         Verb::Test(options) => test::run(&options, None),
         Verb::Bpf(options) => bpf::run(&options),
         Verb::Setup => setup::bpf_toolchain(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    let mut built = cargo::executables(&["build", "--quiet", "--release", "--package", "sockleak"], None)?;
+    let mut built = cargo::executables(&["build", "--release", "--package", "sockleak"], None)?;
     let sockleak = cargo::take(&mut built, "sockleak")?;
     let words = command_line(
         sockleak.into(),
