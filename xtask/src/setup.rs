@@ -26,7 +26,9 @@ pub fn bpf_toolchain() -> Result<()> {
     let rust = Rust::find()?;
     let major = rust.llvm_major();
     let linker = toolchain::bpf_linker().is_some_and(|(_, version)| version == BPF_LINKER_VERSION);
-    if !linker || toolchain::llvm_strip(major).is_none() {
+    let has = |program| toolchain::llvm_program(program, major).is_some();
+    // Where there is no apt, an llvm-config is all that shows that LLVM was installed by hand.
+    if !has("llvm-strip") || (!linker && (has_apt() || !has("llvm-config"))) {
         let packages = [
             &format!("llvm-{major}-dev"),
             &format!("libpolly-{major}-dev"),

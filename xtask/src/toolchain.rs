@@ -93,12 +93,13 @@ impl Toolchain {
                 bpf_linker.display()
             );
         }
-        let (llvm_strip, llvm_strip_version) = llvm_strip(rust.llvm_major()).with_context(|| {
-            format!(
-                "there is no llvm-strip of LLVM {} here: run `cargo xtask setup`",
-                rust.llvm_major()
-            )
-        })?;
+        let (llvm_strip, llvm_strip_version) =
+            llvm_program("llvm-strip", rust.llvm_major()).with_context(|| {
+                format!(
+                    "there is no llvm-strip of LLVM {} here: run `cargo xtask setup`",
+                    rust.llvm_major()
+                )
+            })?;
         Ok(Self {
             rust,
             bpf_linker,
@@ -121,10 +122,10 @@ impl Toolchain {
     }
 }
 
-/// bpf-linker and its version, from PATH or from where `cargo install` puts it.
+/// bpf-linker and its version, from where `cargo install` puts it or from PATH.
 pub fn bpf_linker() -> Option<(PathBuf, String)> {
     let installed = cargo_home().map(|home| home.join("bin/bpf-linker"));
-    [shell::find("bpf-linker"), installed]
+    [installed, shell::find("bpf-linker")]
         .into_iter()
         .flatten()
         .find_map(|path| {
@@ -133,15 +134,17 @@ pub fn bpf_linker() -> Option<(PathBuf, String)> {
         })
 }
 
-/// llvm-strip of this LLVM, and its version. Distributions keep it out of PATH or add the number to its name.
-pub fn llvm_strip(major: &str) -> Option<(PathBuf, String)> {
-    let private = PathBuf::from(format!("/usr/lib/llvm-{major}/bin/llvm-strip"));
-    let named = shell::find(&format!("llvm-strip-{major}"));
-    [Some(private), named, shell::find("llvm-strip")]
+/// A program of this LLVM, and its version. Distributions keep it out of PATH or add the number to its name.
+pub fn llvm_program(name: &str, major: &str) -> Option<(PathBuf, String)> {
+    let private = PathBuf::from(format!("/usr/lib/llvm-{major}/bin")).join(name);
+    let numbered = shell::find(&format!("{name}-{major}"));
+    [Some(private), numbered, shell::find(name)]
         .into_iter()
         .flatten()
         .find_map(|path| {
-            let version = after(&ask(&path, &["--version"]).ok()?, "LLVM version ")?;
+            let text = ask(&path, &["--version"]).ok()?;
+            // llvm-config prints nothing but the version.
+            let version = after(&text, "LLVM version ").unwrap_or(text);
             version
                 .starts_with(&format!("{major}."))
                 .then_some((path, version))
