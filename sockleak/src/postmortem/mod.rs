@@ -1,23 +1,39 @@
 //! The domain: what a dead process's sockets left behind, decided from what the kernel was seen to say.
 //!
-//! Pure and synchronous. Observations ([`Process`], [`Death`], [`Socket`], [`Sighting`], [`Holding`])
-//! come in, a [`Report`] goes out. Nothing here does I/O, reads a clock or knows about BPF.
+//! Pure and synchronous. Observations ([`Process`], [`Exit`], [`Socket`], [`Sighting`], [`Holding`]) come in as
+//! [`Evidence`], a [`Report`] goes out by [`examine`], and a [`Countdown`] follows what it leaves until it is
+//! free. Nothing here does I/O, reads a clock or knows about BPF.
 
+mod countdown;
 mod death;
+mod examine;
+mod freedom;
+mod join;
+mod left_while_alive;
 mod observation;
 mod process;
 mod report;
+mod retransmission;
+mod settle;
+mod side;
 mod socket;
 mod state;
-mod wheel;
+#[cfg(test)]
+pub(crate) mod testing;
+mod verdict;
+pub mod wheel;
 
-pub use death::{Cause, Death, Sender};
+pub use countdown::{Countdown, Freed, Look, followers};
+pub use death::{Cause, Death, Exit, Sender, SignalSent, signal_name};
+pub use examine::{Evidence, examine};
 pub use observation::{Holding, Relation, Sighting, Snapshot, Timer};
 pub use process::Process;
 pub use report::{
     Follower, FreeRule, Freedom, Holder, How, LeftWhileAlive, Lost, Outcome, Report, SocketReport, Summary,
     Why,
 };
-pub use socket::{Family, Linger, Origin, Protocol, ResetReceived, Socket, SocketId};
+pub use settle::settled;
+pub use side::{Side, Sides};
+pub use socket::{Family, Linger, Origin, Protocol, ResetReason, ResetReceived, Socket, SocketId};
 pub use state::{State, Transition};
 pub use wheel::slack;

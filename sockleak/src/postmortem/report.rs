@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::{Death, Process, Socket, State};
 
@@ -21,6 +22,8 @@ pub struct Report {
     /// What could not be seen, as sentences.
     pub blind: Vec<String>,
     pub lost: Lost,
+    /// The single sockets behind `left_while_alive`.
+    pub live_leftovers: Vec<Follower>,
 }
 
 #[derive(Clone, Debug)]
@@ -29,13 +32,16 @@ pub struct SocketReport {
     pub outcome: Outcome,
     /// What sock_diag calls it now; `None` if it is gone.
     pub state: Option<State>,
+    /// The cookie that sock_diag told; `None` if it is gone.
+    pub seen_cookie: Option<u64>,
     pub why: Why,
     pub holders: Vec<Holder>,
     pub freedom: Freedom,
 }
 
 /// What became of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// A file refers to it still.
     Held,
@@ -52,26 +58,48 @@ pub enum Outcome {
 }
 
 /// Why it became that: the first that applies, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Why {
+    /// A process that shares an ancestor with the dead one has it, by fork.
     Inherited,
+    /// It is on its way over a unix socket: no process has a descriptor of it.
     PassedOn,
+    /// A process made with CLONE_FILES uses the same fd table.
     SharedTable,
+    /// SO_LINGER 0: closed by an RST.
     LingerZero,
+    /// Closed with data that the process had not read: the kernel sends an RST.
     UnreadData,
+    /// The peer sent an RST.
     PeerReset,
+    /// The peer sent data after the close: the kernel answers with an RST.
     DataAfterClose,
+    /// TCP_LINGER2 is negative: an RST takes the place of FIN_WAIT2.
     Linger2,
+    /// More orphans than `tcp_max_orphans`, or more memory than `tcp_mem`.
     OrphanLimit,
+    /// More time-wait sockets than `tcp_max_tw_buckets`. Nothing tells it yet.
     TimeWaitOverflow,
+    /// TCP_REPAIR: closed silently.
     Repair,
+    /// The peer did not acknowledge what was retransmitted.
     PeerUnreachable,
+    /// It was a listener.
     Listener,
+    /// It never had a connection.
     NeverConnected,
+    /// Its connection had ended before the process died.
+    EndedBefore,
+    /// The peer had closed its side: the FIN_WAIT states and TIME_WAIT are the peer's.
     PeerClosedFirst,
+    /// The process had called shutdown() for sending.
     ShutdownBefore,
+    /// The kernel closed it with the process.
     ClosedByKernel,
+    /// Its network namespace could not be looked into.
     NetnsUnreachable,
+    /// It cannot be told.
     Unknown,
 }
 
@@ -85,7 +113,9 @@ pub struct Holder {
     pub how: Option<How>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a holder came by its descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum How {
     Inherited,
     Received,
@@ -102,7 +132,8 @@ pub struct Freedom {
     pub latest: Option<Timestamp>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FreeRule {
     /// The 60 seconds of TIME_WAIT.
     TimewaitTimer,
@@ -122,7 +153,7 @@ pub enum FreeRule {
 }
 
 /// Sockets by outcome.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     pub time_wait: u64,
     pub fin_wait2: u64,
@@ -153,7 +184,7 @@ pub struct LeftWhileAlive {
 }
 
 /// What was lost, as counts. All zero in a complete report.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Lost {
     /// Events of the whole tracer since the death: failed reserves and recursion misses.
     pub events: u64,
@@ -166,10 +197,16 @@ pub struct Lost {
 /// A leftover that is followed after the report until it is free.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Follower {
+    /// The dead process.
     pub pid: u32,
     pub netns: u32,
     pub local: SocketAddr,
     pub remote: Option<SocketAddr>,
-    pub cookie: Option<u64>,
+    /// Every socket that sock_diag showed has one.
+    pub cookie: u64,
+    /// What sock_diag called it at the last look.
+    pub state: State,
+    /// When the kernel entered FIN_WAIT2, for a FIN_WAIT2 that is a full socket.
+    pub fin_wait2_since: Option<Timestamp>,
     pub freedom: Freedom,
 }

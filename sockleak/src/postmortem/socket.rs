@@ -54,6 +54,46 @@ pub struct ResetReceived {
     pub state: State,
 }
 
+/// Why the kernel sent an RST: `enum sk_rst_reason` (include/net/rstreason.h), as far as a verdict depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetReason {
+    /// Data after close, or a negative TCP_LINGER2 when the FIN was acknowledged.
+    AbortOnData,
+    /// Data for a time-wait mini socket.
+    TimewaitSocket,
+    /// close() with unread data.
+    AbortOnClose,
+    /// close() in FIN_WAIT2 with a negative TCP_LINGER2.
+    AbortOnLinger,
+    /// Too many orphans, or no memory for them.
+    AbortOnMemory,
+    /// `tcp_disconnect` or `tcp_abort` of a connection: SO_LINGER 0, an accept queue's end, SOCK_DESTROY.
+    TcpState,
+    /// `tcp_disconnect` with data that was not sent.
+    DisconnectWithData,
+    /// Any other.
+    Other,
+}
+
+impl ResetReason {
+    /// The reason of that name in the kernel's BTF, such as `SK_RST_REASON_TCP_ABORT_ON_CLOSE`, with or without
+    /// the prefix. Its numbers differ between kernels. `None` for `NOT_SPECIFIED`, which is no reason.
+    #[must_use]
+    pub fn from_kernel_name(name: &str) -> Option<Self> {
+        Some(match name.strip_prefix("SK_RST_REASON_").unwrap_or(name) {
+            "NOT_SPECIFIED" => return None,
+            "TCP_ABORT_ON_DATA" => Self::AbortOnData,
+            "TCP_TIMEWAIT_SOCKET" => Self::TimewaitSocket,
+            "TCP_ABORT_ON_CLOSE" => Self::AbortOnClose,
+            "TCP_ABORT_ON_LINGER" => Self::AbortOnLinger,
+            "TCP_ABORT_ON_MEMORY" => Self::AbortOnMemory,
+            "TCP_STATE" => Self::TcpState,
+            "TCP_DISCONNECT_WITH_DATA" => Self::DisconnectWithData,
+            _ => Self::Other,
+        })
+    }
+}
+
 /// A socket that is followed, and what happened to it since.
 ///
 /// `state_at_death` and everything up to `linger2` hold at the exit event (or, for [`Origin::Live`],
@@ -103,8 +143,8 @@ pub struct Socket {
     pub transitions: Vec<Transition>,
     /// When the last of them happened is known, but some in between did not fit into the record.
     pub transitions_truncated: bool,
-    /// An RST was sent for it, with the kernel's number of the reason where it gives one.
-    pub reset_sent: Option<Option<u8>>,
+    /// An RST was sent for it, with the reason where the kernel gives one.
+    pub reset_sent: Option<Option<ResetReason>>,
     pub reset_received: Option<ResetReceived>,
 }
 

@@ -1,0 +1,247 @@
+//! From evidence to a report.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::join::{Sight, join};
+use super::verdict::{Ending, decide};
+use super::{
+    Death, Follower, FreeRule, Freedom, Holder, Holding, How, Lost, Outcome, Process, Relation, Report,
+    Snapshot, Socket, SocketReport, State, Summary, Why, left_while_alive,
+};
+
+/// All that was seen of one process.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// When sock_diag was read last; the report holds at that moment.
+    pub time: Timestamp,
+    pub process: Process,
+    /// `None` while the process lives.
+    pub death: Option<Death>,
+    /// The inventory: the sockets of its fd table when it died ([`super::Origin::Inventory`]).
+    pub sockets: Vec<Socket>,
+    /// What it closed or shut down itself while it was watched ([`super::Origin::Live`]).
+    pub live: Vec<Socket>,
+    /// One look at each namespace that any of these sockets is in.
+    pub snapshots: Vec<Snapshot>,
+    /// The descriptors of other processes that lead to any of these sockets.
+    pub holdings: Vec<Holding>,
+    /// A thread of the process used io_uring.
+    pub io_uring: bool,
+    /// What could not be seen on this kernel, as sentences.
+    pub blind: Vec<String>,
+    pub lost: Lost,
+    /// CONFIG_HZ, for the slack of the timer wheel.
+    pub hz: u32,
+}
+
+/// Decides what became of each socket, why, and when it is free. Linear in the number of sockets and sightings.
+#[must_use]
+pub fn examine(evidence: Evidence) -> Report {
+    let Evidence {
+        time,
+        process,
+        death,
+        sockets,
+        live,
+        snapshots,
+        holdings,
+        io_uring,
+        blind,
+        lost,
+        hz,
+    } = evidence;
+
+    let inventory: HashMap<u64, &Socket> = sockets.iter().map(|socket| (socket.id.sk, socket)).collect();
+    let live: Vec<&Socket> = live
+        .iter()
+        .filter(|live| !left_while_alive::is_in_inventory(live, &inventory))
+        .collect();
+    let all: Vec<&Socket> = sockets.iter().chain(live.iter().copied()).collect();
+    let mut sights = join(&all, &snapshots);
+    let live_sights = sights.split_off(sockets.len());
+
+    let leftovers: Vec<(&Socket, Follower)> = live
+        .iter()
+        .zip(live_sights)
+        .filter_map(|(&socket, sight)| Some((socket, follow_live(process.pid, socket, sight, hz)?)))
+        .collect();
+    let listeners = all
+        .iter()
+        .copied()
+        .filter(|socket| socket.state_at_death == State::Listen);
+    let left_while_alive = left_while_alive::group(&leftovers, listeners, time);
+    let live_leftovers = leftovers.into_iter().map(|(_, left)| left).collect();
+
+    let unreachable = sights.iter().any(|sight| matches!(sight, Sight::Unreachable));
+    let mut holders = holders_by_inode(holdings);
+    let mut sockets: Vec<SocketReport> = sockets
+        .into_iter()
+        .zip(sights)
+        .map(|(socket, sight)| {
+            let holders = socket
+                .inode
+                .and_then(|inode| holders.remove(&inode))
+                .unwrap_or_default();
+            report_socket(socket, sight, holders, io_uring, time, hz)
+        })
+        .collect();
+    sockets.sort_by_key(|report| report.socket.fds.first().copied());
+
+    Report {
+        time,
+        process,
+        death,
+        summary: Summary::of(&sockets),
+        sockets,
+        left_while_alive,
+        blind: blind_spots(blind, io_uring, unreachable),
+        lost,
+        live_leftovers,
+    }
+}
+
+fn report_socket(
+    socket: Socket,
+    sight: Sight<'_>,
+    holders: Vec<Holder>,
+    io_uring: bool,
+    time: Timestamp,
+    hz: u32,
+) -> SocketReport {
+    let (outcome, why) = decide(&socket, sight, &holders, io_uring);
+    let freedom = match (outcome, sight) {
+        (Outcome::Held, _) => Freedom::open(FreeRule::Holder),
+        (Outcome::Reset | Outcome::Closed, _) => Freedom::now(time),
+        (_, Sight::Seen(snapshot, sighting)) => {
+            Freedom::of(sighting, snapshot, hz, socket.entered(State::FinWait2))
+        }
+        // Mini sockets end with their namespace; full orphans keep it.
+        (_, Sight::Unreachable) if Ending::of(&socket) == Ending::TimeWait => {
+            Freedom::open(FreeRule::NetnsGone)
+        }
+        _ => Freedom::open(FreeRule::Unknown),
+    };
+    let (state, cookie) = match sight {
+        Sight::Seen(_, sighting) => (Some(sighting.state), Some(sighting.cookie)),
+        _ => (None, None),
+    };
+    SocketReport {
+        seen_cookie: cookie,
+        socket,
+        outcome,
+        state,
+        why,
+        // Descriptors found by an inode that was given to another socket since are nobody's concern here.
+        holders: if outcome == Outcome::Held {
+            holders
+        } else {
+            Vec::new()
+        },
+        freedom,
+    }
+}
+
+/// What a record of the living process still leaves, if anything.
+fn follow_live(pid: u32, socket: &Socket, sight: Sight<'_>, hz: u32) -> Option<Follower> {
+    let Sight::Seen(snapshot, sighting) = sight else {
+        return None;
+    };
+    let fin_wait2_since = socket.entered(State::FinWait2);
+    left_while_alive::is_leftover(sighting.state, sighting.inode).then(|| Follower {
+        pid,
+        netns: socket.netns,
+        local: socket.local,
+        remote: socket.remote,
+        cookie: sighting.cookie,
+        state: sighting.state,
+        fin_wait2_since,
+        freedom: Freedom::of(sighting, snapshot, hz, fin_wait2_since),
+    })
+}
+
+fn holders_by_inode(holdings: Vec<Holding>) -> HashMap<u64, Vec<Holder>> {
+    let mut holders: HashMap<u64, Vec<Holder>> = HashMap::new();
+    for holding in holdings {
+        holders.entry(holding.inode).or_default().push(Holder {
+            pid: holding.pid,
+            comm: holding.comm,
+            fd: holding.fd,
+            how: match holding.relation {
+                Relation::Family => Some(How::Inherited),
+                Relation::SharedTable => Some(How::SharedTable),
+                Relation::Unknown => None,
+            },
+        });
+    }
+    for holders in holders.values_mut() {
+        holders.sort_unstable_by_key(|holder| (holder.pid, holder.fd));
+    }
+    holders
+}
+
+fn blind_spots(mut blind: Vec<String>, io_uring: bool, unreachable: bool) -> Vec<String> {
+    if io_uring {
+        blind.push(
+            "The process used io_uring, which can hold sockets that are in no fd table: those are not listed."
+                .into(),
+        );
+    }
+    if unreachable {
+        blind.push(
+            "A network namespace could not be opened any more: what its sockets left cannot be told.".into(),
+        );
+    }
+    blind
+}
+
+impl Summary {
+    /// Counts the outcomes.
+    #[must_use]
+    pub fn of(sockets: &[SocketReport]) -> Self {
+        let mut summary = Self::default();
+        for socket in sockets {
+            *summary.count(socket.outcome) += 1;
+        }
+        summary
+    }
+
+    fn count(&mut self, outcome: Outcome) -> &mut u64 {
+        match outcome {
+            Outcome::TimeWait => &mut self.time_wait,
+            Outcome::FinWait2 => &mut self.fin_wait2,
+            Outcome::FinWait1 => &mut self.fin_wait1,
+            Outcome::Closing => &mut self.closing,
+            Outcome::LastAck => &mut self.last_ack,
+            Outcome::Reset => &mut self.reset,
+            Outcome::Closed => &mut self.closed,
+            Outcome::Held => &mut self.held,
+            Outcome::Unknown => &mut self.unknown,
+        }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.leftovers() + self.reset + self.closed + self.held + self.unknown
+    }
+
+    /// What nobody holds and the kernel still keeps.
+    #[must_use]
+    pub const fn leftovers(&self) -> u64 {
+        self.time_wait + self.fin_wait2 + self.fin_wait1 + self.closing + self.last_ack
+    }
+}
+
+impl Report {
+    /// True when something was left behind or is still held, by the death or while the process lived.
+    #[must_use]
+    pub fn left_something(&self) -> bool {
+        self.summary.leftovers() + self.summary.held > 0 || !self.live_leftovers.is_empty()
+    }
+}
+
+#[cfg(test)]
+#[path = "examine_tests.rs"]
+mod tests;

@@ -1,0 +1,157 @@
+//! When a leftover is free, from its timer as sock_diag told it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::retransmission::gives_up;
+use super::{FreeRule, Freedom, Sighting, Snapshot, State, Timer, wheel};
+
+/// TCP_TIMEWAIT_LEN (include/net/tcp.h), the same in every kernel and set by no sysctl.
+const TIMEWAIT: Duration = Duration::from_secs(60);
+
+impl Freedom {
+    /// No moment can be told.
+    #[must_use]
+    pub const fn open(rule: FreeRule) -> Self {
+        Self {
+            rule,
+            at: None,
+            latest: None,
+        }
+    }
+
+    /// It was free at that moment.
+    #[must_use]
+    pub const fn now(time: Timestamp) -> Self {
+        Self {
+            rule: FreeRule::Now,
+            at: Some(time),
+            latest: Some(time),
+        }
+    }
+
+    fn within(rule: FreeRule, time: Timestamp, earliest: Duration, latest: Duration) -> Self {
+        Self {
+            rule,
+            at: time.saturating_add(earliest).ok(),
+            latest: time.saturating_add(latest).ok(),
+        }
+    }
+
+    /// The freedom of a socket that was seen, from the timer that it was seen with.
+    ///
+    /// `fin_wait2_since` is when it became FIN_WAIT2, which only a FIN_WAIT2 that is still a full socket needs.
+    #[must_use]
+    pub fn of(sighting: &Sighting, snapshot: &Snapshot, hz: u32, fin_wait2_since: Option<Timestamp>) -> Self {
+        let time = snapshot.time;
+        let expires = sighting.expires;
+        if sighting.inode != 0 {
+            return Self::open(FreeRule::Holder);
+        }
+        match (sighting.state, sighting.timer) {
+            (State::TimeWait, Timer::TimeWait) | (State::FinWait2, Timer::TimeWait) => {
+                let rule = if sighting.state == State::TimeWait {
+                    FreeRule::TimewaitTimer
+                } else {
+                    FreeRule::FinTimeout
+                };
+                // The wheel's level was chosen when the timer was armed, for a minute as a rule.
+                let slack = wheel::slack(hz, expires.max(TIMEWAIT));
+                Self::within(rule, time, expires, expires + slack)
+            }
+            (State::FinWait2, Timer::Keepalive) => full_fin_wait2(sighting, time, hz, fin_wait2_since),
+            (State::FinWait2, _) => Self::open(FreeRule::FinTimeout),
+            (State::FinWait1 | State::Closing | State::LastAck, Timer::Retransmit) => {
+                gives_up(sighting, snapshot.orphan_retries, hz)
+                    .map_or(Self::open(FreeRule::Retransmits), |span| {
+                        Self::within(FreeRule::Retransmits, time, *span.start(), *span.end())
+                    })
+            }
+            (State::FinWait1 | State::Closing | State::LastAck, Timer::Persist) => {
+                Self::open(FreeRule::PersistOpenEnded)
+            }
+            _ => Self::open(FreeRule::Unknown),
+        }
+    }
+}
+
+/// With a fin timeout above a minute, a full FIN_WAIT2 stays for the part above it, and `tcp_keepalive_timer`
+/// (net/ipv4/tcp_timer.c) then makes it a time-wait for as long again. It is not one any more where the
+/// keepalive timer ran for the whole timeout. Neither is told apart by sock_diag.
+fn full_fin_wait2(sighting: &Sighting, time: Timestamp, hz: u32, since: Option<Timestamp>) -> Freedom {
+    let rule = FreeRule::FinTimeout;
+    let at = time.saturating_add(sighting.expires).ok();
+    let armed = since
+        .zip(at)
+        .and_then(|(since, at)| Duration::try_from(at.duration_since(since)).ok());
+    match armed {
+        Some(armed) => {
+            let again = armed + wheel::slack(hz, armed) * 2;
+            Freedom::within(rule, time, sighting.expires, sighting.expires + again)
+        }
+        None => Freedom {
+            rule,
+            at,
+            latest: None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postmortem::testing::{at, sighting, snapshot, socket};
+
+    fn of(change: impl FnOnce(&mut Sighting)) -> Freedom {
+        let mut seen = sighting(&socket(State::Established).build(), State::FinWait2);
+        change(&mut seen);
+        Freedom::of(&seen, &snapshot(Vec::new()), 250, Some(at(50)))
+    }
+
+    #[test]
+    fn a_mini_socket_ends_by_its_timer_or_a_little_later() {
+        for (state, rule) in [
+            (State::TimeWait, FreeRule::TimewaitTimer),
+            (State::FinWait2, FreeRule::FinTimeout),
+        ] {
+            let freedom = of(|seen| seen.state = state);
+            assert_eq!(freedom.rule, rule);
+            assert_eq!(freedom.at, Some(at(100 + 59_700)));
+            assert_eq!(freedom.latest, Some(at(100 + 59_700 + 2048)));
+        }
+    }
+
+    #[test]
+    fn an_overdue_timer_ends_at_any_moment() {
+        let freedom = of(|seen| seen.expires = Duration::ZERO);
+        assert_eq!(freedom.at, Some(at(100)));
+        assert_eq!(freedom.latest, Some(at(100 + 2048)));
+    }
+
+    #[test]
+    fn a_full_fin_wait2_takes_the_time_above_a_minute_twice() {
+        let freedom = of(|seen| {
+            seen.timer = Timer::Keepalive;
+            seen.expires = Duration::from_millis(29_950);
+        });
+        assert_eq!(freedom.rule, FreeRule::FinTimeout);
+        assert_eq!(freedom.at, Some(at(30_050)));
+        assert!(freedom.latest >= Some(at(60_050)));
+    }
+
+    #[test]
+    fn only_timers_promise_a_moment() {
+        let persist = of(|seen| (seen.state, seen.timer) = (State::FinWait1, Timer::Persist));
+        assert_eq!(persist, Freedom::open(FreeRule::PersistOpenEnded));
+        let held = of(|seen| seen.inode = 70);
+        assert_eq!(held, Freedom::open(FreeRule::Holder));
+        let orphan = of(|seen| {
+            (seen.state, seen.timer) = (State::LastAck, Timer::Retransmit);
+            seen.rto = Some(Duration::from_millis(204));
+            seen.expires = Duration::from_millis(204);
+        });
+        assert_eq!(orphan.rule, FreeRule::Retransmits);
+        assert!(orphan.at.is_some() && orphan.at <= orphan.latest);
+    }
+}

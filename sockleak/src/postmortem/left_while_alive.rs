@@ -1,0 +1,101 @@
+//! What the process closed or shut down itself while it was watched, and what of it still exists.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use super::verdict::leftover;
+use super::{Follower, LeftWhileAlive, Outcome, Side, Sides, Socket, State};
+
+/// True when a record of the living process is about a socket that the inventory has too: a shut down
+/// connection whose descriptor was still open at the death.
+pub(super) fn is_in_inventory(live: &Socket, inventory: &HashMap<u64, &Socket>) -> bool {
+    inventory.get(&live.id.sk).is_some_and(|socket| {
+        let cookies_differ = matches!((live.cookie, socket.cookie), (Some(one), Some(other)) if one != other);
+        // The slab may have given the memory of an earlier socket to this one.
+        live.local == socket.local && live.remote == socket.remote && !cookies_differ
+    })
+}
+
+/// The groups, largest first. `leftovers` are the records and what each of them left; `listeners` the local ports
+/// that the process listened on.
+pub(super) fn group<'a>(
+    leftovers: &[(&'a Socket, Follower)],
+    listeners: impl Iterator<Item = &'a Socket>,
+    time: Timestamp,
+) -> Vec<LeftWhileAlive> {
+    let connections = leftovers.iter().map(|(_, left)| (left.local, left.remote));
+    let listeners = listeners.map(|listener| (listener.local, None));
+    let sides = Sides::count(connections.chain(listeners));
+
+    let mut groups: HashMap<Key, LeftWhileAlive> = HashMap::new();
+    let mut open_ended = HashSet::new();
+    for (socket, left) in leftovers {
+        let side = sides.of(left.local, left.remote);
+        let key = Key {
+            laddr: left.local.ip(),
+            lport: (side != Side::Client).then_some(left.local.port()),
+            raddr: left.remote.map(|remote| remote.ip()),
+            rport: left
+                .remote
+                .map(|remote| remote.port())
+                .filter(|_| side != Side::Server),
+            outcome: left.outcome(),
+        };
+        let closed = socket.transitions.first().map_or(time, |first| first.time);
+        let group = groups.entry(key).or_insert(LeftWhileAlive {
+            laddr: key.laddr,
+            lport: key.lport,
+            raddr: key.raddr,
+            rport: key.rport,
+            outcome: key.outcome,
+            count: 0,
+            last_closed: closed,
+            free_at: None,
+        });
+        group.count += 1;
+        group.last_closed = group.last_closed.max(closed);
+        match left.freedom.at {
+            Some(at) => group.free_at = group.free_at.max(Some(at)),
+            None => {
+                open_ended.insert(key);
+            }
+        }
+    }
+    for key in open_ended {
+        if let Some(group) = groups.get_mut(&key) {
+            group.free_at = None;
+        }
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_unstable_by(|(key, group), (other_key, other)| {
+        other.count.cmp(&group.count).then_with(|| key.cmp(other_key))
+    });
+    groups.into_iter().map(|(_, group)| group).collect()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Key {
+    outcome: Outcome,
+    laddr: IpAddr,
+    lport: Option<u16>,
+    raddr: Option<IpAddr>,
+    rport: Option<u16>,
+}
+
+impl Follower {
+    /// What it is now.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        if self.freedom.rule == super::FreeRule::Holder {
+            return Outcome::Held;
+        }
+        leftover(self.state).unwrap_or(Outcome::Unknown)
+    }
+}
+
+/// True for what a closed connection may leave: everything but what still waits to be closed.
+pub(super) fn is_leftover(state: State, inode: u64) -> bool {
+    inode != 0 || leftover(state).is_some()
+}

@@ -1,0 +1,69 @@
+//! Whether it is worth looking yet.
+
+use super::{FreeRule, Outcome, Report, Socket, State, Why};
+
+/// True when the kernel was seen to do to every socket what it does at once: nothing is on its way through
+/// FIN_WAIT1, CLOSING or LAST_ACK, and nothing is open that only the dead process had.
+///
+/// Whether somebody else has a socket is taken from its references: where those are unknown, an open socket
+/// counts as settled. A FIN_WAIT2 does too, since it may stay one for a minute and more.
+#[must_use]
+pub fn settled(sockets: &[Socket]) -> bool {
+    sockets.iter().all(|socket| match socket.last_state() {
+        State::FinWait1 | State::Closing | State::LastAck => false,
+        State::Established
+        | State::SynSent
+        | State::SynRecv
+        | State::NewSynRecv
+        | State::CloseWait
+        | State::Listen => !solely_owned(socket),
+        State::FinWait2 | State::TimeWait | State::Close | State::BoundInactive => true,
+    })
+}
+
+fn solely_owned(socket: &Socket) -> bool {
+    socket
+        .references
+        .is_some_and(|references| references as usize <= socket.fds.len())
+}
+
+impl Report {
+    /// True when another look a moment later would say the same: what is FIN_WAIT1, CLOSING or LAST_ACK waits
+    /// for a peer that did not answer a retransmission, or that keeps its window closed.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.sockets.iter().all(|socket| match socket.outcome {
+            Outcome::FinWait1 | Outcome::Closing | Outcome::LastAck => {
+                socket.why == Why::PeerUnreachable || socket.freedom.rule == FreeRule::PersistOpenEnded
+            }
+            _ => true,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postmortem::testing::socket;
+
+    #[test]
+    fn waits_for_the_ack_of_the_fin() {
+        let closing = socket(State::Established).changes(&[(State::Established, State::FinWait1)]);
+        assert!(!settled(&[closing.clone().build()]));
+        let done = closing.changes(&[
+            (State::FinWait1, State::FinWait2),
+            (State::FinWait2, State::Close),
+        ]);
+        assert!(settled(&[done.build()]));
+    }
+
+    #[test]
+    fn waits_for_the_close_of_what_nobody_else_has() {
+        let mut listener = socket(State::Listen).build();
+        assert!(!settled(std::slice::from_ref(&listener)));
+        listener.references = Some(2);
+        assert!(settled(std::slice::from_ref(&listener)));
+        listener.references = None;
+        assert!(settled(&[listener]));
+    }
+}

@@ -1,0 +1,150 @@
+//! Sockets and sightings for the tests.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::*;
+
+/// The moment of death in the tests, in seconds since the epoch.
+pub const DEATH: i64 = 1_760_000_000;
+
+/// That many milliseconds after [`DEATH`].
+pub fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(DEATH * 1000 + millis).expect("the moment is in jiff's range")
+}
+
+pub fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("the test's address is one")
+}
+
+/// A socket of the inventory, changed step by step.
+#[derive(Clone)]
+pub struct SocketBuilder(Socket);
+
+/// A connection of 127.0.0.1:8080 (or the listener there) with cookie 7 and inode 70.
+pub fn socket(state: State) -> SocketBuilder {
+    let connected = !matches!(state, State::Listen);
+    SocketBuilder(Socket {
+        id: SocketId {
+            sk: 0xffff_8880_0000_1000,
+            since: 1,
+            tgid: 4242,
+            origin: Origin::Inventory,
+        },
+        protocol: Protocol::Tcp,
+        family: Family::Ipv4,
+        local: addr("127.0.0.1:8080"),
+        remote: connected.then(|| addr("127.0.0.1:40310")),
+        netns: 1,
+        cookie: Some(7),
+        fds: vec![3],
+        inode: Some(70),
+        references: Some(1),
+        state_at_death: state,
+        shutdown: false,
+        unread_bytes: 0,
+        unacked_bytes: 0,
+        accept_queue: None,
+        reuseaddr: true,
+        reuseport: false,
+        v6only: None,
+        linger: None,
+        linger2_negative: false,
+        repair: false,
+        reset_before: false,
+        uid: None,
+        transitions: Vec::new(),
+        transitions_truncated: false,
+        reset_sent: None,
+        reset_received: None,
+    })
+}
+
+impl SocketBuilder {
+    /// Adds changes of state, a millisecond apart.
+    pub fn changes(mut self, changes: &[(State, State)]) -> Self {
+        for &(from, to) in changes {
+            let time = at(i64::try_from(self.0.transitions.len()).expect("few changes") + 1);
+            self.0.transitions.push(Transition { time, from, to });
+        }
+        self
+    }
+
+    /// Anything else.
+    pub fn with(mut self, change: impl FnOnce(&mut Socket)) -> Self {
+        change(&mut self.0);
+        self
+    }
+
+    pub fn build(self) -> Socket {
+        self.0
+    }
+}
+
+/// The mini socket or orphan that such a socket leaves: no inode, 59.7 s on the time-wait timer.
+pub fn sighting(socket: &Socket, state: State) -> Sighting {
+    Sighting {
+        protocol: socket.protocol,
+        state,
+        local: socket.local,
+        remote: socket.remote.unwrap_or_else(|| addr("0.0.0.0:0")),
+        cookie: socket.cookie.unwrap_or(99),
+        inode: 0,
+        timer: Timer::TimeWait,
+        expires: Duration::from_millis(59_700),
+        retransmits: 0,
+        rto: None,
+        backoff: 0,
+    }
+}
+
+/// A look at namespace 1, 100 ms after the death.
+pub fn snapshot(sightings: Vec<Sighting>) -> Snapshot {
+    Snapshot {
+        netns: 1,
+        time: at(100),
+        sightings: Some(sightings),
+        orphan_retries: 8,
+    }
+}
+
+pub fn process() -> Process {
+    Process {
+        pid: 4242,
+        ns_pid: Some(7),
+        comm: "orderd".into(),
+        exe: Some("/usr/bin/orderd".into()),
+        cgroup: Some("/system.slice/orderd.service".into()),
+        started: Some(at(-7_380_000)),
+        target: true,
+    }
+}
+
+/// Everything seen of process 4242, killed by SIGSEGV, at HZ 250.
+pub fn evidence(sockets: Vec<Socket>, sightings: Vec<Sighting>) -> Evidence {
+    Evidence {
+        time: at(100),
+        process: process(),
+        death: Some(Death {
+            time: at(0),
+            cause: Cause::Signal {
+                signal: 11,
+                core_dumped: false,
+            },
+            oom: false,
+            sent_by: None,
+            core_dump: None,
+            dump_interrupted: None,
+        }),
+        sockets,
+        live: Vec::new(),
+        snapshots: vec![snapshot(sightings)],
+        holdings: Vec::new(),
+        io_uring: false,
+        blind: Vec::new(),
+        lost: Lost::default(),
+        hz: 250,
+    }
+}
