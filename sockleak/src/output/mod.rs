@@ -1,1 +1,102 @@
-//! Everything that is printed.
+//! Everything that is printed: text for people, JSON Lines for programs.
+//!
+//! Data goes to the one writer that an [`Output`] was made with, status to the other. Errors of the writers are
+//! passed up as they are: what a closed pipe means is not decided here.
+
+mod escape;
+mod json;
+mod live;
+mod text;
+
+use std::io;
+
+use jiff::Timestamp;
+
+use crate::postmortem::{Death, Freed, Process, Report, State};
+
+pub use escape::escape;
+pub use json::Json;
+pub use live::{LiveLine, Status};
+pub use text::{Style, Text};
+
+/// What the tracer watches, once every hook is attached.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    pub time: Timestamp,
+    /// PID and `comm` of each target.
+    pub targets: Vec<(u32, String)>,
+    /// Listening sockets that they have open now.
+    pub listeners: u64,
+    /// Their other TCP sockets.
+    pub connections: u64,
+    /// The kernel's release, as `uname -r` says it.
+    pub kernel: String,
+    /// The hooks that are attached.
+    pub hooks: Vec<String>,
+}
+
+/// A watched process forked or became another program.
+#[derive(Clone, Debug)]
+pub struct ProcessEvent {
+    pub time: Timestamp,
+    pub pid: u32,
+    /// After an exec, the new one.
+    pub comm: String,
+    pub what: ProcessChange,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessChange {
+    /// It has a child, which is followed too.
+    Fork {
+        child: u32,
+    },
+    Exec,
+}
+
+/// A watched process changed the state of one of its sockets itself.
+#[derive(Clone, Debug)]
+pub struct TransitionEvent {
+    pub time: Timestamp,
+    pub pid: u32,
+    pub comm: String,
+    pub local: std::net::SocketAddr,
+    pub remote: Option<std::net::SocketAddr>,
+    pub from: State,
+    pub to: State,
+}
+
+/// Something that says what was found.
+///
+/// Every method fails with the error of the writer.
+pub trait Output {
+    /// Everything is attached.
+    fn watch(&mut self, watch: &Watch) -> io::Result<()>;
+    /// A followed process forked or executed.
+    fn process(&mut self, event: &ProcessEvent) -> io::Result<()>;
+    /// A process changed a socket's state itself.
+    fn transition(&mut self, event: &TransitionEvent) -> io::Result<()>;
+    /// A process died; its report follows.
+    fn death(&mut self, process: &Process, death: &Death) -> io::Result<()>;
+    /// What the death left behind.
+    fn report(&mut self, report: &Report) -> io::Result<()>;
+    /// What one look found to be free since the look before.
+    fn freed(&mut self, freed: &[Freed]) -> io::Result<()>;
+    /// Events were lost since the last time.
+    fn lost(&mut self, time: Timestamp, events: u64) -> io::Result<()>;
+    /// Where the tracer is; shown on a terminal only.
+    fn status(&mut self, status: &Status) -> io::Result<()>;
+    /// Ends what is only shown while the tracer runs.
+    fn finish(&mut self) -> io::Result<()>;
+}
+
+/// Whether colours may be used on a stream: as asked, else only on a terminal and if neither NO_COLOR nor TERM
+/// speaks against it.
+#[must_use]
+pub fn uses_color(choice: anstream::ColorChoice, stream: &impl anstream::stream::RawStream) -> bool {
+    match choice {
+        anstream::ColorChoice::Auto => anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never,
+        anstream::ColorChoice::Never => false,
+        anstream::ColorChoice::Always | anstream::ColorChoice::AlwaysAnsi => true,
+    }
+}

@@ -8,7 +8,7 @@ use super::join::{Sight, join};
 use super::verdict::{Ending, decide};
 use super::{
     Death, Follower, FreeRule, Freedom, Holder, Holding, How, Lost, Outcome, Process, Relation, Report,
-    Snapshot, Socket, SocketReport, State, Summary, Why, left_while_alive,
+    Snapshot, Socket, SocketReport, State, Summary, left_while_alive,
 };
 
 /// All that was seen of one process.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::postmortem::testing::{addr, at, evidence, sighting, socket};
-use crate::postmortem::{Origin, Sighting, SocketId, Timer, followers};
+use crate::postmortem::{Origin, Sighting, SocketId, Timer, Why, followers};
 
 /// Connection number `number` of 127.0.0.1:8080, as the process held it.
 fn connection(number: u16) -> Socket {

@@ -148,3 +148,102 @@ pub fn evidence(sockets: Vec<Socket>, sightings: Vec<Sighting>) -> Evidence {
         hz: 250,
     }
 }
+
+/// The report of a server that was killed by SIGSEGV with 203 sockets: 150 idle peers, 50 that closed first, one
+/// with unread data, one that is unreachable, and a listener that a child still has. It had closed three
+/// connections to a database itself.
+pub fn sample() -> Report {
+    let mut sockets = Vec::new();
+    let mut sightings = Vec::new();
+    let mut connection = |state: State, changes: &[(State, State)], left: Option<State>| {
+        let number = u16::try_from(sockets.len()).expect("few sockets");
+        let built = socket(state)
+            .changes(changes)
+            .with(|socket| {
+                socket.id.sk += u64::from(number) * 64;
+                socket.cookie = Some(100 + u64::from(number));
+                socket.inode = Some(1000 + u64::from(number));
+                socket.fds = vec![u32::from(number) + 4];
+                socket.local = addr("10.0.0.7:8080");
+                let host = number % 50 + 1;
+                socket.remote = Some(addr(&format!("10.1.2.{host}:{}", 20_000 + number)));
+            })
+            .build();
+        sightings.extend(left.map(|left| sighting(&built, left)));
+        sockets.push(built);
+    };
+    for _ in 0..150 {
+        let changes = [
+            (State::Established, State::FinWait1),
+            (State::FinWait1, State::FinWait2),
+            (State::FinWait2, State::Close),
+        ];
+        connection(State::Established, &changes, Some(State::FinWait2));
+    }
+    for _ in 0..50 {
+        let changes = [(State::CloseWait, State::LastAck), (State::LastAck, State::Close)];
+        connection(State::CloseWait, &changes, None);
+    }
+    connection(State::Established, &[(State::Established, State::Close)], None);
+    let closing = [(State::Established, State::FinWait1)];
+    connection(State::Established, &closing, Some(State::FinWait1));
+    sockets[200].reset_sent = Some(Some(ResetReason::AbortOnClose));
+    sockets[200].unread_bytes = 5;
+    let unreachable = sightings.last_mut().expect("it is there");
+    unreachable.timer = Timer::Retransmit;
+    unreachable.retransmits = 1;
+    unreachable.backoff = 1;
+    unreachable.rto = Some(Duration::from_millis(408));
+    unreachable.expires = Duration::from_millis(350);
+
+    let listener = socket(State::Listen)
+        .with(|socket| {
+            socket.local = addr("0.0.0.0:8080");
+            socket.accept_queue = Some(2);
+        })
+        .build();
+    sightings.push(Sighting {
+        inode: 70,
+        timer: Timer::None,
+        expires: Duration::ZERO,
+        ..sighting(&listener, State::Listen)
+    });
+    sockets.push(listener);
+
+    let mut evidence = evidence(sockets, sightings);
+    for number in 0..3u16 {
+        let closed = socket(State::Established)
+            .changes(&[(State::Established, State::FinWait1)])
+            .with(|socket| {
+                socket.id.origin = Origin::Live;
+                socket.id.sk = u64::from(number);
+                socket.cookie = Some(900 + u64::from(number));
+                socket.local = addr(&format!("10.0.0.7:{}", 40_000 + number));
+                socket.remote = Some(addr("10.0.0.5:5432"));
+            })
+            .build();
+        let left = sighting(&closed, State::TimeWait);
+        evidence.snapshots[0].sightings.get_or_insert_default().push(left);
+        evidence.live.push(closed);
+    }
+    evidence.holdings.push(Holding {
+        inode: 70,
+        pid: 4243,
+        comm: "worker\u{1b}[2J".into(),
+        fd: 3,
+        relation: Relation::Family,
+    });
+    if let Some(death) = &mut evidence.death {
+        death.cause = Cause::Signal {
+            signal: 11,
+            core_dumped: true,
+        };
+        death.core_dump = Some(Duration::from_millis(4200));
+        death.sent_by = Some(Sender {
+            pid: 77,
+            comm: "bash".into(),
+        });
+    }
+    evidence.lost.events = 12;
+    examine(evidence)
+}

@@ -152,7 +152,13 @@ fn reset_why(socket: &Socket) -> Option<Why> {
         (Some(_), Some(_)) => Some(Why::DataAfterClose),
         (Some(_), None) => Some(Why::PeerReset),
         (None, Some(reason)) => Some(reset_sent_why(socket, reason)),
-        (None, None) if socket.state_at_death == State::Close && socket.reset_before => Some(Why::PeerReset),
+        (None, None)
+            if socket.transitions.is_empty()
+                && socket.state_at_death == State::Close
+                && socket.reset_before =>
+        {
+            Some(Why::PeerReset)
+        }
         // ESTABLISHED and CLOSE_WAIT end at once by an RST only, and the record may be older than it.
         (None, None) => closed_at_once(socket)
             .filter(|from| !socket.repair && matches!(from, State::Established | State::CloseWait))

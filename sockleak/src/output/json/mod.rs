@@ -1,0 +1,224 @@
+//! JSON Lines: one object a line, `"type"` and `"v"` first.
+
+mod report;
+mod view;
+
+use std::io::{self, BufWriter, Write};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use self::report::ReportView;
+use self::view::{DeathView, Time};
+use super::{Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch};
+use crate::postmortem::{Death, FreeRule, Freed, Process, Report, State};
+
+/// The version of the format. Fields and values may be added to it without another number.
+const VERSION: u32 = 1;
+
+/// JSON Lines on a writer; every line is flushed.
+#[derive(Debug)]
+pub struct Json<W: Write> {
+    writer: BufWriter<W>,
+    /// Leave the single sockets out of reports.
+    summary: bool,
+}
+
+impl<W: Write> Json<W> {
+    /// Writes to `writer`; with `summary`, reports have `"sockets":null`.
+    pub fn new(writer: W, summary: bool) -> Self {
+        Self {
+            writer: BufWriter::new(writer),
+            summary,
+        }
+    }
+
+    /// Streams one object, which is never a string as a whole: a report may have 160,000 sockets.
+    fn line(&mut self, object: &impl Serialize) -> io::Result<()> {
+        self.object(object)?;
+        self.writer.flush()
+    }
+
+    fn object(&mut self, object: &impl Serialize) -> io::Result<()> {
+        // The conversion keeps the kind of the writer's error, which tells a closed pipe.
+        serde_json::to_writer(&mut self.writer, object).map_err(io::Error::from)?;
+        self.writer.write_all(b"\n")
+    }
+}
+
+/// What every line begins with.
+#[derive(Serialize)]
+struct Line<T> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    v: u32,
+    #[serde(flatten)]
+    body: T,
+}
+
+fn line<T>(kind: &'static str, body: T) -> Line<T> {
+    let v = VERSION;
+    Line { kind, v, body }
+}
+
+#[derive(Serialize)]
+struct WatchView<'a> {
+    time: Time,
+    pids: Vec<u32>,
+    listeners: u64,
+    connections: u64,
+    kernel: &'a str,
+    hooks: &'a [String],
+}
+
+#[derive(Serialize)]
+struct ProcessEventView<'a> {
+    time: Time,
+    event: &'static str,
+    pid: u32,
+    comm: &'a str,
+    child: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct TransitionEventView<'a> {
+    time: Time,
+    pid: u32,
+    comm: &'a str,
+    laddr: std::net::IpAddr,
+    lport: u16,
+    raddr: Option<std::net::IpAddr>,
+    rport: Option<u16>,
+    from: &'static str,
+    to: &'static str,
+}
+
+#[derive(Serialize)]
+struct DeathEventView<'a> {
+    time: Time,
+    pid: u32,
+    comm: &'a str,
+    death: DeathView<'a>,
+}
+
+#[derive(Serialize)]
+struct FreedView {
+    pid: u32,
+    laddr: std::net::IpAddr,
+    lport: u16,
+    raddr: Option<std::net::IpAddr>,
+    rport: Option<u16>,
+    not_before: Time,
+    time: Time,
+    free_rule: FreeRule,
+}
+
+#[derive(Serialize)]
+struct LostView {
+    time: Time,
+    events: u64,
+}
+
+impl<W: Write> Output for Json<W> {
+    fn watch(&mut self, watch: &Watch) -> io::Result<()> {
+        self.line(&line(
+            "watch",
+            WatchView {
+                time: Time(watch.time),
+                pids: watch.targets.iter().map(|(pid, _)| *pid).collect(),
+                listeners: watch.listeners,
+                connections: watch.connections,
+                kernel: &watch.kernel,
+                hooks: &watch.hooks,
+            },
+        ))
+    }
+
+    fn process(&mut self, event: &ProcessEvent) -> io::Result<()> {
+        let (name, child) = match event.what {
+            ProcessChange::Fork { child } => ("fork", Some(child)),
+            ProcessChange::Exec => ("exec", None),
+        };
+        self.line(&line(
+            "process",
+            ProcessEventView {
+                time: Time(event.time),
+                event: name,
+                pid: event.pid,
+                comm: &event.comm,
+                child,
+            },
+        ))
+    }
+
+    fn transition(&mut self, event: &TransitionEvent) -> io::Result<()> {
+        self.line(&line(
+            "transition",
+            TransitionEventView {
+                time: Time(event.time),
+                pid: event.pid,
+                comm: &event.comm,
+                laddr: event.local.ip(),
+                lport: event.local.port(),
+                raddr: event.remote.map(|remote| remote.ip()),
+                rport: event.remote.map(|remote| remote.port()),
+                from: State::name(event.from),
+                to: State::name(event.to),
+            },
+        ))
+    }
+
+    fn death(&mut self, process: &Process, death: &Death) -> io::Result<()> {
+        self.line(&line(
+            "death",
+            DeathEventView {
+                time: Time(death.time),
+                pid: process.pid,
+                comm: &process.comm,
+                death: DeathView::new(death),
+            },
+        ))
+    }
+
+    fn report(&mut self, report: &Report) -> io::Result<()> {
+        let view = ReportView::new(report, self.summary);
+        self.line(&view)
+    }
+
+    fn freed(&mut self, freed: &[Freed]) -> io::Result<()> {
+        for freed in freed {
+            let follower = &freed.follower;
+            self.object(&line(
+                "freed",
+                FreedView {
+                    pid: follower.pid,
+                    laddr: follower.local.ip(),
+                    lport: follower.local.port(),
+                    raddr: follower.remote.map(|remote| remote.ip()),
+                    rport: follower.remote.map(|remote| remote.port()),
+                    not_before: Time(freed.not_before),
+                    time: Time(freed.time),
+                    free_rule: follower.freedom.rule,
+                },
+            ))?;
+        }
+        self.writer.flush()
+    }
+
+    fn lost(&mut self, time: Timestamp, events: u64) -> io::Result<()> {
+        let time = Time(time);
+        self.line(&line("lost", LostView { time, events }))
+    }
+
+    /// JSON has no status: every line of it stays.
+    fn status(&mut self, _status: &Status) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! The format that programs rely on.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::postmortem::testing::{addr, at, evidence, process, sample, socket};
+use crate::postmortem::{Cause, FreeRule, Freedom, Sender, examine, followers};
+
+fn lines(summary: bool, print: impl FnOnce(&mut Json<&mut Vec<u8>>) -> io::Result<()>) -> Vec<String> {
+    let mut written = Vec::new();
+    let mut json = Json::new(&mut written, summary);
+    print(&mut json).expect("a Vec takes everything");
+    drop(json);
+    let text = String::from_utf8(written).expect("JSON is UTF-8");
+    assert!(text.ends_with('\n'));
+    text.lines().map(str::to_owned).collect()
+}
+
+fn one(print: impl FnOnce(&mut Json<&mut Vec<u8>>) -> io::Result<()>) -> String {
+    let [line] = &lines(false, print)[..] else {
+        panic!("an event is one line");
+    };
+    line.clone()
+}
+
+fn parse(line: &str) -> Value {
+    serde_json::from_str(line).expect("each line is JSON")
+}
+
+/// The keys of the outermost object in the order that they are written in.
+fn keys(line: &str) -> Vec<String> {
+    let mut depth = 0;
+    let mut keys = Vec::new();
+    let mut rest = line;
+    while let Some(place) = rest.find(['{', '}', '[', ']', '"']) {
+        let (sign, after) = (rest.as_bytes()[place], &rest[place + 1..]);
+        rest = after;
+        match sign {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            _ => {
+                let end = after.find('"').expect("a string ends; the tests have no escapes");
+                rest = &after[end + 1..];
+                if depth == 1 && rest.starts_with(':') {
+                    keys.push(after[..end].to_owned());
+                }
+            }
+        }
+    }
+    keys
+}
+
+#[test]
+fn events_are_as_the_contract_says() {
+    let watch = one(|json| {
+        json.watch(&Watch {
+            time: at(0),
+            targets: vec![(4242, "orderd".into())],
+            listeners: 1,
+            connections: 412,
+            kernel: "6.12.107".into(),
+            hooks: vec!["sched_process_exit".into()],
+        })
+    });
+    assert_eq!(
+        watch,
+        r#"{"type":"watch","v":1,"time":"2025-10-09T08:53:20.000000000Z","pids":[4242],"listeners":1,"connections":412,"kernel":"6.12.107","hooks":["sched_process_exit"]}"#
+    );
+    let transition = one(|json| {
+        json.transition(&TransitionEvent {
+            time: at(0),
+            pid: 4242,
+            comm: "orderd".into(),
+            local: addr("10.0.0.7:40310"),
+            remote: Some(addr("10.0.0.5:5432")),
+            from: State::Established,
+            to: State::FinWait1,
+        })
+    });
+    assert_eq!(
+        transition,
+        r#"{"type":"transition","v":1,"time":"2025-10-09T08:53:20.000000000Z","pid":4242,"comm":"orderd","laddr":"10.0.0.7","lport":40310,"raddr":"10.0.0.5","rport":5432,"from":"ESTABLISHED","to":"FIN_WAIT1"}"#
+    );
+    let forked = one(|json| {
+        json.process(&ProcessEvent {
+            time: at(0),
+            pid: 4242,
+            comm: "orderd".into(),
+            what: ProcessChange::Fork { child: 4243 },
+        })
+    });
+    assert_eq!(
+        forked,
+        r#"{"type":"process","v":1,"time":"2025-10-09T08:53:20.000000000Z","event":"fork","pid":4242,"comm":"orderd","child":4243}"#
+    );
+    let lost = one(|json| json.lost(at(0), 12));
+    assert_eq!(
+        lost,
+        r#"{"type":"lost","v":1,"time":"2025-10-09T08:53:20.000000000Z","events":12}"#
+    );
+}
+
+#[test]
+fn a_death_names_its_signal() {
+    let mut died = Death {
+        time: at(0),
+        cause: Cause::Signal {
+            signal: 11,
+            core_dumped: true,
+        },
+        oom: false,
+        sent_by: Some(Sender {
+            pid: 77,
+            comm: "bash".into(),
+        }),
+        core_dump: Some(std::time::Duration::from_millis(4200)),
+        dump_interrupted: None,
+    };
+    let line = parse(&one(|json| json.death(&process(), &died)));
+    assert_eq!(
+        line["death"],
+        json!({"time": "2025-10-09T08:53:20.000000000Z", "cause": "signal", "signal": 11, "signal_name": "SEGV",
+               "core_dumped": true, "exit_code": null, "oom": false, "sent_by": {"pid": 77, "comm": "bash"},
+               "core_dump_ms": 4200, "dump_interrupted": null})
+    );
+    died.cause = Cause::Exit { code: 3 };
+    let line = parse(&one(|json| json.death(&process(), &died)));
+    assert_eq!(line["death"]["cause"], "exit");
+    assert_eq!(line["death"]["exit_code"], 3);
+    assert_eq!(line["death"]["signal"], Value::Null);
+}
+
+#[test]
+fn what_is_freed_is_bracketed() {
+    let report = sample();
+    let mut follower = followers(&report).remove(1);
+    follower.freedom = Freedom::open(FreeRule::TimewaitTimer);
+    let freed = Freed {
+        follower,
+        not_before: at(60_000),
+        time: at(60_500),
+    };
+    let line = one(|json| json.freed(std::slice::from_ref(&freed)));
+    assert_eq!(
+        line,
+        r#"{"type":"freed","v":1,"pid":4242,"laddr":"10.0.0.7","lport":8080,"raddr":"10.1.2.1","rport":20000,"not_before":"2025-10-09T08:54:20.000000000Z","time":"2025-10-09T08:54:20.500000000Z","free_rule":"timewait_timer"}"#
+    );
+    assert_eq!(lines(false, |json| json.freed(&[freed.clone(), freed])).len(), 2);
+}
+
+#[test]
+fn a_report_has_every_key_in_the_contracts_order() {
+    let line = one(|json| json.report(&sample()));
+    let expected = [
+        "type",
+        "v",
+        "time",
+        "process",
+        "death",
+        "sockets",
+        "summary",
+        "left_while_alive",
+        "restart",
+        "ephemeral",
+        "advice",
+        "blind",
+        "lost",
+    ];
+    // The name of the child has an escape in it, which the walk over the keys does not read.
+    assert_eq!(keys(&line.replace("\\u001b", "")), expected);
+
+    let report = parse(&line);
+    assert_eq!(report["process"]["cgroup"], "/system.slice/orderd.service");
+    assert_eq!(report["summary"]["fin_wait2"], 150);
+    assert_eq!(report["sockets"].as_array().map(Vec::len), Some(203));
+    assert_eq!(report["restart"], Value::Null);
+    assert_eq!(report["lost"], json!({"events": 12, "inventory": 0, "slots": 0}));
+    assert_eq!(
+        report["left_while_alive"],
+        json!([{"laddr": "10.0.0.7", "lport": null, "raddr": "10.0.0.5", "rport": 5432, "outcome": "time_wait",
+                "count": 3, "last_closed": "2025-10-09T08:53:20.001000000Z",
+                "free_at": "2025-10-09T08:54:19.800000000Z"}])
+    );
+}
+
+#[test]
+fn a_socket_has_every_key() {
+    let report = parse(&one(|json| json.report(&sample())));
+    assert_eq!(
+        report["sockets"][1],
+        json!({"protocol": "tcp", "family": "ipv4", "laddr": "10.0.0.7", "lport": 8080, "raddr": "10.1.2.1",
+               "rport": 20000, "netns": 1, "cookie": 100, "fds": [4], "inode": 1000, "subflows": null,
+               "state_at_death": "ESTABLISHED", "shutdown": false, "unread_bytes": 0, "unacked_bytes": 0,
+               "accept_queue": null, "reuseaddr": true, "reuseport": false, "linger": null,
+               "outcome": "fin_wait2", "state": "FIN_WAIT2", "why": "closed_by_kernel", "holders": [],
+               "transitions": [
+                   {"time": "2025-10-09T08:53:20.001000000Z", "from": "ESTABLISHED", "to": "FIN_WAIT1"},
+                   {"time": "2025-10-09T08:53:20.002000000Z", "from": "FIN_WAIT1", "to": "FIN_WAIT2"},
+                   {"time": "2025-10-09T08:53:20.003000000Z", "from": "FIN_WAIT2", "to": "CLOSE"}],
+               "free_rule": "fin_timeout", "free_in_ms": 59700, "free_at": "2025-10-09T08:54:19.800000000Z",
+               "free_at_latest": "2025-10-09T08:54:21.848000000Z"})
+    );
+    let listener = &report["sockets"][0];
+    assert_eq!(listener["raddr"], Value::Null);
+    assert_eq!(listener["rport"], Value::Null);
+    assert_eq!(listener["free_rule"], "holder");
+    assert_eq!(listener["free_in_ms"], Value::Null);
+    assert_eq!(
+        listener["holders"],
+        json!([{"pid": 4243, "comm": "worker\u{1b}[2J", "fd": 3, "how": "inherited"}])
+    );
+}
+
+#[test]
+fn a_summary_has_no_sockets_and_a_living_process_no_death() {
+    let mut evidence = evidence(vec![socket(State::Listen).build()], Vec::new());
+    evidence.death = None;
+    let report = examine(evidence);
+    let lines = lines(true, |json| json.report(&report));
+    let parsed = parse(&lines[0]);
+    assert_eq!(parsed["sockets"], Value::Null);
+    assert_eq!(parsed["death"], Value::Null);
+    assert_eq!(parsed["summary"]["unknown"], 1);
+}
+
+#[test]
+fn a_closed_pipe_is_told_as_one() {
+    struct Closed;
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let error = Json::new(Closed, false)
+        .report(&sample())
+        .expect_err("nobody reads it");
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+}

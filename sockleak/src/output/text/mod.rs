@@ -1,0 +1,141 @@
+//! Text for people.
+
+mod groups;
+mod report;
+mod style;
+mod table;
+pub(super) mod words;
+
+use std::io::{self, Write};
+
+use jiff::Timestamp;
+
+pub use self::style::Style;
+use self::words::{clock, count, plural};
+use super::{LiveLine, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch, escape};
+use crate::postmortem::{Death, Freed, Process, Report};
+
+/// Reports on one writer, everything else on the other.
+#[derive(Debug)]
+pub struct Text<W, S> {
+    data: W,
+    status: LiveLine<S>,
+    style: Style,
+    /// A report was printed, and the next one is set apart from it.
+    printed: bool,
+}
+
+impl<W: Write, S: Write> Text<W, S> {
+    /// Writes reports to `data`, the live line and what is only good to know to `status`.
+    pub const fn new(data: W, status: LiveLine<S>, style: Style) -> Self {
+        Self {
+            data,
+            status,
+            style,
+            printed: false,
+        }
+    }
+
+    fn say_verbosely(&mut self, time: Timestamp, text: &str) -> io::Result<()> {
+        if !self.style.verbose {
+            return Ok(());
+        }
+        let line = format!("{} {text}", clock(time, &self.style.zone));
+        self.status.say(&line)
+    }
+}
+
+impl<W: Write, S: Write> Output for Text<W, S> {
+    fn watch(&mut self, watch: &Watch) -> io::Result<()> {
+        let who: Vec<String> = watch
+            .targets
+            .iter()
+            .map(|(pid, comm)| format!("{} (pid {pid})", escape(comm)))
+            .collect();
+        self.status.say(&format!(
+            "watching {}: {}, {}; kernel {}, {}",
+            who.join(", "),
+            plural(watch.listeners, "listener", "listeners"),
+            plural(watch.connections, "connection", "connections"),
+            escape(&watch.kernel),
+            plural(watch.hooks.len() as u64, "hook", "hooks"),
+        ))
+    }
+
+    fn process(&mut self, event: &ProcessEvent) -> io::Result<()> {
+        let who = format!("{} (pid {})", escape(&event.comm), event.pid);
+        let text = match event.what {
+            ProcessChange::Fork { child } => format!("{who} forked pid {child}"),
+            ProcessChange::Exec => format!("pid {} is now {}", event.pid, escape(&event.comm)),
+        };
+        self.say_verbosely(event.time, &text)
+    }
+
+    fn transition(&mut self, event: &TransitionEvent) -> io::Result<()> {
+        let remote = event
+            .remote
+            .map_or_else(String::new, |remote| format!(" to {remote}"));
+        let text = format!(
+            "{} (pid {}) {}{remote}: {} to {}",
+            escape(&event.comm),
+            event.pid,
+            event.local,
+            event.from.name(),
+            event.to.name(),
+        );
+        self.say_verbosely(event.time, &text)
+    }
+
+    fn death(&mut self, process: &Process, death: &Death) -> io::Result<()> {
+        let who = format!("{} (pid {})", escape(&process.comm), process.pid);
+        self.say_verbosely(death.time, &format!("{who} died: {}", words::death(death)))
+    }
+
+    fn report(&mut self, report: &Report) -> io::Result<()> {
+        self.status.clear()?;
+        if std::mem::replace(&mut self.printed, true) {
+            writeln!(self.data)?;
+        }
+        for line in report::report(report, &self.style) {
+            writeln!(self.data, "{line}")?;
+        }
+        self.data.flush()
+    }
+
+    fn freed(&mut self, freed: &[Freed]) -> io::Result<()> {
+        let (Some(first), Some(last)) = (freed.first(), freed.last()) else {
+            return Ok(());
+        };
+        let time = clock(last.time, &self.style.zone);
+        let what = if freed.len() == 1 {
+            let follower = &first.follower;
+            let remote = follower
+                .remote
+                .map_or_else(String::new, |remote| format!(" to {remote}"));
+            format!("{} {}{remote} is free", follower.state.name(), follower.local)
+        } else {
+            format!("{} leftovers are free", count(freed.len() as u64))
+        };
+        self.status.clear()?;
+        writeln!(self.data, "{time} {what}")?;
+        self.data.flush()
+    }
+
+    fn lost(&mut self, _time: Timestamp, events: u64) -> io::Result<()> {
+        let events = plural(events, "event", "events");
+        self.status
+            .say(&format!("lost {events}; the inventory does not depend on them"))
+    }
+
+    fn status(&mut self, status: &Status) -> io::Result<()> {
+        self.status.draw(status)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.status.clear()?;
+        self.data.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests;

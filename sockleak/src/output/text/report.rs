@@ -1,0 +1,253 @@
+//! A report as text: who died and how, the counts, the groups, and at the end what matters.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::groups::{of_left_while_alive, of_sockets};
+use super::style::{Ink, Style};
+use super::table::table;
+use super::words::{block, clock, count, death, duration, how, outcome, plural, sender, state, wrap};
+use crate::output::escape;
+use crate::postmortem::{How, Outcome, Report, SocketReport, followers};
+
+/// The lines of a report; some hold several.
+pub(super) fn report(report: &Report, style: &Style) -> Vec<String> {
+    let mut lines = headline(report, style);
+    lines.push(String::new());
+    lines.push(wrap(&counts(report), style.columns(), 2));
+    if !report.sockets.is_empty() {
+        lines.append(&mut table(&of_sockets(report), style));
+    }
+    if !report.left_while_alive.is_empty() {
+        let total = report.left_while_alive.iter().map(|group| group.count).sum();
+        lines.push(String::new());
+        lines.push(wrap(
+            &format!(
+                "{} that it closed itself before still {}",
+                plural(total, "socket", "sockets"),
+                if total == 1 { "exists" } else { "exist" }
+            ),
+            style.columns(),
+            2,
+        ));
+        lines.append(&mut table(&of_left_while_alive(&report.left_while_alive), style));
+    }
+    let remarks = remarks(report);
+    if !remarks.is_empty() {
+        lines.push(String::new());
+        lines.extend(
+            remarks
+                .iter()
+                .map(|remark| wrap(&format!("note: {remark}"), style.columns(), 6)),
+        );
+    }
+    lines.push(String::new());
+    lines.append(&mut what_matters(report, style));
+    lines
+}
+
+fn headline(report: &Report, style: &Style) -> Vec<String> {
+    let process = &report.process;
+    let how = report
+        .death
+        .as_ref()
+        .map_or_else(|| "still running".to_owned(), death);
+    let mut who = format!("{} (pid {}", escape(&process.comm), process.pid);
+    if let Some(ns_pid) = process.ns_pid.filter(|&ns_pid| ns_pid != process.pid) {
+        who += &format!(", {ns_pid} in its namespace");
+    }
+    let first = wrap(&format!("{who}): {how}"), style.columns(), 2);
+    let mut lines = vec![style.paint(Ink::Headline, &first)];
+
+    let mut details = Vec::new();
+    if let Some(exe) = &process.exe {
+        details.push(escape(exe).into_owned());
+    }
+    if let Some(death) = &report.death {
+        let mut died = format!("died {}", clock(death.time, &style.zone));
+        if let Some(started) = process.started {
+            died += &format!(" after {}", duration(death.time.duration_since(started)));
+        }
+        details.push(died);
+        details.extend(
+            death
+                .sent_by
+                .as_ref()
+                .map(|by| format!("signal from {}", sender(by))),
+        );
+        if let Some(dump) = death.core_dump.and_then(|dump| dump.try_into().ok()) {
+            details.push(format!("core dump took {}", duration(dump)));
+        }
+    }
+    if !details.is_empty() {
+        lines.push(block(&details.join(", "), style.columns(), 2));
+    }
+    lines
+}
+
+fn counts(report: &Report) -> String {
+    let summary = &report.summary;
+    let sockets = plural(summary.total(), "socket", "sockets");
+    let parts: Vec<String> = [
+        (Outcome::Held, summary.held),
+        (Outcome::TimeWait, summary.time_wait),
+        (Outcome::FinWait2, summary.fin_wait2),
+        (Outcome::FinWait1, summary.fin_wait1),
+        (Outcome::Closing, summary.closing),
+        (Outcome::LastAck, summary.last_ack),
+        (Outcome::Reset, summary.reset),
+        (Outcome::Closed, summary.closed),
+        (Outcome::Unknown, summary.unknown),
+    ]
+    .into_iter()
+    .filter(|&(_, number)| number > 0)
+    .map(|(kind, number)| format!("{}\u{a0}{}", count(number), outcome(kind)))
+    .collect();
+    match (summary.total(), &report.death) {
+        (0, Some(_)) => "no TCP socket was open when it died".to_owned(),
+        (0, None) => "no TCP socket is listed".to_owned(),
+        (_, Some(_)) => format!("{sockets} open when it died: {}", parts.join(", ")),
+        (_, None) => format!("{sockets}: {}", parts.join(", ")),
+    }
+}
+
+fn remarks(report: &Report) -> Vec<String> {
+    let mut remarks = report.blind.clone();
+    let lost = &report.lost;
+    if lost.inventory > 0 {
+        let sockets = plural(lost.inventory, "socket", "sockets");
+        remarks.push(format!(
+            "{sockets} more did not fit into the inventory (--max-sockets)"
+        ));
+    }
+    if lost.slots > 0 {
+        let slots = plural(lost.slots, "descriptor was", "descriptors were");
+        remarks.push(format!("{slots} not looked at (--max-sockets)"));
+    }
+    if lost.events > 0 {
+        let events = plural(lost.events, "event was", "events were");
+        remarks.push(format!(
+            "{events} lost since the death: some sockets may be unknown"
+        ));
+    }
+    remarks
+}
+
+/// The last lines: what is still held, by whom, and until when the rest is there.
+fn what_matters(report: &Report, style: &Style) -> Vec<String> {
+    let mut lines: Vec<String> = holders(report)
+        .iter()
+        .map(|line| style.paint(Ink::Held, &wrap(line, style.columns(), 2)))
+        .collect();
+    let unknown = report.summary.unknown;
+    let left: Vec<_> = followers(report)
+        .into_iter()
+        .filter(|left| left.outcome() != Outcome::Held)
+        .collect();
+    if !left.is_empty() {
+        let text = free(
+            report.time,
+            left.iter().map(|left| (left.freedom.at, left.freedom.latest)),
+            style,
+        );
+        lines.push(style.paint(Ink::Leftover, &wrap(&text, style.columns(), 2)));
+    } else if lines.is_empty() && unknown == 0 {
+        lines.push(style.paint(Ink::Fine, "nothing is left: every socket is free"));
+    }
+    if unknown > 0 {
+        let text = format!(
+            "{}: what became of it cannot be told",
+            plural(unknown, "socket", "sockets")
+        );
+        lines.push(style.paint(Ink::Held, &wrap(&text, style.columns(), 2)));
+    }
+    lines
+}
+
+type Moments = (Option<Timestamp>, Option<Timestamp>);
+
+fn free(now: Timestamp, moments: impl Iterator<Item = Moments> + Clone, style: &Style) -> String {
+    let total = moments.clone().count() as u64;
+    let open = moments.clone().filter(|(at, _)| at.is_none()).count() as u64;
+    let at = moments.clone().filter_map(|(at, _)| at).max();
+    let latest = moments.filter_map(|(_, latest)| latest).max();
+    let mut text = plural(total, "leftover", "leftovers");
+    if let Some(at) = at {
+        let in_how_long = duration(at.duration_since(now));
+        let which = if total == 1 { "free" } else { "the last one free" };
+        text += &format!(": {which} at {} (in {in_how_long})", clock(at, &style.zone));
+        if let Some(latest) = latest.filter(|&latest| latest > at) {
+            text += &format!(", at the latest {}", clock(latest, &style.zone));
+        }
+    }
+    if open > 0 {
+        let end = if open == total { ": no end can be told" } else { "" };
+        text += end;
+        if end.is_empty() {
+            text += &format!("; of {} no end can be told", count(open));
+        }
+    }
+    text
+}
+
+/// PID, name, and how it came by what it holds.
+type Who<'a> = (u32, &'a str, Option<How>);
+/// A socket and the descriptor that holds it.
+type Held<'a> = (&'a SocketReport, Option<u32>);
+
+/// A line for each process that still holds sockets, and one for those that no process holds.
+fn holders(report: &Report) -> Vec<String> {
+    let mut by_holder: BTreeMap<Option<Who<'_>>, Vec<Held<'_>>> = BTreeMap::new();
+    for socket in report
+        .sockets
+        .iter()
+        .filter(|socket| socket.outcome == Outcome::Held)
+    {
+        for holder in &socket.holders {
+            let who = (holder.pid, holder.comm.as_str(), holder.how);
+            by_holder
+                .entry(Some(who))
+                .or_default()
+                .push((socket, Some(holder.fd)));
+        }
+        if socket.holders.is_empty() {
+            by_holder.entry(None).or_default().push((socket, None));
+        }
+    }
+    by_holder
+        .into_iter()
+        .map(|(who, held)| {
+            let what = held_sockets(&held);
+            match who {
+                Some((pid, comm, by)) => {
+                    let how = how(by).map_or_else(String::new, |how| format!(", {how}"));
+                    format!("still held by {} (pid {pid}{how}): {what}", escape(comm))
+                }
+                None => format!("still held by no process, but inside the kernel: {what}"),
+            }
+        })
+        .collect()
+}
+
+/// Up to three of them by address and descriptor, the rest as a number.
+fn held_sockets(held: &[Held<'_>]) -> String {
+    const NAMED: usize = 3;
+    let mut parts: Vec<String> = held
+        .iter()
+        .take(NAMED)
+        .map(|(report, fd)| {
+            let socket = &report.socket;
+            let remote = socket
+                .remote
+                .map_or_else(String::new, |remote| format!(" to {remote}"));
+            let fd = fd.map_or_else(String::new, |fd| format!(" (fd {fd})"));
+            let state = state(Outcome::Held, report.state.or_else(|| Some(socket.last_state())));
+            format!("{state} {}{remote}{fd}", socket.local)
+        })
+        .collect();
+    if let Some(more) = held.len().checked_sub(NAMED).filter(|&more| more > 0) {
+        parts.push(format!("and {} more", count(more as u64)));
+    }
+    parts.join(", ")
+}

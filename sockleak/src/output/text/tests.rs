@@ -1,0 +1,176 @@
+//! What a person reads.
+
+use jiff::tz::TimeZone;
+use proptest::prelude::*;
+
+use super::*;
+use crate::postmortem::testing::{addr, at, evidence, process, sample, socket};
+use crate::postmortem::{Lost, State, examine};
+
+fn style() -> Style {
+    Style {
+        width: None,
+        color: false,
+        zone: TimeZone::UTC,
+        verbose: false,
+    }
+}
+
+/// What goes to the data writer and what to the status writer.
+fn printed(style: Style, print: impl FnOnce(&mut dyn Output) -> io::Result<()>) -> (String, String) {
+    let (mut data, mut status) = (Vec::new(), Vec::new());
+    let mut text = Text::new(&mut data, LiveLine::new(&mut status, None), style);
+    print(&mut text).expect("a Vec takes everything");
+    let utf8 = |bytes| String::from_utf8(bytes).expect("text is UTF-8");
+    (utf8(data), utf8(status))
+}
+
+fn report_text(report: &Report, style: Style) -> String {
+    printed(style, |output| output.report(report)).0
+}
+
+#[test]
+fn the_sample_report() {
+    let text = report_text(&sample(), style());
+    assert_eq!(text, include_str!("sample.txt"), "\n{text}");
+}
+
+#[test]
+fn a_process_without_sockets_left_nothing() {
+    let text = report_text(&examine(evidence(Vec::new(), Vec::new())), style());
+    let expected = "\
+orderd (pid 4242, 7 in its namespace): signal 11 (SEGV)
+  /usr/bin/orderd, died 08:53:20 after 2 h 3 min
+
+no TCP socket was open when it died
+
+nothing is left: every socket is free
+";
+    assert_eq!(text, expected, "\n{text}");
+}
+
+#[test]
+fn what_cannot_be_told_is_not_called_free() {
+    let mut evidence = evidence(vec![socket(State::Established).build()], Vec::new());
+    evidence.lost = Lost {
+        events: 1,
+        inventory: 2,
+        slots: 3,
+    };
+    let text = report_text(&examine(evidence), style());
+    assert!(text.contains("note: 2 sockets more did not fit"), "{text}");
+    assert!(text.contains("note: 1 event was lost"), "{text}");
+    assert!(
+        text.ends_with("1 socket: what became of it cannot be told\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_pipe_gets_no_control_characters_and_a_terminal_gets_colours() {
+    let plain = report_text(&sample(), style());
+    assert!(
+        !plain
+            .chars()
+            .any(|character| character.is_control() && character != '\n')
+    );
+    let mut colored = style();
+    colored.color = true;
+    let colored = report_text(&sample(), colored);
+    assert!(colored.contains("\u{1b}["));
+    assert!(
+        !colored.contains("\u{1b}[2J"),
+        "another process's name is escaped"
+    );
+}
+
+#[test]
+fn status_is_apart_from_data() {
+    let watch = Watch {
+        time: at(0),
+        targets: vec![(4242, "orderd\u{7}".into())],
+        listeners: 1,
+        connections: 1412,
+        kernel: "6.12.107".into(),
+        hooks: vec!["sched_process_exit".into(), "inet_sock_set_state".into()],
+    };
+    let (data, status) = printed(style(), |output| {
+        output.watch(&watch)?;
+        output.lost(at(0), 12)?;
+        output.status(&Status::Watching {
+            processes: 1,
+            sockets: 1,
+        })?;
+        output.finish()
+    });
+    assert_eq!(data, "");
+    assert_eq!(
+        status,
+        "watching orderd\\x07 (pid 4242): 1 listener, 1,412 connections; kernel 6.12.107, 2 hooks\n\
+         lost 12 events; the inventory does not depend on them\n"
+    );
+}
+
+#[test]
+fn single_events_are_for_the_verbose() {
+    let print = |output: &mut dyn Output| {
+        output.process(&ProcessEvent {
+            time: at(0),
+            pid: 4242,
+            comm: "orderd".into(),
+            what: ProcessChange::Fork { child: 4243 },
+        })?;
+        output.transition(&TransitionEvent {
+            time: at(0),
+            pid: 4242,
+            comm: "orderd".into(),
+            local: addr("10.0.0.7:40310"),
+            remote: Some(addr("10.0.0.5:5432")),
+            from: State::Established,
+            to: State::FinWait1,
+        })
+    };
+    assert_eq!(printed(style(), print).1, "");
+    let mut verbose = style();
+    verbose.verbose = true;
+    assert_eq!(
+        printed(verbose, print).1,
+        "08:53:20 orderd (pid 4242) forked pid 4243\n\
+         08:53:20 orderd (pid 4242) 10.0.0.7:40310 to 10.0.0.5:5432: ESTABLISHED to FIN_WAIT1\n"
+    );
+}
+
+#[test]
+fn a_closed_pipe_is_told_as_one() {
+    struct Closed;
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut text = Text::new(Closed, LiveLine::new(io::sink(), None), style());
+    let error = text.report(&sample()).expect_err("nobody reads it");
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+}
+
+proptest! {
+    #[test]
+    fn lines_fit_and_names_do_no_harm(width in 60usize..200, comm in any::<String>()) {
+        let mut report = sample();
+        report.process = process();
+        report.process.comm = comm.chars().take(15).collect();
+        let mut style = style();
+        style.width = Some(width);
+        let text = report_text(&report, style);
+        for line in text.lines() {
+            prop_assert!(!line.chars().any(char::is_control));
+            // A name is never broken, and one of 15 characters may be 165 escaped.
+            if !line.contains("pid 4242") && !line.contains('\\') {
+                prop_assert!(line.chars().count() <= width, "{}", line);
+            }
+        }
+    }
+}
