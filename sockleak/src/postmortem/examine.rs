@@ -80,10 +80,11 @@ pub fn examine(evidence: Evidence) -> Report {
         .into_iter()
         .zip(sights)
         .map(|(socket, sight)| {
-            let holders = socket
-                .inode
-                .and_then(|inode| holders.remove(&inode))
-                .unwrap_or_default();
+            let inode = match sight {
+                Sight::Seen(_, sighting) if sighting.inode != 0 => Some(sighting.inode),
+                _ => socket.inode,
+            };
+            let holders = inode.and_then(|inode| holders.remove(&inode)).unwrap_or_default();
             report_socket(socket, sight, holders, io_uring, time, hz)
         })
         .collect();
