@@ -1,1 +1,17 @@
 //! Integration tests of sockleak: real crashes, judged by the kernel.
+//!
+//! A test runs in its own network namespace ([`sandbox`]), makes a real process with real sockets
+//! ([`victim`]) whose peers live in the test process ([`peer`]), lets sockleak watch it ([`tracer`]),
+//! and holds the report ([`report`]) against what the kernel says itself ([`judge`]).
+
+pub mod judge;
+pub mod limit;
+pub mod lines;
+pub mod net;
+pub mod peer;
+pub mod pidfd;
+pub mod programs;
+pub mod report;
+pub mod sandbox;
+pub mod tracer;
+pub mod victim;

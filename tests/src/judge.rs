@@ -1,0 +1,210 @@
+//! What the kernel says itself about the network namespace of the calling thread.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::Command;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// A line of `/proc/net/tcp` or `tcp6`.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub state: &'static str,
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+    pub timer: Timer,
+    pub expires: Duration,
+    /// 0 when no file refers to it.
+    pub inode: u64,
+    /// When the line was read.
+    pub time: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    None,
+    Retransmit,
+    Keepalive,
+    TimeWait,
+    Persist,
+}
+
+/// Every TCP socket of the namespace; those that are bound only are in no such list.
+#[must_use]
+pub fn sockets() -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for file in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
+        // Without IPv6 the second file is missing.
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let time = Timestamp::now();
+        entries.extend(text.lines().skip(1).map(|line| entry(line, time)));
+    }
+    entries
+}
+
+/// The sockets with that local port.
+#[must_use]
+pub fn of_port(port: u16) -> Vec<Entry> {
+    sockets()
+        .into_iter()
+        .filter(|entry| entry.local.port() == port)
+        .collect()
+}
+
+/// How many sockets have that local port and that state.
+#[must_use]
+pub fn count(port: u16, state: &str) -> usize {
+    of_port(port).iter().filter(|entry| entry.state == state).count()
+}
+
+/// Time-wait sockets of the namespace, by the kernel's own counter.
+#[must_use]
+pub fn sockstat_timewaits() -> usize {
+    let text = fs::read_to_string("/proc/thread-self/net/sockstat").expect("the kernel has it");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let tw = words
+        .iter()
+        .position(|word| *word == "tw")
+        .expect("a count of tw");
+    words[tw + 1].parse().expect("a number")
+}
+
+/// A line of `ss -tano`.
+#[derive(Debug)]
+pub struct SsRow {
+    pub state: String,
+    pub local: SocketAddr,
+    /// `None` for a listener.
+    pub remote: Option<SocketAddr>,
+    /// What is left of its timer, where one runs.
+    pub timer: Option<Duration>,
+}
+
+/// The IPv4 sockets with that local port as `ss` shows them.
+#[must_use]
+pub fn ss(port: u16) -> Vec<SsRow> {
+    let output = Command::new("ss")
+        .args(["-4tanoH", &format!("sport = :{port}")])
+        .output();
+    let output = String::from_utf8(output.expect("a needed program").stdout).expect("ss writes ASCII");
+    let row = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let timer = words.iter().find_map(|word| word.strip_prefix("timer:("));
+        SsRow {
+            state: words[0].replace('-', "_"),
+            local: words[3].parse().expect("an address"),
+            remote: words[4].parse().ok(),
+            timer: timer.and_then(|timer| timer.split(',').nth(1)).map(ss_time),
+        }
+    };
+    output.lines().map(row).collect()
+}
+
+/// `1min2sec`, `59sec`, `512ms`, and `8.042ms` for a little more than eight seconds.
+fn ss_time(text: &str) -> Duration {
+    let (minutes, rest) = text.split_once("min").unwrap_or(("0", text));
+    let number = rest.trim_end_matches(char::is_alphabetic);
+    let is_below_a_second = rest.ends_with("ms") && !number.contains('.');
+    let unit = if is_below_a_second { 0.001 } else { 1.0 };
+    let parsed = |text: &str| text.parse().unwrap_or(0.0);
+    Duration::from_secs_f64(parsed(minutes) * 60.0 + parsed(number) * unit)
+}
+
+/// Inodes of the sockets that a process has descriptors of.
+#[must_use]
+pub fn socket_inodes(pid: u32) -> Vec<u64> {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return Vec::new();
+    };
+    let links = descriptors
+        .flatten()
+        .flat_map(|entry| fs::read_link(entry.path()));
+    let inode = |link: &str| link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
+    links.filter_map(|link| inode(link.to_str()?)).collect()
+}
+
+const STATES: [&str; 12] = [
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+    "NEW_SYN_RECV",
+];
+
+fn entry(line: &str, time: Timestamp) -> Entry {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let state = usize::from_str_radix(words[3], 16).expect("a state");
+    let (timer, ticks) = words[5].split_once(':').expect("a timer and its time");
+    let ticks = u64::from_str_radix(ticks, 16).expect("a time");
+    Entry {
+        state: STATES[state - 1],
+        local: address(words[1]),
+        remote: address(words[2]),
+        timer: match timer {
+            "01" => Timer::Retransmit,
+            "02" => Timer::Keepalive,
+            "03" => Timer::TimeWait,
+            "04" => Timer::Persist,
+            _ => Timer::None,
+        },
+        // The clock of /proc has 100 ticks a second on every architecture that Debian builds for.
+        expires: Duration::from_millis(ticks * 10),
+        inode: words[9].parse().expect("an inode"),
+        time,
+    }
+}
+
+/// Addresses are written as numbers of 32 bits in the byte order of the machine.
+fn address(text: &str) -> SocketAddr {
+    let (ip, port) = text.split_once(':').expect("an address and a port");
+    let mut bytes = Vec::new();
+    for start in (0..ip.len()).step_by(8) {
+        let word = u32::from_str_radix(&ip[start..start + 8], 16).expect("hexadecimal digits");
+        bytes.extend(word.to_ne_bytes());
+    }
+    let ip: IpAddr = match <[u8; 4]>::try_from(&bytes[..]) {
+        Ok(bytes) => Ipv4Addr::from(bytes).into(),
+        Err(_) => Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[..]).expect("sixteen bytes")).into(),
+    };
+    (ip, u16::from_str_radix(port, 16).expect("a port")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_time_wait_socket() {
+        let line = "0: 0100007F:1F90 0100007F:9D6A 05 00000000:00000000 03:00001752 00000000 0 0 0 3 0";
+        let entry = entry(line, Timestamp::UNIX_EPOCH);
+        assert_eq!((entry.state, entry.timer), ("FIN_WAIT2", Timer::TimeWait));
+        assert_eq!(entry.expires, Duration::from_millis(59_700));
+        assert_eq!(
+            (entry.local.to_string(), entry.remote.port()),
+            ("127.0.0.1:8080".into(), 40298)
+        );
+    }
+
+    #[test]
+    fn reads_a_mapped_address() {
+        let mapped = address("0000000000000000FFFF00000100007F:0050");
+        assert_eq!(mapped.to_string(), "[::ffff:127.0.0.1]:80");
+    }
+
+    #[test]
+    fn reads_the_times_of_ss() {
+        assert_eq!(ss_time("1min2sec"), Duration::from_secs(62));
+        assert_eq!(ss_time("59sec"), Duration::from_secs(59));
+        assert_eq!(ss_time("1min"), Duration::from_secs(60));
+        assert_eq!(ss_time("512ms"), Duration::from_millis(512));
+        assert_eq!(ss_time("8.042ms"), Duration::from_millis(8042));
+    }
+}

@@ -1,0 +1,210 @@
+//! A report of sockleak, as JSON, and how it is held against the kernel.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Index;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use crate::judge::{self, Entry, Timer};
+use crate::limit::scaled;
+
+pub struct Report(Value);
+
+impl Index<&str> for Report {
+    type Output = Value;
+
+    fn index(&self, key: &str) -> &Value {
+        &self.0[key]
+    }
+}
+
+impl Report {
+    /// Takes a `report` line, of which some things must hold whatever happened.
+    #[track_caller]
+    #[must_use]
+    pub fn new(line: Value) -> Self {
+        let report = Self(line);
+        assert_eq!(report["type"], "report", "{report}");
+        for (what, count) in report["lost"].as_object().expect("an object") {
+            assert_eq!(count, 0, "lost {what}: {report}");
+        }
+        report
+    }
+
+    #[must_use]
+    pub fn sockets(&self) -> &[Value] {
+        self["sockets"].as_array().map_or(&[], Vec::as_slice)
+    }
+
+    /// The sockets that were in that state at the death.
+    #[must_use]
+    pub fn in_state(&self, state: &str) -> Vec<&Value> {
+        let sockets = self.sockets().iter();
+        sockets
+            .filter(|socket| socket["state_at_death"] == state)
+            .collect()
+    }
+
+    #[track_caller]
+    #[must_use]
+    pub fn listener(&self) -> &Value {
+        let listeners = self.in_state("LISTEN");
+        assert_eq!(listeners.len(), 1, "one listener: {self}");
+        listeners[0]
+    }
+
+    /// What the process closed itself and what is left of it, as `COUNT outcome from PORT` or `to PORT`.
+    #[must_use]
+    pub fn left_while_alive(&self) -> Vec<String> {
+        let groups = self["left_while_alive"].as_array().map_or(&[][..], Vec::as_slice);
+        let row = |group: &Value| {
+            let (count, outcome) = (&group["count"], group["outcome"].as_str().unwrap_or("null"));
+            match (group["lport"].as_u64(), group["rport"].as_u64()) {
+                (Some(port), _) => format!("{count} {outcome} from {port}"),
+                (None, Some(port)) => format!("{count} {outcome} to {port}"),
+                (None, None) => format!("{count} {outcome}"),
+            }
+        };
+        groups.iter().map(row).collect()
+    }
+
+    /// Holds the report against the rows of a truth table, and against the kernel.
+    ///
+    /// A row is `COUNT STATE_AT_DEATH outcome why free_rule`. Every socket of the report must be in a row.
+    #[track_caller]
+    pub fn shows(&self, rows: &[&str]) {
+        self.reads(rows);
+        self.agrees_with_the_kernel();
+    }
+
+    /// Holds the report against the rows of a truth table only.
+    #[track_caller]
+    pub fn reads(&self, rows: &[&str]) {
+        let mut found: Vec<(String, usize)> = Vec::new();
+        for socket in self.sockets() {
+            let word = |key: &str| socket[key].as_str().unwrap_or("null").to_owned();
+            let row = ["state_at_death", "outcome", "why", "free_rule"]
+                .map(word)
+                .join(" ");
+            match found.iter_mut().find(|(known, _)| *known == row) {
+                Some((_, count)) => *count += 1,
+                None => found.push((row, 1)),
+            }
+        }
+        let mut found: Vec<_> = found
+            .iter()
+            .map(|(row, count)| format!("{count} {row}"))
+            .collect();
+        found.sort();
+        let mut rows = rows.to_vec();
+        rows.sort_unstable();
+        assert_eq!(found, rows, "{self}");
+        self.adds_up();
+    }
+
+    /// The counts of the summary are those of the sockets.
+    #[track_caller]
+    fn adds_up(&self) {
+        for (outcome, count) in self["summary"].as_object().expect("an object") {
+            let sockets = self.sockets().iter();
+            let counted = sockets.filter(|socket| socket["outcome"] == **outcome).count();
+            assert_eq!(*count, counted, "summary of {outcome}: {self}");
+        }
+    }
+
+    /// Looks up every socket in the kernel's own table.
+    #[track_caller]
+    pub fn agrees_with_the_kernel(&self) {
+        let table = judge::sockets();
+        for socket in self.sockets().iter().filter(|socket| socket["protocol"] == "tcp") {
+            let entry = Self::find(socket, &table);
+            match socket["outcome"].as_str().expect("an outcome") {
+                "held" if socket["state_at_death"] == "CLOSE" => {}
+                "held" => assert_eq!(
+                    entry.map(|entry| entry.inode),
+                    socket["inode"].as_u64(),
+                    "{socket}"
+                ),
+                "closed" | "reset" => assert!(entry.is_none(), "{socket} but the kernel has {entry:?}"),
+                leftover => {
+                    let entry = entry.unwrap_or_else(|| panic!("the kernel has no {socket}"));
+                    assert_eq!(
+                        entry.state.to_lowercase(),
+                        leftover,
+                        "{socket} but the kernel has {entry:?}"
+                    );
+                    assert_eq!(entry.inode, 0, "{socket} but the kernel has {entry:?}");
+                    agrees_with_timer(socket, entry);
+                }
+            }
+        }
+        let mini = |entry: &&Entry| entry.timer == Timer::TimeWait;
+        assert_eq!(
+            table.iter().filter(mini).count(),
+            judge::sockstat_timewaits(),
+            "sockstat"
+        );
+    }
+
+    /// The kernel's entry of a socket. A new socket may have the same addresses only if it has an inode.
+    fn find<'a>(socket: &Value, table: &'a [Entry]) -> Option<&'a Entry> {
+        let local = address(&socket["laddr"], &socket["lport"]).expect("every socket has one");
+        let remote = address(&socket["raddr"], &socket["rport"]);
+        let is_it = |entry: &&Entry| match remote {
+            Some(remote) => entry.local == local && entry.remote == remote,
+            None => entry.local == local && entry.state == "LISTEN",
+        };
+        table.iter().find(is_it)
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#}", self.0)
+    }
+}
+
+/// `free_at` is when the kernel's own timer fires, where that timer alone frees the socket.
+#[track_caller]
+fn agrees_with_timer(socket: &Value, entry: &Entry) {
+    if entry.timer != Timer::TimeWait {
+        return;
+    }
+    let fires = entry.time + entry.expires;
+    let off = moment(&socket["free_at"]).duration_since(fires).abs();
+    assert!(
+        off <= a_second(),
+        "{socket} but the timer of {entry:?} fires at {fires}"
+    );
+    let slack = moment(&socket["free_at_latest"]).duration_since(moment(&socket["free_at"]));
+    assert!(
+        !slack.is_negative() && slack < SignedDuration::from_secs(6),
+        "{socket}"
+    );
+}
+
+/// How far two looks at the same timer may differ.
+#[must_use]
+pub fn a_second() -> SignedDuration {
+    scaled(Duration::from_secs(1))
+        .try_into()
+        .expect("a small duration")
+}
+
+/// A time of the report.
+#[track_caller]
+#[must_use]
+pub fn moment(value: &Value) -> Timestamp {
+    let text = value.as_str().unwrap_or_else(|| panic!("{value} is no time"));
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// `None` where the report has null.
+#[must_use]
+pub fn address(ip: &Value, port: &Value) -> Option<SocketAddr> {
+    let ip: IpAddr = ip.as_str()?.parse().expect("an IP address");
+    let port = port.as_u64()?.try_into().expect("a port");
+    Some((ip, port).into())
+}

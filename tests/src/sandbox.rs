@@ -1,0 +1,102 @@
+//! A network namespace of its own for each test.
+//!
+//! The test's body runs in a thread that has left the namespace of the others. What it spawns starts in
+//! the same namespace, and the kernel ends the namespace with the last of them.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::fs;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::panic;
+use std::thread;
+
+use libtest_mimic::Failed;
+
+use crate::net::checked;
+
+thread_local! {
+    /// What a failing test has to say: the panic, and the words of the processes that it started.
+    static STORY: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Sends the panics of sandboxed tests into their results instead of the middle of the others' output.
+pub fn collect_panics() {
+    let default = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let told = STORY.with_borrow_mut(|story| match story {
+            Some(story) => {
+                story.push_str(&info.to_string());
+                true
+            }
+            None => false,
+        });
+        if !told {
+            default(info);
+        }
+    }));
+}
+
+/// Adds to the message of the failing test.
+pub fn tell(text: &str) {
+    STORY.with_borrow_mut(|story| {
+        if let Some(story) = story {
+            story.push('\n');
+            story.push_str(text);
+        }
+    });
+}
+
+/// Runs a test in a fresh network namespace in which loopback is up.
+pub fn run(test: fn()) -> Result<(), Failed> {
+    thread::spawn(move || {
+        enter().map_err(|error| format!("cannot make a network namespace: {error}"))?;
+        STORY.set(Some(String::new()));
+        panic::catch_unwind(test).map_err(|_: Box<dyn Any + Send>| STORY.take().unwrap_or_default())
+    })
+    .join()
+    .expect("the sandbox catches every panic")
+    .map_err(Failed::from)
+}
+
+/// Moves the calling thread into a new network namespace and switches its loopback on.
+fn enter() -> io::Result<()> {
+    // SAFETY: unshare takes an integer; it changes the namespace of this thread alone.
+    checked(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
+    // SAFETY: socket takes three integers and touches no memory of ours.
+    let socket = checked(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: The call has just made this descriptor, and nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: All-zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    request.ifr_name[0] = libc::c_char::try_from(b'l').expect("ASCII");
+    request.ifr_name[1] = libc::c_char::try_from(b'o').expect("ASCII");
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).expect("a small number");
+    // SAFETY: SIOCSIFFLAGS reads one ifreq, which outlives the call.
+    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })?;
+    Ok(())
+}
+
+/// Sets a sysctl of this network namespace, such as `ipv4/tcp_fin_timeout`.
+#[track_caller]
+pub fn sysctl(name: &str, value: u32) {
+    fs::write(format!("/proc/sys/net/{name}"), value.to_string()).expect("a sysctl of the sandbox");
+}
+
+/// The network namespace that the test process itself lives in.
+#[must_use]
+pub fn outside() -> OwnedFd {
+    fs::File::open("/proc/self/ns/net")
+        .expect("the namespace of the process")
+        .into()
+}
+
+/// The inode of this test's network namespace.
+#[must_use]
+pub fn inode() -> u64 {
+    fs::metadata("/proc/thread-self/ns/net")
+        .expect("the namespace of the thread")
+        .ino()
+}

@@ -1,0 +1,230 @@
+//! sockleak as a test runs it.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::limit::wait_until;
+use crate::lines::Lines;
+use crate::net::checked;
+use crate::report::Report;
+use crate::{pidfd, programs, sandbox};
+
+/// A running sockleak, ended with this value.
+pub struct Tracer {
+    child: Child,
+    lines: Lines,
+    errors: Lines,
+    /// Records that were read while another one was waited for.
+    passed: Vec<Value>,
+}
+
+impl Tracer {
+    /// Starts sockleak with JSON output.
+    #[must_use]
+    pub fn start<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Self {
+        Self::spawn(
+            Command::new(programs::sockleak())
+                .args(["-o", "json"])
+                .args(arguments),
+        )
+    }
+
+    #[must_use]
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut tracer = Self::spawn_into(command, Stdio::piped());
+        tracer.lines = Lines::of(tracer.child.stdout.take().expect("a pipe"));
+        tracer
+    }
+
+    /// Starts it with another stdout, of which the test sees nothing.
+    #[must_use]
+    pub fn spawn_into(command: &mut Command, stdout: Stdio) -> Self {
+        let command = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("sockleak starts");
+        Self {
+            lines: Lines::of(io::empty()),
+            errors: Lines::of(child.stderr.take().expect("a pipe")),
+            child,
+            passed: Vec::new(),
+        }
+    }
+
+    /// Attaches to a process, with further options, and waits until every hook is in place.
+    #[track_caller]
+    #[must_use]
+    pub fn attach(pid: u32, options: &[&str]) -> Self {
+        let mut tracer = Self::start(["--pid", &pid.to_string()].iter().chain(options));
+        tracer.watches();
+        tracer
+    }
+
+    /// Attaches from another network namespace.
+    #[track_caller]
+    #[must_use]
+    pub fn attach_from(namespace: OwnedFd, pid: u32) -> Self {
+        let mut command = Command::new(programs::sockleak());
+        command.args(["-o", "json", "--pid", &pid.to_string()]);
+        // SAFETY: setns is a system call that needs no lock and no memory.
+        unsafe {
+            command
+                .pre_exec(move || checked(libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET)).map(drop));
+        }
+        let mut tracer = Self::spawn(&mut command);
+        tracer.watches();
+        tracer
+    }
+
+    /// Attaches for the text report and waits until every hook is in place.
+    #[track_caller]
+    #[must_use]
+    pub fn attach_for_text(pid: u32, options: &[&str]) -> Self {
+        let pid = pid.to_string();
+        let mut command = Command::new(programs::sockleak());
+        let mut tracer = Self::spawn(command.args(["--pid", &pid]).args(options));
+        tracer.says_on_stderr(&pid);
+        tracer
+    }
+
+    /// Waits for the record that tells scripts when to begin. It is the first one.
+    #[track_caller]
+    pub fn watches(&mut self) -> Value {
+        let watch = self.record("watch");
+        assert!(self.passed.is_empty(), "before `watch`: {:?}", self.passed);
+        watch
+    }
+
+    /// Waits for a line on stderr with that word: the one that says what is watched names the process.
+    #[track_caller]
+    pub fn says_on_stderr(&mut self, word: &str) {
+        while let Some(line) = self.errors.next() {
+            if line.contains(word) {
+                return;
+            }
+        }
+        panic!("sockleak says no `{word}`");
+    }
+
+    /// The next record of that type. Others are kept.
+    #[track_caller]
+    pub fn record(&mut self, kind: &str) -> Value {
+        loop {
+            let line = self.line(kind);
+            // With a COMMAND stdout is the command's, too.
+            let Ok(record @ Value::Object(_)) = serde_json::from_str(&line) else {
+                continue;
+            };
+            assert_eq!(record["v"], 1, "the version in {record}");
+            if record["type"] == kind {
+                return record;
+            }
+            self.passed.push(record);
+        }
+    }
+
+    /// The next line that the traced COMMAND writes, between the records.
+    #[track_caller]
+    pub fn line_of_command(&mut self) -> String {
+        loop {
+            let line = self.line("line of the command");
+            match serde_json::from_str(&line) {
+                Ok(record @ Value::Object(_)) => self.passed.push(record),
+                _ => return line,
+            }
+        }
+    }
+
+    #[track_caller]
+    fn line(&self, wanted: &str) -> String {
+        let line = self.lines.next();
+        line.unwrap_or_else(|| panic!("sockleak gives no `{wanted}`"))
+    }
+
+    #[track_caller]
+    pub fn report(&mut self) -> Report {
+        Report::new(self.record("report"))
+    }
+
+    /// The records of that type that came before the last one that was waited for.
+    pub fn passed<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+        self.passed.iter().filter(move |record| record["type"] == kind)
+    }
+
+    /// Waits for the end and gives the exit status, 128 and more for a signal as a shell does.
+    #[track_caller]
+    pub fn status(&mut self) -> i32 {
+        let mut status = None;
+        wait_until("the end of sockleak", || {
+            status = self.child.try_wait().expect("it is our child");
+            status.is_some()
+        });
+        let status = status.expect("it was waited for");
+        status.code().unwrap_or_else(|| panic!("sockleak died: {status}"))
+    }
+
+    /// Waits for the end and checks that it was a success without any further report.
+    #[track_caller]
+    pub fn finishes(&mut self) {
+        assert_eq!(self.status(), 0, "exit status");
+        while let Some(line) = self.lines.next() {
+            assert!(!line.contains(r#""type":"report""#), "one more report: {line}");
+        }
+    }
+
+    /// Everything on stdout, up to its end.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        self.lines.all()
+    }
+
+    /// Everything on stderr, up to its end.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.errors.all()
+    }
+
+    #[track_caller]
+    pub fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.child.id()).expect("process ids are positive");
+        pidfd::signal(pid, signal).expect("sockleak was not waited for");
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        sandbox::tell(&format!("--- stderr of sockleak\n{}", self.errors.so_far()));
+        // Both fail when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A sockleak that ran to its end.
+pub struct Run {
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs sockleak to its end, for what needs no process to watch.
+#[track_caller]
+#[must_use]
+pub fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Run {
+    finish(Command::new(programs::sockleak()).args(arguments))
+}
+
+/// Runs a prepared command to its end.
+#[track_caller]
+#[must_use]
+pub fn finish(command: &mut Command) -> Run {
+    let mut tracer = Tracer::spawn(command);
+    Run {
+        status: tracer.status(),
+        stdout: tracer.stdout(),
+        stderr: tracer.stderr(),
+    }
+}
