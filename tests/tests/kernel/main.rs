@@ -1,0 +1,128 @@
+//! Crashes of real processes on the running kernel, each in its own network namespace.
+//!
+//! What a test lacks on this machine is the reason for which it is reported as ignored.
+
+mod attaching;
+mod command_line;
+mod deaths;
+mod endings;
+mod families;
+mod holders;
+mod leftovers;
+mod refusals;
+mod text;
+mod waiting;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use sockleak_tests::{programs, sandbox};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    forbid_core_dumps();
+    sandbox::collect_panics();
+    let tests = [
+        attaching::tests(),
+        command_line::tests(),
+        deaths::tests(),
+        endings::tests(),
+        families::tests(),
+        holders::tests(),
+        leftovers::tests(),
+        refusals::tests(),
+        text::tests(),
+        waiting::tests(),
+    ];
+    libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()
+}
+
+/// What the test has to find on the machine.
+#[derive(Clone, Copy)]
+enum Need {
+    Root,
+    Python,
+    Ss,
+    Ipv6,
+    Mptcp,
+    /// Core files land in the working directory, where the test can remove them.
+    LocalCoreFiles,
+    /// The first kernel thread is in sight, so this is no container.
+    KernelThreads,
+}
+
+impl Need {
+    /// The need in words, if it is not met.
+    fn unmet(self) -> Option<&'static str> {
+        let (is_met, words) = match self {
+            // SAFETY: geteuid cannot fail and touches no memory.
+            Self::Root => (unsafe { libc::geteuid() } == 0, "needs root"),
+            Self::Python => (programs::python().is_some(), "needs Python 3.11 or later"),
+            Self::Ss => (programs::has_ss(), "needs ss of iproute2"),
+            Self::Ipv6 => (Path::new("/proc/net/tcp6").exists(), "needs a kernel with IPv6"),
+            Self::Mptcp => (
+                Path::new("/proc/sys/net/mptcp").exists(),
+                "needs a kernel with MPTCP",
+            ),
+            Self::LocalCoreFiles => (
+                fs::read_to_string("/proc/sys/kernel/core_pattern")
+                    .is_ok_and(|pattern| pattern.starts_with("core")),
+                "needs core files in the working directory (kernel.core_pattern)",
+            ),
+            Self::KernelThreads => (
+                fs::read_to_string("/proc/2/comm").is_ok_and(|comm| comm == "kthreadd\n"),
+                "needs to see kernel threads",
+            ),
+        };
+        (!is_met).then_some(words)
+    }
+}
+
+/// The functions with their names.
+macro_rules! named {
+    ($($test:ident),+ $(,)?) => { &[$((concat!(module_path!(), "::", stringify!($test)), $test as fn())),+] };
+}
+use named;
+
+/// Tests that need root and run each in its own network namespace.
+fn sandboxed(needs: &'static [Need], tests: &[(&str, fn())]) -> Vec<Trial> {
+    let trial = |&(name, test): &(&str, fn())| {
+        let unmet = move || [Need::Root].iter().chain(needs).find_map(|need| need.unmet());
+        let run = move || match unmet() {
+            Some(reason) => Ok(Completion::ignored_with(reason)),
+            None => sandbox::run(test).map(|()| Completion::Completed),
+        };
+        Trial::ignorable_test(name.trim_start_matches("kernel::"), run)
+    };
+    tests.iter().map(trial).collect()
+}
+
+/// Tests that need nothing.
+fn unprivileged(tests: &[(&str, fn())]) -> Vec<Trial> {
+    let trial = |&(name, test): &(&str, fn())| {
+        Trial::test(
+            name.trim_start_matches("kernel::"),
+            move || -> Result<(), Failed> {
+                test();
+                Ok(())
+            },
+        )
+    };
+    tests.iter().map(trial).collect()
+}
+
+/// The victims inherit it. The hard limit stays, so that one can dump for the test of core dumps.
+fn forbid_core_dumps() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: Both calls use one rlimit, which outlives them.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_CORE, &raw mut limit);
+        limit.rlim_cur = 0;
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const limit);
+    }
+}

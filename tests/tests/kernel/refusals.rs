@@ -1,0 +1,109 @@
+//! What sockleak refuses, each with a sentence that says why.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use libtest_mimic::Trial;
+use sockleak_tests::limit::wait_until;
+use sockleak_tests::programs;
+use sockleak_tests::tracer::{Run, finish, run};
+
+use crate::{Need, named, sandboxed, unprivileged};
+
+pub fn tests() -> Vec<Trial> {
+    let mut tests = unprivileged(named![
+        wrong_arguments_give_a_usage_line,
+        help_and_version_need_nothing,
+        without_privilege_the_capabilities_are_named,
+    ]);
+    tests.extend(sandboxed(
+        &[],
+        named![a_process_that_does_not_exist, a_process_that_is_dead],
+    ));
+    tests.extend(sandboxed(&[Need::KernelThreads], named![a_kernel_thread]));
+    tests
+}
+
+#[track_caller]
+fn refused(run: &Run, word: &str) {
+    assert_eq!(run.status, 2, "{}", run.stderr);
+    assert!(run.stderr.contains(word), "no `{word}` in {}", run.stderr);
+    assert_eq!(run.stdout, "");
+}
+
+fn wrong_arguments_give_a_usage_line() {
+    let wrong: [&[&str]; 6] = [
+        &["--no-such-option"],
+        &["--pid", "x"],
+        &["--pid", "0"],
+        &["-o", "xml", "--pid", "1"],
+        &[],
+        &["--pid", "1", "--", "true"],
+    ];
+    for arguments in wrong {
+        refused(&run(arguments), "Usage");
+    }
+}
+
+fn help_and_version_need_nothing() {
+    for arguments in [["--help"], ["--version"], ["-h"]] {
+        let run = run(arguments);
+        assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+        assert!(run.stdout.contains("sockleak"), "{}", run.stdout);
+    }
+}
+
+/// A copy that an unprivileged user can run wherever the build is.
+fn public_copy() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let copy = folder.path().join("sockleak");
+    fs::copy(programs::sockleak(), &copy).expect("the binary can be read");
+    (folder, copy)
+}
+
+fn without_privilege_the_capabilities_are_named() {
+    let (_folder, sockleak) = public_copy();
+    // SAFETY: geteuid cannot fail and touches no memory.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    for arguments in [&["--pid", "1"][..], &["--", "true"], &["demo"]] {
+        let mut command = Command::new(&sockleak);
+        if is_root {
+            command.uid(65534).gid(65534);
+        }
+        let run = finish(command.args(arguments));
+        refused_environment(&run, arguments);
+    }
+}
+
+/// With a COMMAND its own statuses are below 125.
+#[track_caller]
+fn refused_environment(run: &Run, arguments: &[&str]) {
+    let expected = if arguments[0] == "--" { 125 } else { 2 };
+    assert_eq!(run.status, expected, "{arguments:?}: {}", run.stderr);
+    for capability in ["CAP_BPF", "CAP_PERFMON"] {
+        assert!(run.stderr.contains(capability), "{arguments:?}: {}", run.stderr);
+    }
+}
+
+/// No process has this number: the kernel's highest limit is one more than the highest number.
+fn a_process_that_does_not_exist() {
+    refused(&run(["--pid", "4194304"]), "4194304");
+}
+
+fn a_process_that_is_dead() {
+    let mut child = Command::new("true").spawn().expect("a process");
+    let stat = format!("/proc/{}/stat", child.id());
+    wait_until("a zombie", || {
+        fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "))
+    });
+    refused(&run(["--pid", &child.id().to_string()]), &child.id().to_string());
+    child.wait().expect("it is our child");
+}
+
+fn a_kernel_thread() {
+    refused(&run(["--pid", "2"]), "kernel thread");
+}
