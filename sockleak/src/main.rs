@@ -1,2 +1,76 @@
-//! The command line.
-fn main() {}
+//! The command line, and what its end means for the exit status.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+use log::LevelFilter;
+use sockleak::commands::{self, cli::Cli};
+use sockleak::kernel::spawn::SpawnError;
+use sockleak::output::escape;
+
+/// Usage, or a refused environment.
+const REFUSED: u8 = 2;
+/// sockleak failed, and COMMAND has the other statuses.
+const FAILED: u8 = 125;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse().and_then(|cli| commands::validate(&cli).map(|()| cli)) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let level = match cli.common.verbose {
+        0 => LevelFilter::Error,
+        1 => LevelFilter::Warn,
+        _ => LevelFilter::Debug,
+    };
+    env_logger::Builder::new()
+        .filter_module("sockleak", level)
+        .format_timestamp(None)
+        .init();
+    match commands::run(&cli) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let text = format!("{error:#}");
+            let lines: Vec<_> = text.lines().map(escape).collect();
+            // Nobody is left to tell when stderr is closed too.
+            let _ = writeln!(io::stderr(), "sockleak: {}", lines.join("\n"));
+            ExitCode::from(failure(&error, &cli))
+        }
+    }
+}
+
+/// Prints help to stdout, and an error with a line of usage to stderr.
+fn usage(error: &clap::Error) -> ExitCode {
+    let text = error.render();
+    if !error.use_stderr() {
+        return match write!(io::stdout(), "{text}") {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::from(REFUSED),
+            _ => ExitCode::SUCCESS,
+        };
+    }
+    let text = text.to_string();
+    let mut told = text.trim_end().to_owned();
+    if !text.contains("Usage:") {
+        told = format!("{}\n\n{told}", Cli::command().render_usage());
+    }
+    let _ = writeln!(io::stderr(), "{told}");
+    ExitCode::from(REFUSED)
+}
+
+fn failure(error: &anyhow::Error, cli: &Cli) -> u8 {
+    if let Some(error) = error.downcast_ref::<SpawnError>() {
+        return error.exit_code();
+    }
+    let has_command = cli.trace_args().is_some_and(|trace| !trace.command.is_empty());
+    if has_command { FAILED } else { REFUSED }
+}
+
+/// A closed stdout is success: whoever reads has seen enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}

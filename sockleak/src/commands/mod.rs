@@ -1,1 +1,66 @@
-//! One file for each verb.
+//! One file for each verb: gather, follow, hand to output.
+
+mod check;
+pub mod cli;
+mod demo;
+mod trace;
+
+use anyhow::{Result, bail};
+use clap::CommandFactory as _;
+use clap::error::ErrorKind;
+
+use self::cli::{Cli, TraceArgs, Verb};
+use crate::kernel::preflight::Requirement;
+
+/// Runs what the command line asks for; the exit status.
+///
+/// # Errors
+/// When the environment is refused, or something failed on the way.
+pub fn run(cli: &Cli) -> Result<u8> {
+    match &cli.verb {
+        None => trace::run(&cli.common, &cli.trace),
+        Some(Verb::Trace(args)) => trace::run(&cli.common, args),
+        Some(Verb::Demo) => demo::run(&cli.common),
+        Some(Verb::Check(args)) => check::run(&cli.common, args),
+    }
+}
+
+/// What the grammar alone cannot refuse: no target, and options of the trace in front of a verb.
+///
+/// # Errors
+/// A usage error.
+pub fn validate(cli: &Cli) -> Result<(), clap::Error> {
+    let usage = |kind, message: &str| Err(Cli::command().error(kind, message));
+    if cli.verb.is_some() && cli.trace != TraceArgs::default() {
+        return usage(
+            ErrorKind::ArgumentConflict,
+            "options of the trace come after the verb: sockleak trace --pid PID",
+        );
+    }
+    if cli
+        .trace_args()
+        .is_some_and(|trace| trace.pids.is_empty() && trace.command.is_empty())
+    {
+        return usage(
+            ErrorKind::MissingRequiredArgument,
+            "nothing to trace: give --pid PID, or -- COMMAND ARGS",
+        );
+    }
+    Ok(())
+}
+
+/// Refuses to start where a requirement is not met.
+fn refuse_unmet(requirements: &[Requirement]) -> Result<()> {
+    let unmet: Vec<String> = requirements
+        .iter()
+        .filter(|requirement| requirement.required && !requirement.met)
+        .map(|requirement| {
+            let fix = requirement.fix.as_deref().unwrap_or("see `sockleak check`");
+            format!("{}: {}\n  fix: {fix}", requirement.name, requirement.detail)
+        })
+        .collect();
+    if unmet.is_empty() {
+        return Ok(());
+    }
+    bail!("sockleak cannot trace here\n{}", unmet.join("\n"))
+}

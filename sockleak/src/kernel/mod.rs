@@ -2,10 +2,17 @@
 
 pub mod btf;
 pub mod clock;
+pub mod decode;
 pub mod fields;
+pub mod load;
 pub mod netns;
 pub mod pidfd;
 pub mod preflight;
 pub mod proc;
 pub mod sock_diag;
 pub mod spawn;
+pub mod stage;
+pub mod tables;
+pub mod terminal;
+pub mod translate;
+pub mod wait;

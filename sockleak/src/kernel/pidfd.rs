@@ -1,7 +1,7 @@
 //! pidfds: descriptors that become readable when a process is dead and its sockets are closed.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Why there is no pidfd.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,18 @@ pub fn open(pid: u32) -> Result<OwnedFd, PidfdError> {
         Some(libc::EINVAL | libc::ENOENT) => PidfdError::Thread { pid },
         _ => PidfdError::Io { pid, source },
     })
+}
+
+/// The whole process is dead, not only its first thread (`/proc/PID/stat` calls it a zombie in both cases).
+#[must_use]
+pub fn has_exited(pidfd: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd {
+        fd: pidfd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: The pointer is to one pollfd, which the kernel may write.
+    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
 }
 
 #[cfg(test)]

@@ -3,21 +3,42 @@
 //! Data goes to the one writer that an [`Output`] was made with, status to the other. Errors of the writers are
 //! passed up as they are: what a closed pipe means is not decided here.
 
+mod checks;
 mod escape;
 mod json;
 mod live;
+mod open;
 mod text;
 
 use std::io;
 
+use clap::ValueEnum;
 use jiff::Timestamp;
 
+use self::text::words::plural;
 use crate::postmortem::{Death, Freed, Process, Report, State};
 
+pub use checks::{Checks, FieldRow, RequirementRow};
 pub use escape::escape;
 pub use json::Json;
 pub use live::{LiveLine, Status};
+pub use open::{Options, open};
 pub use text::{Style, Text};
+
+/// The form of what is printed.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// When to use colours.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
 
 /// What the tracer watches, once every hook is attached.
 #[derive(Clone, Debug)]
@@ -99,4 +120,21 @@ pub fn uses_color(choice: anstream::ColorChoice, stream: &impl anstream::stream:
         anstream::ColorChoice::Never => false,
         anstream::ColorChoice::Always | anstream::ColorChoice::AlwaysAnsi => true,
     }
+}
+
+/// The line that says on stderr, whatever the format, what is watched.
+fn watch_line(watch: &Watch) -> String {
+    let who: Vec<String> = watch
+        .targets
+        .iter()
+        .map(|(pid, comm)| format!("{} (pid {pid})", escape(comm)))
+        .collect();
+    format!(
+        "watching {}: {}, {}; kernel {}, {}",
+        who.join(", "),
+        plural(watch.listeners, "listener", "listeners"),
+        plural(watch.connections, "connection", "connections"),
+        escape(&watch.kernel),
+        plural(watch.hooks.len() as u64, "hook", "hooks"),
+    )
 }

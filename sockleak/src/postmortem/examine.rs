@@ -84,7 +84,8 @@ pub fn examine(evidence: Evidence) -> Report {
                 Sight::Seen(_, sighting) if sighting.inode != 0 => Some(sighting.inode),
                 _ => socket.inode,
             };
-            let holders = inode.and_then(|inode| holders.remove(&inode)).unwrap_or_default();
+            let mut holders = inode.and_then(|inode| holders.remove(&inode)).unwrap_or_default();
+            doubt_other_descriptors(&mut holders, &socket.fds);
             report_socket(socket, sight, holders, io_uring, time, hz)
         })
         .collect();
@@ -180,6 +181,16 @@ fn holders_by_inode(holdings: Vec<Holding>) -> HashMap<u64, Vec<Holder>> {
         holders.sort_unstable_by_key(|holder| (holder.pid, holder.fd));
     }
     holders
+}
+
+/// fork() keeps the numbers of descriptors. A relative that has the socket under another number may have got
+/// it over a unix socket, or may have moved it after the fork: that was not seen.
+fn doubt_other_descriptors(holders: &mut [Holder], fds: &[u32]) {
+    for holder in holders {
+        if holder.how == Some(How::Inherited) && !fds.contains(&holder.fd) {
+            holder.how = None;
+        }
+    }
 }
 
 fn blind_spots(mut blind: Vec<String>, io_uring: bool, unreachable: bool) -> Vec<String> {

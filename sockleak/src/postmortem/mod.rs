@@ -21,7 +21,7 @@ mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 mod verdict;
-pub mod wheel;
+mod wheel;
 
 pub use countdown::{Countdown, Freed, Look, followers};
 pub use death::{Cause, Death, Exit, Sender, SignalSent, signal_name};
@@ -36,4 +36,3 @@ pub use settle::settled;
 pub use side::{Side, Sides};
 pub use socket::{Family, Linger, Origin, Protocol, ResetReason, ResetReceived, Socket, SocketId};
 pub use state::{State, Transition};
-pub use wheel::slack;

@@ -29,6 +29,14 @@ pub struct Facts {
     pub executable: String,
 }
 
+/// The running kernel's release, as `uname -r` says it; empty without /proc.
+#[must_use]
+pub fn release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map(|release| release.trim().to_owned())
+        .unwrap_or_default()
+}
+
 impl Facts {
     /// Reads them from this machine. What cannot be read counts as missing.
     #[must_use]
@@ -36,9 +44,7 @@ impl Facts {
         let status = proc::status(process::id()).unwrap_or_default();
         let inode = |path| fs::metadata(path).map(|namespace| namespace.ino());
         Self {
-            release: fs::read_to_string("/proc/sys/kernel/osrelease")
-                .map(|release| release.trim().to_owned())
-                .unwrap_or_default(),
+            release: release(),
             btf: Btf::running(),
             effective_capabilities: status.effective_capabilities.unwrap_or(0),
             lockdown: fs::read_to_string("/sys/kernel/security/lockdown").ok(),

@@ -4,7 +4,7 @@ mod facts;
 #[cfg(test)]
 mod tests;
 
-pub use facts::Facts;
+pub use facts::{Facts, release};
 
 use super::btf::Btf;
 use super::fields::{self, Resolved};

@@ -114,6 +114,12 @@ impl StoppedChild {
         self.child.pid()
     }
 
+    /// What it will execute, as it was given.
+    #[must_use]
+    pub fn program(&self) -> &str {
+        &self.program
+    }
+
     /// Lets it execute its command, and returns when it does or cannot.
     ///
     /// # Errors
@@ -170,6 +176,11 @@ impl Drop for StoppedChild {
 }
 
 impl RunningChild {
+    /// A child that this process forked and did not reap.
+    pub(super) const fn adopt(pid: libc::pid_t) -> Self {
+        Self { pid, status: None }
+    }
+
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use self::report::ReportView;
 use self::view::{DeathView, Time};
-use super::{Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch};
+use super::{LiveLine, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch, watch_line};
 use crate::postmortem::{Death, FreeRule, Freed, Process, Report, State};
 
 /// The version of the format. Fields and values may be added to it without another number.
@@ -18,17 +18,20 @@ const VERSION: u32 = 1;
 
 /// JSON Lines on a writer; every line is flushed.
 #[derive(Debug)]
-pub struct Json<W: Write> {
+pub struct Json<W: Write, S> {
     writer: BufWriter<W>,
+    /// Where people look while a program reads the data.
+    status: LiveLine<S>,
     /// Leave the single sockets out of reports.
     summary: bool,
 }
 
-impl<W: Write> Json<W> {
+impl<W: Write, S: Write> Json<W, S> {
     /// Writes to `writer`; with `summary`, reports have `"sockets":null`.
-    pub fn new(writer: W, summary: bool) -> Self {
+    pub fn new(writer: W, status: LiveLine<S>, summary: bool) -> Self {
         Self {
             writer: BufWriter::new(writer),
+            status,
             summary,
         }
     }
@@ -119,8 +122,10 @@ struct LostView {
     events: u64,
 }
 
-impl<W: Write> Output for Json<W> {
+impl<W: Write, S: Write> Output for Json<W, S> {
     fn watch(&mut self, watch: &Watch) -> io::Result<()> {
+        // People are told even when nobody reads the data any more.
+        self.status.say(&watch_line(watch))?;
         self.line(&line(
             "watch",
             WatchView {
@@ -210,12 +215,12 @@ impl<W: Write> Output for Json<W> {
         self.line(&line("lost", LostView { time, events }))
     }
 
-    /// JSON has no status: every line of it stays.
-    fn status(&mut self, _status: &Status) -> io::Result<()> {
-        Ok(())
+    fn status(&mut self, status: &Status) -> io::Result<()> {
+        self.status.draw(status)
     }
 
     fn finish(&mut self) -> io::Result<()> {
+        self.status.clear()?;
         self.writer.flush()
     }
 }

@@ -6,9 +6,12 @@ use super::*;
 use crate::postmortem::testing::{addr, at, evidence, process, sample, socket};
 use crate::postmortem::{Cause, FreeRule, Freedom, Sender, examine, followers};
 
-fn lines(summary: bool, print: impl FnOnce(&mut Json<&mut Vec<u8>>) -> io::Result<()>) -> Vec<String> {
+fn lines(
+    summary: bool,
+    print: impl FnOnce(&mut Json<&mut Vec<u8>, Vec<u8>>) -> io::Result<()>,
+) -> Vec<String> {
     let mut written = Vec::new();
-    let mut json = Json::new(&mut written, summary);
+    let mut json = Json::new(&mut written, LiveLine::new(Vec::new(), None), summary);
     print(&mut json).expect("a Vec takes everything");
     drop(json);
     let text = String::from_utf8(written).expect("JSON is UTF-8");
@@ -16,7 +19,7 @@ fn lines(summary: bool, print: impl FnOnce(&mut Json<&mut Vec<u8>>) -> io::Resul
     text.lines().map(str::to_owned).collect()
 }
 
-fn one(print: impl FnOnce(&mut Json<&mut Vec<u8>>) -> io::Result<()>) -> String {
+fn one(print: impl FnOnce(&mut Json<&mut Vec<u8>, Vec<u8>>) -> io::Result<()>) -> String {
     let [line] = &lines(false, print)[..] else {
         panic!("an event is one line");
     };
@@ -234,7 +237,7 @@ fn a_closed_pipe_is_told_as_one() {
             Ok(())
         }
     }
-    let error = Json::new(Closed, false)
+    let error = Json::new(Closed, LiveLine::new(Vec::new(), None), false)
         .report(&sample())
         .expect_err("nobody reads it");
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);

@@ -12,7 +12,9 @@ use jiff::Timestamp;
 
 pub use self::style::Style;
 use self::words::{clock, count, plural};
-use super::{LiveLine, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch, escape};
+use super::{
+    LiveLine, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch, escape, watch_line,
+};
 use crate::postmortem::{Death, Freed, Process, Report};
 
 /// Reports on one writer, everything else on the other.
@@ -47,19 +49,7 @@ impl<W: Write, S: Write> Text<W, S> {
 
 impl<W: Write, S: Write> Output for Text<W, S> {
     fn watch(&mut self, watch: &Watch) -> io::Result<()> {
-        let who: Vec<String> = watch
-            .targets
-            .iter()
-            .map(|(pid, comm)| format!("{} (pid {pid})", escape(comm)))
-            .collect();
-        self.status.say(&format!(
-            "watching {}: {}, {}; kernel {}, {}",
-            who.join(", "),
-            plural(watch.listeners, "listener", "listeners"),
-            plural(watch.connections, "connection", "connections"),
-            escape(&watch.kernel),
-            plural(watch.hooks.len() as u64, "hook", "hooks"),
-        ))
+        self.status.say(&watch_line(watch))
     }
 
     fn process(&mut self, event: &ProcessEvent) -> io::Result<()> {

@@ -1,0 +1,205 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use jiff::SignedDuration;
+
+use crate::kernel::terminal;
+use crate::output::{self, Color, Format, Output};
+
+/// Default of `--max-sockets`.
+const MAX_SOCKETS: u32 = 262_144;
+
+/// Says what a crashed process left of its sockets, why, and when they are free again.
+///
+/// Attach to a running process with `--pid PID`, or start one with `-- COMMAND ARGS`. When it dies,
+/// sockleak tells for every TCP socket it held what is left of it: TIME_WAIT, FIN_WAIT, LAST_ACK, a
+/// reset, or a copy in another process.
+#[derive(Parser, Debug)]
+#[command(
+    name = "sockleak",
+    version,
+    max_term_width = 100,
+    after_help = EXIT_STATUS,
+    subcommand_value_name = "VERB",
+    subcommand_help_heading = "Verbs"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(flatten)]
+    pub trace: TraceArgs,
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+impl Cli {
+    /// Options of the trace, if that is the verb.
+    #[must_use]
+    pub fn trace_args(&self) -> Option<&TraceArgs> {
+        match &self.verb {
+            None => Some(&self.trace),
+            Some(Verb::Trace(args)) => Some(args),
+            Some(Verb::Demo | Verb::Check(_)) => None,
+        }
+    }
+}
+
+const EXIT_STATUS: &str = "\
+Exit status: 0 done, 1 as asked by --exit-code, 2 usage or refused. With
+COMMAND: its own (128+N for signal N), 125 if sockleak failed, 126 or 127 if
+COMMAND could not be run.";
+
+#[derive(Args, Debug, Clone)]
+pub struct Common {
+    /// What to print: text for people, or one JSON object a line
+    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub output: Format,
+    /// When to use colours; NO_COLOR turns `auto` off
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+    /// Tell more on stderr: the BPF programs' warnings, and with -vv the verifier's log
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Run COMMAND as this user and group
+    #[arg(long, global = true, value_name = "UID:GID", value_parser = user)]
+    pub user: Option<(u32, u32)>,
+}
+
+impl Common {
+    /// The output that these options ask for.
+    #[must_use]
+    pub fn open_output(&self, summary: bool) -> Box<dyn Output> {
+        output::open(output::Options {
+            format: self.output,
+            color: self.color,
+            summary,
+            verbose: self.verbose > 0,
+            stdout_width: terminal::stdout_width(),
+            stderr_width: terminal::stderr_width(),
+        })
+    }
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Follow a process across its death and report (what sockleak does without a verb)
+    Trace(TraceArgs),
+    /// Make a small server in its own network namespace, crash it, and report
+    Demo,
+    /// Say whether sockleak can run here, and what to do if not
+    Check(CheckArgs),
+}
+
+#[derive(Args, Debug, Default, Clone, PartialEq, Eq)]
+pub struct TraceArgs {
+    /// Attach to these running processes
+    #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    pub pids: Vec<u32>,
+    /// Do not follow children
+    #[arg(long)]
+    pub no_follow: bool,
+    /// End after the first death of a target
+    #[arg(long)]
+    pub once: bool,
+    /// End after this time, with a report of what is known
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Report only deaths by a signal or with a non-zero status
+    #[arg(short = 'x', long)]
+    pub failed: bool,
+    /// Stay after the last report until every leftover is free
+    #[arg(long)]
+    pub wait: bool,
+    /// How long the kernel may take to settle between the death and the report [default: 50ms to 1s, as needed]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub settle: Option<Duration>,
+    /// Leave the single sockets out of the report
+    #[arg(long)]
+    pub summary: bool,
+    /// Exit with 1 when something was left behind or is still held
+    #[arg(long, conflicts_with = "command")]
+    pub exit_code: bool,
+    /// End the inventory of a process after this many sockets [default: 262144]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    pub max_sockets: Option<u32>,
+    /// Run this command and follow it
+    #[arg(last = true, value_name = "COMMAND", conflicts_with = "pids")]
+    pub command: Vec<OsString>,
+}
+
+impl TraceArgs {
+    /// The size of the maps and the end of the walk.
+    #[must_use]
+    pub fn max_sockets(&self) -> u32 {
+        self.max_sockets.unwrap_or(MAX_SOCKETS)
+    }
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct CheckArgs {
+    /// Look every struct member up in this BTF file instead (`/sys/kernel/btf/vmlinux` of another machine)
+    #[arg(long, value_name = "FILE")]
+    pub btf: Option<PathBuf>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: SignedDuration = text
+        .parse()
+        .map_err(|_| "expected a time such as 500ms, 30s or 2m".to_owned())?;
+    Duration::try_from(parsed).map_err(|_| "a time cannot be negative".to_owned())
+}
+
+fn user(text: &str) -> Result<(u32, u32), String> {
+    text.split_once(':')
+        .and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)))
+        .ok_or_else(|| "expected two numbers such as 1000:1000".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn trace_is_the_default_verb() {
+        let cli = Cli::try_parse_from(["sockleak", "-p", "1,2", "--once", "-o", "json"]).unwrap();
+        assert!(cli.verb.is_none());
+        assert_eq!(cli.trace.pids, [1, 2]);
+        assert!(cli.trace.once);
+        let cli = Cli::try_parse_from(["sockleak", "--user", "5:6", "--", "sleep", "-p"]).unwrap();
+        assert_eq!(cli.trace.command, ["sleep", "-p"]);
+        assert_eq!(cli.common.user, Some((5, 6)));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for wrong in [
+            &["sockleak", "-p", "0"][..],
+            &["sockleak", "-p", "x"],
+            &["sockleak", "-p", "1", "--", "true"],
+            &["sockleak", "--exit-code", "--", "true"],
+            &["sockleak", "-d", "soon", "-p", "1"],
+            &["sockleak", "-d", "-5s", "-p", "1"],
+            &["sockleak", "true"],
+        ] {
+            assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("30").is_err());
+    }
+}

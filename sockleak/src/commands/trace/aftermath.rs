@@ -1,0 +1,229 @@
+//! What is looked up after a death: the inventory, sock_diag's answer, the holders. Decides nothing.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::os::fd::AsFd as _;
+
+use jiff::Timestamp;
+use sockleak_ebpf::{ORIGIN_INVENTORY, SocketKey, SocketRecord};
+
+use super::namespaces::Namespaces;
+use super::processes::Processes;
+use crate::kernel::netns::Netns;
+use crate::kernel::proc::{self, Held};
+use crate::kernel::sock_diag::{Filter, SockDiag, SockDiagError};
+use crate::kernel::tables::Tables;
+use crate::kernel::translate::Translator;
+use crate::postmortem::{Family, Holding, Protocol, Sighting, Snapshot, Socket, State};
+
+/// The sockets of one process, as the maps have them now.
+#[derive(Default)]
+pub struct Records {
+    /// What was in its fd table when it died.
+    pub inventory: Vec<Socket>,
+    /// What it closed or shut down itself.
+    pub live: Vec<Socket>,
+    /// Their keys, to forget them by.
+    pub keys: Vec<SocketKey>,
+}
+
+/// Reads the sockets of these processes in one pass over the maps. The number is the death's time, by
+/// which its further descriptors are found; 0 for a process that lives.
+pub fn records(
+    tables: &Tables,
+    translator: &Translator,
+    processes: &HashMap<u32, u64>,
+) -> HashMap<u32, Records> {
+    let extra_fds: HashMap<SocketKey, Vec<u32>> = extra_fds(tables, processes);
+    let mut found: HashMap<u32, Records> = HashMap::new();
+    for (key, mut record) in tables.sockets(|key| processes.contains_key(&key.tgid)) {
+        if key.origin == ORIGIN_INVENTORY && record.change_count == 0 {
+            borrow_changes(tables, &key, &mut record);
+        }
+        let fds = extra_fds.get(&key).map_or(&[][..], Vec::as_slice);
+        let socket = translator.socket(&key, &record, fds);
+        let records = found.entry(key.tgid).or_default();
+        if key.origin == ORIGIN_INVENTORY {
+            records.inventory.push(socket);
+        } else {
+            records.live.push(socket);
+        }
+        records.keys.push(key);
+    }
+    found
+}
+
+fn extra_fds(tables: &Tables, processes: &HashMap<u32, u64>) -> HashMap<SocketKey, Vec<u32>> {
+    let mut fds: HashMap<SocketKey, Vec<u32>> = HashMap::new();
+    for (tgid, time) in processes {
+        for extra in tables.extra_fds(*tgid, *time) {
+            let key = SocketKey {
+                sk: extra.sk,
+                time: extra.time,
+                tgid: extra.tgid,
+                origin: ORIGIN_INVENTORY,
+            };
+            fds.entry(key).or_default().push(extra.fd);
+        }
+    }
+    fds
+}
+
+/// Processes that share a socket and die together each have it in their inventory, but the kernel's changes
+/// of its state are recorded with the last of them.
+fn borrow_changes(tables: &Tables, key: &SocketKey, record: &mut SocketRecord) {
+    let Some(latest) = tables
+        .latest(key.sk)
+        .filter(|latest| latest.origin == ORIGIN_INVENTORY)
+    else {
+        return;
+    };
+    if latest == *key || latest.time < key.time {
+        return;
+    }
+    let Some(later) = tables.socket(&latest).filter(|later| later.inode == record.inode) else {
+        return;
+    };
+    record.cookie = later.cookie;
+    record.changes = later.changes;
+    record.change_count = later.change_count;
+    record.reset_sent = later.reset_sent;
+    record.reset_reason = later.reset_reason;
+    record.reset_received = later.reset_received;
+    record.reset_received_in = later.reset_received_in;
+}
+
+/// Looks once at every namespace that one of these sockets is in, at their local ports.
+///
+/// # Errors
+/// When sock_diag is missing or broken; a namespace that is gone is no error.
+pub fn snapshots<'a>(
+    sockets: impl Iterator<Item = &'a Socket>,
+    namespaces: &mut Namespaces,
+) -> Result<Vec<Snapshot>, SockDiagError> {
+    let mut wanted: HashMap<u32, (u32, Wanted)> = HashMap::new();
+    for socket in sockets {
+        let (_, wanted) = wanted
+            .entry(socket.netns)
+            .or_insert_with(|| (socket.id.tgid, Wanted::default()));
+        wanted.ports.insert(socket.local.port());
+        wanted.kinds.insert((socket.protocol, socket.family));
+    }
+    wanted
+        .into_iter()
+        .map(|(inode, (pid, wanted))| look(inode, namespaces.get(pid, inode), &wanted))
+        .collect()
+}
+
+/// What to ask sock_diag for in one namespace.
+#[derive(Default)]
+pub struct Wanted {
+    /// Local ports.
+    pub ports: BTreeSet<u16>,
+    /// Which of its four lists.
+    pub kinds: BTreeSet<(Protocol, Family)>,
+}
+
+/// Looks once at a namespace; `None` stands for one that is not there any more.
+///
+/// # Errors
+/// When sock_diag is missing or broken.
+pub fn look(inode: u32, namespace: Option<&Netns>, wanted: &Wanted) -> Result<Snapshot, SockDiagError> {
+    let sightings = match namespace {
+        Some(namespace) => Some(dump(namespace, wanted)?),
+        None => None,
+    };
+    Ok(Snapshot {
+        netns: inode,
+        time: Timestamp::now(),
+        sightings,
+        orphan_retries: namespace.map_or(0, |namespace| namespace.orphan_retries().unwrap_or_default()),
+    })
+}
+
+fn dump(namespace: &Netns, wanted: &Wanted) -> Result<Vec<Sighting>, SockDiagError> {
+    let mut sock_diag = SockDiag::open(Some(namespace.as_fd()))?;
+    let filter = Filter::all().local_ports(wanted.ports.iter().copied());
+    let mut sightings = Vec::new();
+    for (protocol, family) in &wanted.kinds {
+        sightings.extend(sock_diag.dump(*protocol, *family, &filter)?);
+    }
+    Ok(sightings)
+}
+
+/// Counts the listeners and the other TCP sockets that living processes have open. Looking gives every
+/// socket of their namespaces a cookie, which its time-wait mini socket will inherit.
+///
+/// # Errors
+/// When sock_diag is missing or broken.
+pub fn count(pids: &[u32], namespaces: &mut Namespaces) -> Result<(u64, u64), SockDiagError> {
+    let mut open: HashMap<u32, HashSet<u64>> = HashMap::new();
+    for pid in pids {
+        for inode in namespaces.of(*pid) {
+            open.entry(inode)
+                .or_default()
+                .extend(proc::socket_inodes(*pid).unwrap_or_default());
+        }
+    }
+    let (mut listeners, mut connections) = (0, 0);
+    for (inode, sockets) in open {
+        let Some(namespace) = namespaces.opened(inode) else {
+            continue;
+        };
+        for protocol in [Protocol::Tcp, Protocol::Mptcp] {
+            for family in [Family::Ipv4, Family::Ipv6] {
+                let mut sock_diag = SockDiag::open(Some(namespace.as_fd()))?;
+                let rows = match sock_diag.dump(protocol, family, &Filter::all()) {
+                    // A kernel without MPTCP has no such sockets.
+                    Err(SockDiagError::NoHandler(Protocol::Mptcp)) => Vec::new(),
+                    rows => rows?,
+                };
+                for row in rows.iter().filter(|row| sockets.contains(&row.inode)) {
+                    if row.state == State::Listen {
+                        listeners += 1;
+                    } else {
+                        connections += 1;
+                    }
+                }
+            }
+        }
+    }
+    Ok((listeners, connections))
+}
+
+/// The descriptors that lead to any of these sockets: those that sock_diag shows with an inode, and those
+/// whose file had more references than the dead process had descriptors. /proc is searched once.
+pub fn holders<'a>(sockets: impl Iterator<Item = &'a Socket>, snapshots: &[Snapshot]) -> Vec<Held> {
+    let seen: HashSet<u64> = snapshots
+        .iter()
+        .flat_map(|snapshot| snapshot.sightings.iter().flatten())
+        .map(|sighting| sighting.inode)
+        .collect();
+    let inodes: HashSet<u64> = sockets
+        .filter_map(|socket| {
+            let inode = socket.inode?;
+            let shared = socket
+                .references
+                .is_some_and(|references| references as usize > socket.fds.len());
+            (shared || seen.contains(&inode)).then_some(inode)
+        })
+        .collect();
+    proc::holders(&inodes).map_or_else(|_| Vec::new(), |found| found.held)
+}
+
+/// Those of the holders that have a socket of this dead process, and how they are related to it.
+pub fn holdings(pid: u32, sockets: &[Socket], held: &[Held], processes: &Processes) -> Vec<Holding> {
+    if held.is_empty() {
+        return Vec::new();
+    }
+    let inodes: HashSet<u64> = sockets.iter().filter_map(|socket| socket.inode).collect();
+    held.iter()
+        .filter(|held| held.pid != pid && inodes.contains(&held.inode))
+        .map(|held| Holding {
+            inode: held.inode,
+            pid: held.pid,
+            comm: held.comm.clone(),
+            fd: held.fd,
+            relation: processes.relation(pid, held.pid),
+        })
+        .collect()
+}

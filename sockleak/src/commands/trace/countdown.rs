@@ -1,0 +1,82 @@
+//! `--wait`: stays until every leftover is free.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use jiff::Timestamp;
+
+use super::Interrupts;
+use super::aftermath::{self, Wanted};
+use super::session::Session;
+use crate::kernel::netns::Netns;
+use crate::output::Status;
+use crate::postmortem::{Family, FreeRule, Protocol};
+
+/// At least this often, since a peer can free a leftover at any moment.
+const LOOK: Duration = Duration::from_secs(1);
+/// At most this often, when many are due one after the other.
+const LOOK_MIN: Duration = Duration::from_millis(100);
+
+/// Looks until everything is free, or the user has seen enough.
+///
+/// # Errors
+/// When sock_diag does not answer, or stdout cannot be written.
+pub async fn drain(session: &mut Session<'_>, interrupts: &mut Interrupts) -> Result<()> {
+    while !session.countdown.is_done() {
+        show(session)?;
+        tokio::select! {
+            () = tokio::time::sleep(pause(session)) => look(session)?,
+            _ = interrupts.next() => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// Until the next leftover may be free.
+fn pause(session: &Session<'_>) -> Duration {
+    let now = Timestamp::now();
+    session
+        .countdown
+        .next(now)
+        .and_then(|at| Duration::try_from(at.duration_since(now)).ok())
+        .map_or(LOOK, |next| next.clamp(LOOK_MIN, LOOK))
+}
+
+fn look(session: &mut Session<'_>) -> Result<()> {
+    let mut wanted: HashMap<u32, Wanted> = HashMap::new();
+    for follower in session.countdown.followers() {
+        let wanted = wanted.entry(follower.netns).or_default();
+        wanted.ports.insert(follower.local.port());
+        let family = if follower.local.is_ipv6() {
+            Family::Ipv6
+        } else {
+            Family::Ipv4
+        };
+        wanted.kinds.insert((Protocol::Tcp, family));
+        wanted.kinds.insert((Protocol::Mptcp, family));
+    }
+    for (inode, wanted) in wanted {
+        // Opened for this look only: an open namespace would keep its TIME_WAITs alive.
+        let namespace = Netns::find(inode)?;
+        let snapshot = aftermath::look(inode, namespace.as_ref(), &wanted)?;
+        let freed = session.countdown.look(&snapshot).freed;
+        session.output.freed(&freed)?;
+    }
+    Ok(())
+}
+
+fn show(session: &mut Session<'_>) -> Result<()> {
+    let (held, leftovers): (Vec<_>, Vec<_>) = session
+        .countdown
+        .followers()
+        .partition(|follower| follower.freedom.rule == FreeRule::Holder);
+    let status = Status::Draining {
+        now: Timestamp::now(),
+        leftovers: leftovers.len() as u64,
+        held: held.len() as u64,
+        last: session.countdown.last(),
+    };
+    session.output.status(&status)?;
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! Network namespaces that are open because a followed process has sockets in them.
+//!
+//! An open namespace keeps its TIME_WAITs alive, so each one ends with the last process that needed it.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::kernel::netns::Netns;
+
+#[derive(Default)]
+pub struct Namespaces {
+    open: HashMap<u32, Netns>,
+    users: HashMap<u32, HashSet<u32>>,
+}
+
+impl Namespaces {
+    /// Opens the namespace that a living process is in now.
+    pub fn enter(&mut self, pid: u32) {
+        if let Ok(namespace) = Netns::of_process(pid) {
+            self.users.entry(pid).or_default().insert(namespace.inode());
+            self.open.entry(namespace.inode()).or_insert(namespace);
+        }
+    }
+
+    /// A process has a socket in that namespace. `/proc` is only asked for one that was not seen before.
+    pub fn sighted(&mut self, pid: u32, inode: u32) {
+        if inode == 0 || self.users.get(&pid).is_some_and(|used| used.contains(&inode)) {
+            return;
+        }
+        self.find(pid, inode);
+        self.users.entry(pid).or_default().insert(inode);
+    }
+
+    /// The namespace, if it could be opened while it was there or still can be found.
+    pub fn get(&mut self, pid: u32, inode: u32) -> Option<&Netns> {
+        self.find(pid, inode);
+        self.open.get(&inode)
+    }
+
+    /// The namespaces that a process is known to use.
+    pub fn of(&self, pid: u32) -> Vec<u32> {
+        self.users.get(&pid).into_iter().flatten().copied().collect()
+    }
+
+    /// A namespace that is open.
+    pub fn opened(&self, inode: u32) -> Option<&Netns> {
+        self.open.get(&inode)
+    }
+
+    /// The process needs its namespaces no more.
+    pub fn leave(&mut self, pid: u32) {
+        self.users.remove(&pid);
+        let users = &self.users;
+        self.open
+            .retain(|inode, _| users.values().any(|used| used.contains(inode)));
+    }
+
+    fn find(&mut self, pid: u32, inode: u32) {
+        if self.open.contains_key(&inode) {
+            return;
+        }
+        let namespace = Netns::of_process(pid)
+            .ok()
+            .filter(|namespace| namespace.inode() == inode)
+            .or_else(|| Netns::find(inode).ok().flatten());
+        if let Some(namespace) = namespace {
+            self.open.insert(inode, namespace);
+        }
+    }
+}
