@@ -80,26 +80,34 @@ fn the_peers_sockets_are_not_blamed_on_the_victim() {
     }
 }
 
+/// What a process does to its sockets while it lives is told at once; what the kernel does to them at its
+/// death is in the report.
 fn transitions_are_those_of_the_victim() {
     let mut victim = Victim::start();
     let address = victim.listen("4");
-    let _peers = victim.accept(address, 2);
+    let _first = victim.accept(address, 2);
     let mut tracer = Tracer::attach(victim.pid(), &[]);
+    victim.does("close");
+    let _second = victim.accept(address, 3);
     victim.killed_by(libc::SIGKILL);
     let report = tracer.report();
     let transitions: Vec<_> = tracer.passed("transition").collect();
-    let closing = transitions
-        .iter()
-        .filter(|line| line["from"] == "ESTABLISHED" && line["to"] == "FIN_WAIT1");
-    assert_eq!(closing.count(), 2, "{transitions:?}");
+    assert_eq!(transitions.len(), 2, "{transitions:?}");
     for line in transitions {
         assert_eq!(
-            (&line["pid"], &line["lport"]),
-            (&victim.pid().into(), &address.port().into()),
+            (&line["pid"], &line["lport"], &line["from"], &line["to"]),
+            (
+                &victim.pid().into(),
+                &address.port().into(),
+                &"ESTABLISHED".into(),
+                &"FIN_WAIT1".into()
+            ),
             "{line}"
         );
     }
-    for socket in report.in_state("ESTABLISHED") {
+    let open = report.in_state("ESTABLISHED");
+    assert_eq!(open.len(), 3, "{report}");
+    for socket in open {
         let changes = socket["transitions"].as_array().expect("a list");
         assert_eq!(
             (&changes[0]["from"], &changes[0]["to"]),

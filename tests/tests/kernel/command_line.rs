@@ -5,6 +5,8 @@ use std::process::Command;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
+use sockleak_tests::judge;
+use sockleak_tests::limit::wait_until;
 use sockleak_tests::peer::Peer;
 use sockleak_tests::programs;
 use sockleak_tests::tracer::{self, Tracer};
@@ -106,6 +108,8 @@ fn an_interrupt_prints_what_is_known() {
     let _peers = victim.accept(address, 2);
     let mut tracer = Tracer::attach(victim.pid(), &[]);
     victim.does("close");
+    // The peers may take a moment to acknowledge the FINs.
+    wait_until("FIN_WAIT2", || judge::count(address.port(), "FIN_WAIT2") == 2);
     tracer.signal(libc::SIGINT);
     let report = tracer.report();
     assert_eq!(report["death"], Value::Null);

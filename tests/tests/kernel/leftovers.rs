@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use jiff::{SignedDuration, Timestamp};
 use libtest_mimic::Trial;
 use sockleak_tests::judge::{self, Timer};
 use sockleak_tests::limit::wait_until;
@@ -140,8 +141,19 @@ fn a_long_fin_timeout_leaves_a_full_fin_wait2() {
         "1 ESTABLISHED fin_wait2 closed_by_kernel fin_timeout",
     ]);
     assert_eq!(judge::sockstat_timewaits(), 0);
+    // It is a full socket for a minute and a mini socket for another; the second one is not told in advance.
+    let socket = report.in_state("ESTABLISHED")[0];
+    let free_at = |key: &str| {
+        socket[key]
+            .as_str()
+            .and_then(|time| time.parse::<Timestamp>().ok())
+    };
+    let death = report["death"]["time"]
+        .as_str()
+        .and_then(|time| time.parse::<Timestamp>().ok());
+    let real = death.map(|death| death + SignedDuration::from_secs(120));
     assert!(
-        (117..=121).contains(&seconds_until_free(&report, "ESTABLISHED")),
+        free_at("free_at") <= real && real <= free_at("free_at_latest"),
         "{report}"
     );
 }
