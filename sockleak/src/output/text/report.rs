@@ -106,7 +106,7 @@ fn counts(report: &Report) -> String {
     .collect();
     match (summary.total(), &report.death) {
         (0, Some(_)) => "no TCP socket was open when it died".to_owned(),
-        (0, None) => "no TCP socket is listed".to_owned(),
+        (0, None) => "its open sockets are listed when it dies".to_owned(),
         (_, Some(_)) => format!("{sockets} open when it died: {}", parts.join(", ")),
         (_, None) => format!("{sockets}: {}", parts.join(", ")),
     }
@@ -153,7 +153,11 @@ fn what_matters(report: &Report, style: &Style) -> Vec<String> {
         );
         lines.push(style.paint(Ink::Leftover, &wrap(&text, style.columns(), 2)));
     } else if lines.is_empty() && unknown == 0 {
-        lines.push(style.paint(Ink::Fine, "nothing is left: every socket is free"));
+        let text = match report.death {
+            Some(_) => "nothing is left: every socket is free",
+            None => "nothing is left of what it closed itself",
+        };
+        lines.push(style.paint(Ink::Fine, text));
     }
     if unknown > 0 {
         let text = format!(
