@@ -46,6 +46,17 @@ pub static COMPOSED: PerCpuArray<SocketRecord> = PerCpuArray::with_max_entries(1
 #[map]
 pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
 
+/// The record that follows the socket at this address now, and its key.
+#[inline(always)]
+pub fn followed(sk: u64) -> Option<(SocketKey, &'static mut SocketRecord)> {
+    // SAFETY: The entry was found just now and is not preallocated: it stays readable in this program.
+    let key = unsafe { *FOLLOWED.get_ptr(sk)? };
+    // SAFETY: As above. The kernel changes one socket's state from one CPU at a time, and what the other hooks
+    // write are single bytes.
+    let record = unsafe { &mut *SOCKETS.get_ptr_mut(key)? };
+    Some((key, record))
+}
+
 /// Adds one to a counter of this CPU.
 #[inline(always)]
 pub fn count(index: u32) {

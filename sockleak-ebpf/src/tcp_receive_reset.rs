@@ -3,22 +3,16 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
-use crate::maps::{FOLLOWED, SOCKETS};
+use crate::maps::followed;
 use crate::memory::read_or_zero;
 use crate::offsets::SK_STATE;
 
 #[btf_tracepoint(function = "tcp_receive_reset")]
 pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
     let sk: *const core::ffi::c_void = ctx.arg(0);
-    let Some(key) = FOLLOWED.get_ptr(sk as u64) else {
+    let Some((_, record)) = followed(sk as u64) else {
         return 0;
     };
-    // SAFETY: the entry was found just now and is not preallocated: it stays readable in this program.
-    let Some(record) = SOCKETS.get_ptr_mut(unsafe { &*key }) else {
-        return 0;
-    };
-    // SAFETY: the entry was found just now; single bytes are written, in any order of CPUs.
-    let record = unsafe { &mut *record };
     record.reset_received = 1;
     record.reset_received_in = read_or_zero(sk as u64, SK_STATE.load());
     0

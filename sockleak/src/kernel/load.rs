@@ -65,13 +65,28 @@ pub struct Loaded {
 /// # Errors
 /// When BTF or a required struct member is missing, or when the kernel refuses a program. Nothing stays behind.
 pub fn load(settings: Settings) -> Result<Loaded, LoadError> {
+    match load_with(settings, true) {
+        // 5.10 refuses bpf_get_socket_cookie in tracing programs, and nothing but a load tells.
+        Err(LoadError::Program { name, .. }) if name == programs::INET_SOCK_SET_STATE => {
+            let mut loaded = load_with(settings, false)?;
+            loaded.blind.push(
+                "this kernel's tracing programs make no socket cookies: sockets are told apart by their addresses"
+                    .to_owned(),
+            );
+            Ok(loaded)
+        }
+        other => other,
+    }
+}
+
+fn load_with(settings: Settings, cookies: bool) -> Result<Loaded, LoadError> {
     let btf = Btf::running()?;
     let resolved = fields::resolve(&btf)?;
     let group_dead = u8::from(btf.tracepoint_args(programs::SCHED_PROCESS_EXIT) == Some(2));
     let reset_reason = u8::from(btf.tracepoint_args(programs::TCP_SEND_RESET) == Some(3));
     let sigaction_size = btf.size_of_struct("k_sigaction").unwrap_or(0);
     let follow_children = u8::from(settings.follow_children);
-    let socket_cookie = 1u8;
+    let socket_cookie = u8::from(cookies);
     let level = u8::from(settings.log) * log::Level::Warn as u8;
 
     let loader_btf = aya::Btf::from_sys_fs()?;
