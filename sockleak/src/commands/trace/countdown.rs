@@ -24,7 +24,6 @@ const LOOK_MIN: Duration = Duration::from_millis(100);
 /// When sock_diag does not answer, or stdout cannot be written.
 pub async fn drain(session: &mut Session<'_>, interrupts: &mut Interrupts) -> Result<()> {
     while !session.countdown.is_done() {
-        show(session)?;
         tokio::select! {
             () = tokio::time::sleep(pause(session)) => look(session)?,
             _ = interrupts.next() => return Ok(()),
@@ -33,8 +32,8 @@ pub async fn drain(session: &mut Session<'_>, interrupts: &mut Interrupts) -> Re
     Ok(())
 }
 
-/// Until the next leftover may be free.
-fn pause(session: &Session<'_>) -> Duration {
+/// Until the next leftover may be free, or it is time for another look.
+pub fn pause(session: &Session<'_>) -> Duration {
     let now = Timestamp::now();
     session
         .countdown
@@ -43,7 +42,11 @@ fn pause(session: &Session<'_>) -> Duration {
         .map_or(LOOK, |next| next.clamp(LOOK_MIN, LOOK))
 }
 
-fn look(session: &mut Session<'_>) -> Result<()> {
+/// Looks once at every leftover, and shows on a terminal how many there are.
+///
+/// # Errors
+/// When sock_diag does not answer, or stdout cannot be written.
+pub fn look(session: &mut Session<'_>) -> Result<()> {
     let mut wanted: HashMap<u32, Wanted> = HashMap::new();
     for follower in session.countdown.followers() {
         let wanted = wanted.entry(follower.netns).or_default();
@@ -63,7 +66,7 @@ fn look(session: &mut Session<'_>) -> Result<()> {
         let freed = session.countdown.look(&snapshot).freed;
         session.output.freed(&freed)?;
     }
-    Ok(())
+    show(session)
 }
 
 fn show(session: &mut Session<'_>) -> Result<()> {

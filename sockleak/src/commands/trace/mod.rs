@@ -172,7 +172,7 @@ async fn trace(
             None
         }
     };
-    follow(
+    let end = follow(
         &mut session,
         args,
         ring,
@@ -182,7 +182,7 @@ async fn trace(
         running.as_mut(),
     )
     .await?;
-    if args.wait {
+    if args.wait && end == End::Complete {
         countdown::drain(&mut session, &mut interrupts).await?;
     }
     session.output.finish()?;
@@ -190,6 +190,15 @@ async fn trace(
         child.try_wait_status().context("cannot wait for COMMAND")?;
     }
     Ok((u8::from(args.exit_code && session.left_behind), running))
+}
+
+/// How following ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Everything that was to be reported is.
+    Complete,
+    /// The user, or `--duration`, wanted no more.
+    Cut,
 }
 
 /// Follows until the last process is reported, or the user has seen enough.
@@ -201,7 +210,7 @@ async fn follow(
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     interrupts: &mut Interrupts,
     mut command: Option<&mut RunningChild>,
-) -> Result<()> {
+) -> Result<End> {
     let mut ring = wait::readable(ring).context("cannot wait for the event ring")?;
     let mut logger = logger
         .map(wait::readable)
@@ -213,6 +222,7 @@ async fn follow(
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweep = interval(SWEEP);
     let mut live_at = Instant::now() + SECOND;
+    let mut look_at = Instant::now();
     let end = args.duration.map(|duration| Instant::now() + duration);
     loop {
         tokio::select! {
@@ -228,21 +238,31 @@ async fn follow(
                 session.tell_losses()?;
                 session.report_settled()?;
                 if session.processes.all_reported() || (args.once && session.target_reported) {
-                    return Ok(());
+                    return Ok(End::Complete);
                 }
             }
             _ = second.tick() => session.tell_losses()?,
             _ = sweep.tick() => session.sweep(),
             () = log_readable(&mut logger) => {}
-            () = tokio::time::sleep_until(live_at.into()), if terminal::stderr_width().is_some() => {
+            () = tokio::time::sleep_until(live_at.into()), if terminal::stderr_width().is_some() && session.countdown.is_done() => {
                 let before = Instant::now();
                 session.show_watched()?;
                 live_at = Instant::now() + (before.elapsed() * LIVE_SHARE).max(SECOND);
             }
-            () = sleep_until(end) => return session.report_living(),
+            () = tokio::time::sleep_until(look_at.into()), if !session.countdown.is_done() => {
+                countdown::look(session)?;
+                look_at = Instant::now() + countdown::pause(session);
+            }
+            () = sleep_until(end) => {
+                session.report_living()?;
+                return Ok(End::Cut);
+            }
             received = interrupts.next() => match command.take() {
                 Some(command) => pass_on(command, received),
-                None => return session.report_living(),
+                None => {
+                    session.report_living()?;
+                    return Ok(End::Cut);
+                }
             },
         }
     }
