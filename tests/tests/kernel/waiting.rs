@@ -20,6 +20,7 @@ pub fn tests() -> Vec<Trial> {
             an_orphan_is_free_when_the_kernel_gives_up,
             a_peer_that_comes_back_frees_at_once,
             nothing_left_means_nothing_to_wait_for,
+            a_living_child_holds_up_neither_the_looks_nor_the_end,
         ],
     )
 }
@@ -67,6 +68,25 @@ fn fin_wait2_is_free_after_its_timeout() {
     for _ in 0..2 {
         came_true(&report, &tracer.record("freed"));
     }
+    tracer.finishes();
+}
+
+/// The child has none of the sockets, but it is followed as long as it lives.
+fn a_living_child_holds_up_neither_the_looks_nor_the_end() {
+    sysctl("ipv4/tcp_fin_timeout", 3);
+    let mut victim = Victim::start();
+    let child = victim.forks("fork");
+    let address = victim.listen("4");
+    let _peers = victim.accept(address, 1);
+    let mut tracer = Tracer::attach(victim.pid(), &["--wait"]);
+    victim.killed_by(libc::SIGKILL);
+    let report = tracer.report();
+    came_true(&report, &tracer.record("freed"));
+    assert!(
+        std::path::Path::new(&format!("/proc/{child}")).exists(),
+        "the child lives"
+    );
+    tracer.signal(libc::SIGINT);
     tracer.finishes();
 }
 
