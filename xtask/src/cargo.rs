@@ -28,7 +28,24 @@ pub fn cargo() -> Command {
 
 /// Runs cargo and returns the executables that it made, by the name of their target.
 pub fn executables<S: AsRef<OsStr>>(args: &[S], object: Option<&OsStr>) -> Result<BTreeMap<String, PathBuf>> {
+    collect(cargo(), args, object)
+}
+
+/// The same, with executables that need no library beside them.
+pub fn static_executables<S: AsRef<OsStr>>(
+    args: &[S],
+    object: Option<&OsStr>,
+) -> Result<BTreeMap<String, PathBuf>> {
     let mut command = cargo();
+    command.env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
+    collect(command, args, object)
+}
+
+fn collect<S: AsRef<OsStr>>(
+    mut command: Command,
+    args: &[S],
+    object: Option<&OsStr>,
+) -> Result<BTreeMap<String, PathBuf>> {
     command.args(args);
     command.envs(object.map(|object| (crate::bpf::OBJECT_VARIABLE, object)));
     eprintln!("+ {}", shell::describe(&command));

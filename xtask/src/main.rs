@@ -2,6 +2,7 @@
 
 mod bpf;
 mod cargo;
+mod matrix;
 #[path = "../../sockleak/bpf/record.rs"]
 mod record;
 mod run;

@@ -111,7 +111,7 @@ fn install_bpf_linker(major: &str) -> Result<()> {
 }
 
 /// Installs packages on Debian and Ubuntu, and names them elsewhere.
-fn install(packages: &[&str], what: &str) -> Result<()> {
+pub fn install(packages: &[&str], what: &str) -> Result<()> {
     let missing: Vec<_> = packages
         .iter()
         .copied()

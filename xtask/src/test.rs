@@ -4,12 +4,15 @@ use std::ffi::{OsStr, OsString};
 
 use anyhow::Result;
 
-use crate::{bpf, cargo, setup, shell};
+use crate::{bpf, cargo, matrix, setup, shell};
 
 #[derive(clap::Args)]
 pub struct Options {
     /// Run only the tests whose name contains this.
     filter: Option<String>,
+    /// Run the integration tests on stock kernels in virtual machines instead: 5.10, 6.1, 6.12, 6.18, 7 or all.
+    #[arg(long, value_name = "SERIES", value_delimiter = ',')]
+    kernel: Vec<String>,
     /// Further arguments for every test program, for example `-- --nocapture`.
     #[arg(last = true, value_name = "ARGS")]
     args: Vec<OsString>,
@@ -19,6 +22,7 @@ impl Options {
     /// Every test.
     pub const ALL: Self = Self {
         filter: None,
+        kernel: Vec::new(),
         args: Vec::new(),
     };
 
@@ -32,6 +36,10 @@ impl Options {
 
 /// Runs the tests. `object` is a BPF object to embed instead of the committed one.
 pub fn run(options: &Options, object: Option<&OsStr>) -> Result<()> {
+    if !options.kernel.is_empty() {
+        let words: Vec<&OsStr> = options.harness_args().collect();
+        return matrix::run(&options.kernel, &words, object);
+    }
     setup::test_tools()?;
 
     // The integration tests follow below, as root and with what they need. Their package may have unit

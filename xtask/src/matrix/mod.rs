@@ -1,0 +1,158 @@
+//! `cargo xtask test --kernel`: the integration tests on stock kernels in virtual machines.
+
+mod apt;
+mod compressor;
+mod image;
+mod initramfs;
+mod kernels;
+mod machine;
+mod outcome;
+mod package;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{cargo, shell};
+
+use initramfs::Initramfs;
+use kernels::{Kernel, Kernels};
+use outcome::{Outcome, Row};
+use package::Unpacked;
+
+/// Programs run in the guest without any library beside them.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Emulation is slow and the machine has two processors, but most tests wait most of the time.
+const THREADS: &str = "--test-threads=4";
+
+/// Runs the integration tests on the kernels of these series. `words` go to the test program; `object` is a
+/// BPF object to embed instead of the committed one.
+///
+/// # Errors
+/// When a kernel cannot be fetched or started, or when a test failed on one of them.
+pub fn run(series: &[String], words: &[&OsStr], object: Option<&OsStr>) -> Result<()> {
+    if cfg!(not(target_arch = "x86_64")) {
+        bail!("the kernels are for x86-64, and their programs are built here: run this on an x86-64 machine");
+    }
+    let kernels = Kernels::read()?;
+    let selected = kernels.select(series)?;
+    let programs = Programs::build(object)?;
+    let cache = shell::repository().join("target/kernels");
+    fs::create_dir_all(&cache).with_context(|| format!("{} cannot be made", cache.display()))?;
+    let mut rows = Vec::new();
+    for kernel in &selected {
+        let row = test(kernel, &kernels, &programs, words, &cache)
+            .with_context(|| format!("kernel {} could not be tested", kernel.series))?;
+        rows.push(row);
+    }
+    print!("{}", outcome::table(&rows));
+    if rows.iter().all(|row| row.outcome.is_good()) {
+        return Ok(());
+    }
+    bail!("not every test passed on every kernel");
+}
+
+fn test(
+    kernel: &Kernel,
+    kernels: &Kernels,
+    programs: &Programs,
+    words: &[&OsStr],
+    cache: &Path,
+) -> Result<Row> {
+    let unpacked = package::fetch(kernel, kernels, cache)?;
+    let fields = fields(&programs.sockleak, &unpacked.btf)?;
+    let folder = cache.join("runs").join(&kernel.series);
+    fs::create_dir_all(&folder)?;
+    let initramfs = folder.join("initramfs.cpio");
+    write_initramfs(&initramfs, programs, &unpacked, words)
+        .with_context(|| format!("{} cannot be written", initramfs.display()))?;
+    eprintln!("testing on Linux {}", unpacked.release);
+    let run = machine::boot(&unpacked.image, &initramfs, &folder)?;
+    Ok(Row {
+        series: kernel.series.clone(),
+        release: unpacked.release,
+        fields,
+        seconds: run.took.as_secs(),
+        outcome: Outcome::of(&run),
+    })
+}
+
+/// How many of the struct members that sockleak reads this BTF has, and of how many. `sockleak check` fails
+/// when a required one is missing.
+fn fields(sockleak: &Path, btf: &Path) -> Result<(usize, usize)> {
+    let mut check = Command::new(sockleak);
+    check.args(["check", "--output", "json", "--btf"]).arg(btf);
+    let lines = shell::output(&mut check)?;
+    let fields = lines.lines().filter(|line| line.contains(r#""type":"field""#));
+    let found = |line: &&str| line.contains(r#""found":true"#);
+    Ok((fields.clone().filter(found).count(), fields.count()))
+}
+
+/// What runs in the guest, linked statically.
+struct Programs {
+    /// Mounts what the tests need, starts them, and switches the machine off.
+    init: PathBuf,
+    sockleak: PathBuf,
+    victim: PathBuf,
+    kernel: PathBuf,
+}
+
+impl Programs {
+    fn build(object: Option<&OsStr>) -> Result<Self> {
+        let build = |args: &[&str]| {
+            let common = ["--release", "--target", TARGET];
+            cargo::static_executables(&[args, &common].concat(), object)
+        };
+        let mut found = build(&["build", "--package", "sockleak"])?;
+        found.extend(build(&["build", "--package", "sockleak-tests", "--bins"])?);
+        found.extend(build(&[
+            "test",
+            "--no-run",
+            "--package",
+            "sockleak-tests",
+            "--test",
+            "kernel",
+        ])?);
+        let mut take = |name| cargo::take(&mut found, name);
+        Ok(Self {
+            init: take("guest")?,
+            sockleak: take("sockleak")?,
+            victim: take("victim")?,
+            kernel: take("kernel")?,
+        })
+    }
+}
+
+fn write_initramfs(path: &Path, programs: &Programs, unpacked: &Unpacked, words: &[&OsStr]) -> Result<()> {
+    let mut archive = Initramfs::new(BufWriter::new(File::create(path)?));
+    for folder in ["dev", "etc", "modules", "proc", "sys", "tests", "tmp"] {
+        archive.folder(folder)?;
+    }
+    // Account names that the tests of foreign users look up.
+    archive.file("etc/passwd", b"root:x:0:0::/:/\nnobody:x:65534:65534::/:/\n")?;
+    for (name, file) in [
+        ("init", &programs.init),
+        ("tests/sockleak", &programs.sockleak),
+        ("tests/victim", &programs.victim),
+        ("tests/kernel", &programs.kernel),
+    ] {
+        archive.file(name, &fs::read(file)?)?;
+    }
+    // Init loads them in the order of their names.
+    for (index, module) in unpacked.modules.iter().enumerate() {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        archive.file(&format!("modules/{index:02}-{name}"), &fs::read(module)?)?;
+    }
+    let words: Vec<OsString> = [OsStr::new(THREADS)]
+        .iter()
+        .chain(words)
+        .map(|word| word.to_os_string())
+        .collect();
+    archive.file("tests/arguments", words.join(OsStr::new("\n")).as_encoded_bytes())?;
+    archive.finish()?.flush()?;
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! What the tests said in a guest, and the table of all kernels.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::machine::{End, Run};
+
+/// What came of the tests on one kernel.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub passed: usize,
+    pub failed: Vec<String>,
+    /// How many tests were ignored for each reason.
+    pub skipped: BTreeMap<String, usize>,
+    /// Why not every test has a result.
+    pub broken: Option<String>,
+}
+
+impl Outcome {
+    pub fn of(run: &Run) -> Self {
+        let mut outcome = Self::default();
+        for line in &run.lines {
+            outcome.add(line);
+        }
+        outcome.broken = match run.end {
+            End::Finished(_) => outcome.incomplete(&run.lines, run.end),
+            End::Died => Some(format!("the kernel died: see {}", run.console.display())),
+            End::Hung => Some(format!("the guest hung: see {}", run.console.display())),
+        };
+        outcome
+    }
+
+    pub fn is_good(&self) -> bool {
+        self.failed.is_empty() && self.broken.is_none() && self.passed > 0
+    }
+
+    /// Takes a line such as `test deaths::a_core_dump ... ignored (needs Python)`.
+    fn add(&mut self, line: &str) {
+        let Some((name, result)) = line
+            .strip_prefix("test ")
+            .and_then(|rest| rest.split_once(" ... "))
+        else {
+            return;
+        };
+        match result {
+            "ok" => self.passed += 1,
+            "FAILED" => self.failed.push(name.trim_end().to_owned()),
+            _ => {
+                let reason = result
+                    .strip_prefix("ignored (")
+                    .and_then(|rest| rest.strip_suffix(')'))
+                    .unwrap_or(result);
+                *self.skipped.entry(reason.to_owned()).or_default() += 1;
+            }
+        }
+    }
+
+    /// Tells when the program's own count of its tests is not what was seen here.
+    fn incomplete(&self, lines: &[String], end: End) -> Option<String> {
+        let counted: usize = lines.iter().find_map(|line| {
+            let count = line.strip_prefix("running ")?.split(' ').next()?;
+            count.parse().ok()
+        })?;
+        let seen = self.passed + self.failed.len() + self.skipped.values().sum::<usize>();
+        (seen != counted).then(|| format!("{seen} of {counted} tests have a result ({end:?})"))
+    }
+}
+
+/// One line of the table.
+pub struct Row {
+    pub series: String,
+    pub release: String,
+    /// Fields of the kernel's BTF: how many were found, of how many.
+    pub fields: (usize, usize),
+    pub seconds: u64,
+    pub outcome: Outcome,
+}
+
+/// The table, then what failed, and why what was skipped was skipped.
+pub fn table(rows: &[Row]) -> String {
+    let mut text = format!(
+        "{:<7} {:<28} {:>7} {:>5} {:>5} {:>7} {:>6}\n",
+        "KERNEL", "RELEASE", "FIELDS", "PASS", "FAIL", "SKIPPED", "TIME"
+    );
+    for row in rows {
+        let _ = writeln!(
+            text,
+            "{:<7} {:<28} {:>7} {:>5} {:>5} {:>7} {:>4} s{}",
+            row.series,
+            row.release,
+            format!("{}/{}", row.fields.0, row.fields.1),
+            row.outcome.passed,
+            row.outcome.failed.len(),
+            row.outcome.skipped.values().sum::<usize>(),
+            row.seconds,
+            if row.outcome.is_good() { "" } else { "  FAILED" },
+        );
+    }
+    for row in rows {
+        let Row { series, outcome, .. } = row;
+        if let Some(broken) = &outcome.broken {
+            let _ = writeln!(text, "{series}: {broken}");
+        }
+        for name in &outcome.failed {
+            let _ = writeln!(text, "{series}: FAILED {name}");
+        }
+        for (reason, count) in &outcome.skipped {
+            let _ = writeln!(text, "{series}: {count} skipped: {reason}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn run(lines: &[&str], end: End) -> Run {
+        Run {
+            lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+            end,
+            took: Duration::ZERO,
+            console: PathBuf::from("console.log"),
+        }
+    }
+
+    #[test]
+    fn results_are_counted() {
+        let lines = [
+            "running 4 tests",
+            "test a::b   ... ok",
+            "test a::c   ... FAILED",
+            "test a::d   ... ignored (needs Python 3.11 or later)",
+            "test a::e   ... ignored (needs Python 3.11 or later)",
+            "test result: FAILED. 1 passed; 1 failed; 2 ignored",
+        ];
+        let outcome = Outcome::of(&run(&lines, End::Finished(101)));
+        assert_eq!((outcome.passed, outcome.broken.as_deref()), (1, None));
+        assert_eq!(outcome.failed, ["a::c"]);
+        assert_eq!(outcome.skipped["needs Python 3.11 or later"], 2);
+        assert!(!outcome.is_good());
+    }
+
+    #[test]
+    fn a_kernel_that_dies_is_no_success() {
+        let lines = ["running 2 tests", "test a::b ... ok"];
+        assert!(!Outcome::of(&run(&lines, End::Died)).is_good());
+        assert!(!Outcome::of(&run(&lines, End::Hung)).is_good());
+        let cut = Outcome::of(&run(&lines, End::Finished(0)));
+        assert_eq!(
+            cut.broken.as_deref(),
+            Some("1 of 2 tests have a result (Finished(0))")
+        );
+        assert!(!Outcome::of(&run(&[], End::Finished(0))).is_good());
+    }
+
+    #[test]
+    fn the_table_names_what_failed() {
+        let outcome = Outcome::of(&run(
+            &["running 1 test", "test a::c ... FAILED"],
+            End::Finished(101),
+        ));
+        let text = table(&[Row {
+            series: "6.1".to_owned(),
+            release: "6.1.0-50-cloud-amd64".to_owned(),
+            fields: (57, 58),
+            seconds: 9,
+            outcome,
+        }]);
+        assert!(
+            text.contains("6.1     6.1.0-50-cloud-amd64           57/58     0     1       0    9 s  FAILED")
+        );
+        assert!(text.ends_with("6.1: FAILED a::c\n"));
+    }
+}
