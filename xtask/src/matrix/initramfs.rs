@@ -1,36 +1,62 @@
 //! The root file system of the guest: a cpio archive in the "newc" format, which the kernel unpacks
 //! (Documentation/driver-api/early-userspace/buffer-format.rst).
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
+const LINK: u32 = 0o120_777;
 
 /// An archive that is being written.
 pub struct Initramfs<W> {
     out: W,
     entries: u32,
+    /// Paths of the folders that are in it.
+    folders: BTreeSet<String>,
 }
 
 impl<W: Write> Initramfs<W> {
     pub fn new(out: W) -> Self {
-        Self { out, entries: 0 }
+        Self {
+            out,
+            entries: 0,
+            folders: BTreeSet::new(),
+        }
     }
 
-    /// Adds a folder. Its parent must be there already.
+    /// Adds a folder, given by its path from the root, and those that it lies in.
     pub fn folder(&mut self, path: &str) -> io::Result<()> {
+        if path.is_empty() || !self.folders.insert(path.to_owned()) {
+            return Ok(());
+        }
+        self.folder_of(path)?;
         self.entry(path, DIRECTORY, &[])
     }
 
     /// Adds a file that everybody may read and execute.
     pub fn file(&mut self, path: &str, content: &[u8]) -> io::Result<()> {
+        self.folder_of(path)?;
         self.entry(path, PROGRAM, content)
+    }
+
+    /// Adds a symbolic link.
+    pub fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
+        self.folder_of(path)?;
+        self.entry(path, LINK, target.as_bytes())
     }
 
     /// Ends the archive.
     pub fn finish(mut self) -> io::Result<W> {
         self.entry("TRAILER!!!", 0, &[])?;
         Ok(self.out)
+    }
+
+    fn folder_of(&mut self, path: &str) -> io::Result<()> {
+        match path.rsplit_once('/') {
+            Some((folder, _)) => self.folder(folder),
+            None => Ok(()),
+        }
     }
 
     fn entry(&mut self, path: &str, mode: u32, content: &[u8]) -> io::Result<()> {
@@ -76,8 +102,8 @@ mod tests {
     #[test]
     fn entries_are_aligned_and_end_with_the_trailer() {
         let mut archive = Initramfs::new(Vec::new());
-        archive.folder("a").unwrap();
         archive.file("a/b", b"hello").unwrap();
+        archive.folder("a").unwrap();
         let bytes = archive.finish().unwrap();
         assert_eq!(bytes.len() % 4, 0);
         let text = String::from_utf8_lossy(&bytes);

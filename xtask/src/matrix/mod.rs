@@ -8,6 +8,7 @@ mod kernels;
 mod machine;
 mod outcome;
 mod package;
+mod tools;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -23,6 +24,7 @@ use initramfs::Initramfs;
 use kernels::{Kernel, Kernels};
 use outcome::{Outcome, Row};
 use package::Unpacked;
+use tools::Tools;
 
 /// Programs run in the guest without any library beside them.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -99,6 +101,7 @@ struct Programs {
     sockleak: PathBuf,
     victim: PathBuf,
     kernel: PathBuf,
+    tools: Tools,
 }
 
 impl Programs {
@@ -123,13 +126,14 @@ impl Programs {
             sockleak: take("sockleak")?,
             victim: take("victim")?,
             kernel: take("kernel")?,
+            tools: Tools::find()?,
         })
     }
 }
 
 fn write_initramfs(path: &Path, programs: &Programs, unpacked: &Unpacked, words: &[&OsStr]) -> Result<()> {
     let mut archive = Initramfs::new(BufWriter::new(File::create(path)?));
-    for folder in ["dev", "etc", "modules", "proc", "sys", "tests", "tmp"] {
+    for folder in ["dev", "modules", "proc", "sys", "tmp"] {
         archive.folder(folder)?;
     }
     // Account names that the tests of foreign users look up.
@@ -141,6 +145,12 @@ fn write_initramfs(path: &Path, programs: &Programs, unpacked: &Unpacked, words:
         ("tests/kernel", &programs.kernel),
     ] {
         archive.file(name, &fs::read(file)?)?;
+    }
+    for file in &programs.tools.files {
+        archive.file(in_root(file), &fs::read(file)?)?;
+    }
+    for (link, target) in &programs.tools.links {
+        archive.link(in_root(link), &target.to_string_lossy())?;
     }
     // Init loads them in the order of their names.
     for (index, module) in unpacked.modules.iter().enumerate() {
@@ -155,4 +165,9 @@ fn write_initramfs(path: &Path, programs: &Programs, unpacked: &Unpacked, words:
     archive.file("tests/arguments", words.join(OsStr::new("\n")).as_encoded_bytes())?;
     archive.finish()?.flush()?;
     Ok(())
+}
+
+/// A path as it is written in an archive of the root.
+fn in_root(path: &Path) -> &str {
+    path.to_str().unwrap_or_default().trim_start_matches('/')
 }

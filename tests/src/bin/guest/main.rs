@@ -87,6 +87,7 @@ fn run_tests() -> io::Result<i32> {
     let tests = Command::new("/tests/kernel")
         .args(arguments.lines())
         .args(["--color", "never"])
+        .env("PATH", "/usr/bin")
         .env("SOCKLEAK", "/tests/sockleak")
         .env("SOCKLEAK_TEST_SLOW", SLOW)
         .env("SOCKLEAK_TEST_VM", "1")
