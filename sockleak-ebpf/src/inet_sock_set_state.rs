@@ -3,9 +3,7 @@
 //! Every socket of the machine comes here, so the first thing is the one lookup that lets go of
 //! those nobody follows.
 
-use aya_ebpf::{
-    helpers::generated::bpf_get_socket_cookie, macros::btf_tracepoint, programs::BtfTracePointContext,
-};
+use aya_ebpf::{helpers::generated::bpf_get_socket_cookie, programs::BtfTracePointContext};
 use sockleak_ebpf::{
     EVENT_STATE, EventHeader, ORIGIN_LIVE, STATE_CHANGES, SocketKey, SocketRecord, StateChange, StateEvent,
     counter, state,
@@ -13,19 +11,26 @@ use sockleak_ebpf::{
 
 use crate::maps::{COMPOSED, FOLLOWED, SOCKETS, WATCHED, count, send};
 use crate::offsets::HAS_SOCKET_COOKIE;
+use crate::preemption::{Copy, Work, program};
 use crate::socket;
 use crate::task::{current_tgid, now};
 
 const BPF_NOEXIST: u64 = 1;
 
-#[btf_tracepoint(function = "inet_sock_set_state")]
-pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+program!(
+    "inet_sock_set_state":
+    inet_sock_set_state => |ctx| run(ctx, Copy::First),
+    inet_sock_set_state_2 => |ctx| run(ctx, Copy::Second),
+);
+
+#[inline(always)]
+fn run(ctx: &BtfTracePointContext, copy: Copy) {
     let sk: *const core::ffi::c_void = ctx.arg(0);
     let from = ctx.arg::<i32>(1) as u8;
     let to = ctx.arg::<i32>(2) as u8;
     // MPTCP and a close after shutdown() report changes from a state to itself (`tcp_close_state`).
     if from == to {
-        return 0;
+        return;
     }
     let address = sk as u64;
     if let Some(key) = FOLLOWED.get_ptr(address) {
@@ -35,8 +40,10 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
         if !reused {
             // SAFETY: the entry was found just now and is not preallocated: it stays readable in this program.
             let key = unsafe { *key };
-            follow(sk, key, from, to);
-            return 0;
+            if copy.has_to(Work::change(address, from, to)) {
+                follow(sk, key, from, to);
+            }
+            return;
         }
         let _ = FOLLOWED.remove(address);
     }
@@ -49,11 +56,10 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
         || (from == state::LISTEN && to == state::CLOSE);
     if owned {
         let tgid = current_tgid();
-        if WATCHED.get_ptr(tgid).is_some() {
+        if WATCHED.get_ptr(tgid).is_some() && copy.has_to(Work::change(address, from, to)) {
             begin(sk, tgid, from, to);
         }
     }
-    0
 }
 
 /// The socket's cookie, made now if it has none, so that its time-wait mini socket inherits it

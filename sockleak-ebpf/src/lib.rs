@@ -16,6 +16,12 @@ mod records;
 pub use fields::MISSING;
 pub use records::*;
 
+/// Number of a helper that no kernel has: user space puts a call of the kernel's `bpf_preempt_disable` in the
+/// place of every call of it, or nothing where the kernel has no such function.
+pub const PREEMPT_DISABLE: usize = 0x7fff_0001;
+/// The same for `bpf_preempt_enable`.
+pub const PREEMPT_ENABLE: usize = 0x7fff_0002;
+
 /// Names of the maps, as user space asks for them. The statics of `maps.rs` carry these names.
 pub mod maps {
     /// Hash: tgid (`u32`) to [`Watched`](crate::Watched).
@@ -48,6 +54,17 @@ pub mod programs {
         SCHED_PROCESS_EXEC,
         SCHED_PROCESS_EXIT,
     ];
+    /// Copies of programs, with the tracepoints that they attach to: for kernels that preempt programs.
+    pub const COPIES: [(&str, &str); 8] = [
+        ("inet_sock_set_state_2", INET_SOCK_SET_STATE),
+        ("tcp_send_reset_2", TCP_SEND_RESET),
+        ("tcp_receive_reset_2", TCP_RECEIVE_RESET),
+        ("sched_process_fork_2", SCHED_PROCESS_FORK),
+        ("sched_process_exec_2", SCHED_PROCESS_EXEC),
+        ("sched_process_exit_2", SCHED_PROCESS_EXIT),
+        ("sched_process_exit_3", SCHED_PROCESS_EXIT),
+        ("sched_process_exit_4", SCHED_PROCESS_EXIT),
+    ];
     /// A TCP or MPTCP socket changes its state.
     pub const INET_SOCK_SET_STATE: &str = "inet_sock_set_state";
     /// The kernel sends an RST.
@@ -74,6 +91,8 @@ pub mod globals {
     pub const HAS_RESET_REASON: &str = "HAS_RESET_REASON";
     /// `u8`: tracing programs may call `bpf_get_socket_cookie` (absent in 5.10).
     pub const HAS_SOCKET_COOKIE: &str = "HAS_SOCKET_COOKIE";
+    /// `u8`: the copies of the programs are attached too.
+    pub const HAS_COPIES: &str = "HAS_COPIES";
     /// `u8`: children of watched processes are watched too.
     pub const FOLLOW_CHILDREN: &str = "FOLLOW_CHILDREN";
     /// `u32`: size of `struct k_sigaction` in bytes.

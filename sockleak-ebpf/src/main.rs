@@ -11,6 +11,7 @@ mod inet_sock_set_state;
 mod maps;
 mod memory;
 mod offsets;
+mod preemption;
 mod sched_process_exec;
 mod sched_process_exit;
 mod sched_process_fork;

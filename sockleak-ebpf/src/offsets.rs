@@ -17,6 +17,8 @@ kernel_fields!(define_globals);
 #[unsafe(no_mangle)]
 pub static HAS_GROUP_DEAD: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
+pub static HAS_COPIES: Global<u8> = Global::new(0);
+#[unsafe(no_mangle)]
 pub static HAS_RESET_REASON: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static HAS_SOCKET_COOKIE: Global<u8> = Global::new(0);

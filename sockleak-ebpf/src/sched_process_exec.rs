@@ -1,15 +1,22 @@
 //! A watched process becomes another program.
 
-use aya_ebpf::{helpers::bpf_get_current_comm, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::helpers::bpf_get_current_comm;
 use sockleak_ebpf::{EVENT_EXEC, EventHeader, ExecEvent};
 
 use crate::maps::{WATCHED, send};
+use crate::preemption::{Copy, Work, program};
 use crate::task::{current_tgid, now};
 
-#[btf_tracepoint(function = "sched_process_exec")]
-pub fn sched_process_exec(_ctx: BtfTracePointContext) -> i32 {
+program!(
+    "sched_process_exec":
+    sched_process_exec => |_| run(Copy::First),
+    sched_process_exec_2 => |_| run(Copy::Second),
+);
+
+#[inline(always)]
+fn run(copy: Copy) {
     let tgid = current_tgid();
-    if WATCHED.get_ptr(tgid).is_some() {
+    if WATCHED.get_ptr(tgid).is_some() && copy.has_to(Work::exec(tgid)) {
         send(ExecEvent {
             header: EventHeader {
                 time: now(),
@@ -19,5 +26,4 @@ pub fn sched_process_exec(_ctx: BtfTracePointContext) -> i32 {
             comm: bpf_get_current_comm().unwrap_or_default(),
         });
     }
-    0
 }

@@ -1,7 +1,7 @@
 //! A thread ends. The last one of a watched process tells how the process died, and its fd table is
 //! still whole: no version of `do_exit` (kernel/exit.c) closes a file before this tracepoint.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::warn;
 use sockleak_ebpf::{
     DEATH_IO_URING, DEATH_OOM, Death, EVENT_DEATH, EventHeader, ProcessKey, WATCHED_IO_URING, Watched,
@@ -12,15 +12,26 @@ use crate::fd_table;
 use crate::maps::{DEATHS, WATCHED, count, send};
 use crate::memory::read_or_zero;
 use crate::offsets::*;
+use crate::preemption::program;
 use crate::task::{current_tgid, now, ns_pid};
 
 const BPF_NOEXIST: u64 = 1;
 
-#[btf_tracepoint(function = "sched_process_exit")]
-pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+// A walk takes long enough to be preempted at its end, so there are more copies of this one than of others.
+// A copy that comes after another finds the process no longer watched.
+program!(
+    "sched_process_exit":
+    sched_process_exit => run,
+    sched_process_exit_2 => run,
+    sched_process_exit_3 => run,
+    sched_process_exit_4 => run,
+);
+
+#[inline(always)]
+fn run(ctx: &BtfTracePointContext) {
     let tgid = current_tgid();
     let Some(watched) = WATCHED.get_ptr_mut(tgid) else {
-        return 0;
+        return;
     };
     let task: *const core::ffi::c_void = ctx.arg(0);
     let task = task as u64;
@@ -36,9 +47,8 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         read_or_zero::<u32>(signal, SIGNAL_LIVE.load()) == 0
     };
     if group_dead {
-        record(&ctx, tgid, task, signal, watched);
+        record(ctx, tgid, task, signal, watched);
     }
-    0
 }
 
 #[inline(always)]

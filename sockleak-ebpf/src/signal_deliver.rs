@@ -1,27 +1,31 @@
 //! A signal reaches its thread. One that dumps core and has no handler marks the beginning of the dump,
 //! for which the kernel has no tracepoint.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::maps::WATCHED;
 use crate::memory::read_or_zero;
 use crate::offsets::K_SIGACTION_HANDLER;
+use crate::preemption::program;
 use crate::signal_generate::COREDUMP_SIGNALS;
 use crate::task::{current_tgid, now};
 
-#[btf_tracepoint(function = "signal_deliver")]
-pub fn signal_deliver(ctx: BtfTracePointContext) -> i32 {
+// Nothing interrupts it under siglock, so it needs no copy.
+program!("signal_deliver": signal_deliver => run);
+
+#[inline(always)]
+fn run(ctx: &BtfTracePointContext) {
     let signal = ctx.arg::<i32>(0) as u32;
     let action: *const core::ffi::c_void = ctx.arg(2);
     if signal > 31 || (COREDUMP_SIGNALS >> signal) & 1 == 0 {
-        return 0;
+        return;
     }
     let Some(watched) = WATCHED.get_ptr_mut(current_tgid()) else {
-        return 0;
+        return;
     };
     // Null is SIG_DFL.
     if read_or_zero::<u64>(action as u64, K_SIGACTION_HANDLER.load()) != 0 {
-        return 0;
+        return;
     }
     // SAFETY: the entry was found just now; siglock is held by the delivering thread.
     let watched = unsafe { &mut *watched };
@@ -29,5 +33,4 @@ pub fn signal_deliver(ctx: BtfTracePointContext) -> i32 {
         watched.dump_began = now();
         watched.dump_signal = signal;
     }
-    0
 }

@@ -1,11 +1,12 @@
 //! A signal is sent. Runs under siglock, so it writes into the watched entry in place and does nothing else.
 
-use aya_ebpf::{helpers::bpf_get_current_comm, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{helpers::bpf_get_current_comm, programs::BtfTracePointContext};
 use sockleak_ebpf::SignalSent;
 
 use crate::maps::WATCHED;
 use crate::memory::read_or_zero;
 use crate::offsets::{K_SIGACTION_HANDLER, K_SIGACTION_SIZE, SIGHAND_ACTION, SIGINFO_CODE, TASK_SIGHAND};
+use crate::preemption::program;
 use crate::task::{current_tgid, now, tgid};
 
 const SIGKILL: u32 = 9;
@@ -19,24 +20,27 @@ const QUEUED: [i32; 2] = [0, 4];
 /// `si_code` of kill(), sigqueue() and tgkill(): the current task is the sender.
 const SENT_BY_CURRENT: [i32; 3] = [0, -1, -6];
 
-#[btf_tracepoint(function = "signal_generate")]
-pub fn signal_generate(ctx: BtfTracePointContext) -> i32 {
+// Nothing interrupts it under siglock, so it needs no copy.
+program!("signal_generate": signal_generate => run);
+
+#[inline(always)]
+fn run(ctx: &BtfTracePointContext) {
     let signal = ctx.arg::<i32>(0) as u32;
     let info: *const core::ffi::c_void = ctx.arg(1);
     let task: *const core::ffi::c_void = ctx.arg(2);
     let result: i32 = ctx.arg(4);
     let task = task as u64;
     let Some(watched) = WATCHED.get_ptr_mut(tgid(task)) else {
-        return 0;
+        return;
     };
     if signal == 0 || signal > 64 || (HARMLESS_SIGNALS >> (signal & 63)) & 1 != 0 && signal < 32 {
-        return 0;
+        return;
     }
     if result != QUEUED[0] && result != QUEUED[1] {
-        return 0;
+        return;
     }
     if signal != SIGKILL && has_handler(task, signal) {
-        return 0;
+        return;
     }
     // SAFETY: the entry was found just now; siglock keeps other senders to this process out.
     let watched = unsafe { &mut *watched };
@@ -48,7 +52,6 @@ pub fn signal_generate(ctx: BtfTracePointContext) -> i32 {
         &mut watched.term
     };
     *slot = sent(signal, info as u64);
-    0
 }
 
 /// Anything but the default action: SIG_IGN or a function.

@@ -1,20 +1,22 @@
 //! The kernel sends an RST.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::maps::followed;
 use crate::offsets::HAS_RESET_REASON;
+use crate::preemption::program;
 
-#[btf_tracepoint(function = "tcp_send_reset")]
-pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
+program!("tcp_send_reset": tcp_send_reset => run, tcp_send_reset_2 => run);
+
+#[inline(always)]
+fn run(ctx: &BtfTracePointContext) {
     // The socket may be null or a mini socket (6.12 and later): its address is compared, never read.
     let sk: *const core::ffi::c_void = ctx.arg(0);
     let Some((_, record)) = followed(sk as u64) else {
-        return 0;
+        return;
     };
     record.reset_sent = 1;
     if HAS_RESET_REASON.load() != 0 {
         record.reset_reason = ctx.arg::<i32>(2) as u8;
     }
-    0
 }

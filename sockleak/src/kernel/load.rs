@@ -9,9 +9,10 @@ use sockleak_ebpf::{globals, maps, programs};
 
 use super::btf::{Btf, BtfError};
 use super::fields::{self, MissingFields, Resolved};
+use super::preemption;
 
 /// The committed object.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SOCKLEAK_BPF_OBJECT"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SOCKLEAK_BPF_OBJECT"));
 
 /// What the programs are loaded with.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +86,9 @@ fn load_with(settings: Settings, cookies: bool) -> Result<Loaded, LoadError> {
     let group_dead = u8::from(btf.tracepoint_args(programs::SCHED_PROCESS_EXIT) == Some(2));
     let reset_reason = u8::from(btf.tracepoint_args(programs::TCP_SEND_RESET) == Some(3));
     let sigaction_size = btf.size_of_struct("k_sigaction").unwrap_or(0);
+    // The state of a grace period that only preemptible tracepoints have (kernel/tracepoint.c, 7.0 and later).
+    let preempted = btf.member("tp_transition_snapshot", &["srcu_gp"]).is_ok();
+    let has_copies = u8::from(preempted);
     let follow_children = u8::from(settings.follow_children);
     let socket_cookie = u8::from(cookies);
     let level = u8::from(settings.log) * log::Level::Warn as u8;
@@ -94,6 +98,7 @@ fn load_with(settings: Settings, cookies: bool) -> Result<Loaded, LoadError> {
     loader
         .btf(None)
         .override_global(globals::HAS_GROUP_DEAD, &group_dead, true)
+        .override_global(globals::HAS_COPIES, &has_copies, true)
         .override_global(globals::HAS_RESET_REASON, &reset_reason, true)
         .override_global(globals::HAS_SOCKET_COOKIE, &socket_cookie, true)
         .override_global(globals::FOLLOW_CHILDREN, &follow_children, true)
@@ -105,11 +110,17 @@ fn load_with(settings: Settings, cookies: bool) -> Result<Loaded, LoadError> {
     for field in &resolved {
         loader.override_global(field.field.global, &field.value, true);
     }
-    let mut ebpf = loader.load(OBJECT)?;
-    for name in programs::ALL {
-        load_program(&mut ebpf, name, &loader_btf)?;
+    let mut ebpf = loader.load(&preemption::resolve(OBJECT, &btf))?;
+    let copies = programs::COPIES.into_iter().filter(|_| preempted);
+    let wanted: Vec<_> = programs::ALL
+        .map(|name| (name, name))
+        .into_iter()
+        .chain(copies)
+        .collect();
+    for (name, tracepoint) in &wanted {
+        load_program(&mut ebpf, name, tracepoint, &loader_btf)?;
     }
-    for name in programs::ALL {
+    for (name, _) in wanted {
         program(&mut ebpf, name)?
             .attach()
             .map_err(|source| refused(name, source))?;
@@ -148,9 +159,14 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTrac
         .map_err(|source| LoadError::Unusable { name, source })
 }
 
-fn load_program(ebpf: &mut Ebpf, name: &'static str, btf: &aya::Btf) -> Result<(), LoadError> {
+fn load_program(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    tracepoint: &str,
+    btf: &aya::Btf,
+) -> Result<(), LoadError> {
     program(ebpf, name)?
-        .load(name, btf)
+        .load(tracepoint, btf)
         .map_err(|source| refused(name, source))
 }
 
@@ -180,13 +196,20 @@ fn refused(name: &'static str, error: ProgramError) -> LoadError {
     }
 }
 
-/// How often the kernel skipped a program because it interrupted itself on the same CPU
-/// (`bpf_prog.stats.misses`, 5.12 and later; 0 before).
+/// How often, at most, the kernel skipped a program because it interrupted itself on the same CPU
+/// (`bpf_prog.stats.misses`, 5.12 and later; 0 before). Where a program has copies, an event is lost only when
+/// every one of them was skipped.
 #[must_use]
 pub fn recursion_misses(ebpf: &Ebpf) -> u64 {
-    ebpf.programs()
-        .filter_map(|(_, program)| misses_of(program))
-        .sum()
+    let of = |tracepoint: &str| {
+        let copies = programs::COPIES.iter().filter(|(_, of)| *of == tracepoint);
+        let names = copies.map(|(name, _)| *name).chain([tracepoint]);
+        names
+            .filter_map(|name| misses_of(ebpf.program(name)?))
+            .min()
+            .unwrap_or(0)
+    };
+    programs::ALL.into_iter().map(of).sum()
 }
 
 fn misses_of(program: &Program) -> Option<u64> {

@@ -7,6 +7,7 @@ pub mod fields;
 pub mod load;
 pub mod netns;
 pub mod pidfd;
+mod preemption;
 pub mod preflight;
 pub mod proc;
 pub mod sock_diag;

@@ -106,20 +106,14 @@ struct Programs {
 
 impl Programs {
     fn build(object: Option<&OsStr>) -> Result<Self> {
-        let build = |args: &[&str]| {
-            let common = ["--release", "--target", TARGET];
-            cargo::static_executables(&[args, &common].concat(), object)
+        let build = |command: &[&str], profile, package: &[&str]| {
+            let common = ["--profile", profile, "--target", TARGET, "--package"];
+            cargo::static_executables(&[command, &common, package].concat(), object)
         };
-        let mut found = build(&["build", "--package", "sockleak"])?;
-        found.extend(build(&["build", "--package", "sockleak-tests", "--bins"])?);
-        found.extend(build(&[
-            "test",
-            "--no-run",
-            "--package",
-            "sockleak-tests",
-            "--test",
-            "kernel",
-        ])?);
+        let mut found = build(&["build"], "release", &["sockleak"])?;
+        found.extend(build(&["build"], "guest", &["sockleak-tests", "--bins"])?);
+        let kernel = ["sockleak-tests", "--test", "kernel"];
+        found.extend(build(&["test", "--no-run"], "guest", &kernel)?);
         let mut take = |name| cargo::take(&mut found, name);
         Ok(Self {
             init: take("guest")?,

@@ -1,17 +1,19 @@
 //! Programs of this machine that the tests start, with everything that they load, to be taken into a guest.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
 use crate::{setup, shell};
 
+const PROGRAMS: [&str; 4] = ["sh", "sleep", "ss", "true"];
+
 /// Imports what the tests' Python scripts do, and what Python itself imports to print a traceback, and prints
 /// the interpreter and the files of all modules.
 const MODULES: &str = "\
-import http.server, io, linecache, os, signal, socket, sys, tokenize, traceback, encodings.idna
+import argparse, http.server, io, linecache, os, signal, socket, sys, tokenize, traceback, encodings.idna
 print(sys.executable)
 for module in list(sys.modules.values()):
     if getattr(module, '__file__', None): print(module.__file__)";
@@ -24,7 +26,7 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Python and ss, which are installed where they are missing.
+    /// Python and ss, which are installed where they are missing, and the others.
     ///
     /// # Errors
     /// When they cannot be installed, or do not tell what they load.
@@ -32,9 +34,16 @@ impl Tools {
         setup::test_tools()?;
         let python = shell::output(Command::new("python3").args(["-c", MODULES]))?;
         let interpreter = PathBuf::from(python.lines().next().context("Python told nothing of itself")?);
-        let ss = shell::find("ss").context("there is no ss here")?;
         let mut files: BTreeSet<_> = python.lines().map(PathBuf::from).collect();
-        files.insert(ss.clone());
+        let mut links = vec![(in_path("python3"), interpreter)];
+        for program in PROGRAMS {
+            let path = shell::find(program).with_context(|| format!("there is no {program} here"))?;
+            files.insert(path.clone());
+            // What is in the guest's PATH already is no link to itself.
+            if path != in_path(program) {
+                links.push((in_path(program), path));
+            }
+        }
         let objects: Vec<_> = files
             .iter()
             .filter(|path| path.extension().is_none_or(|suffix| suffix != "py"))
@@ -45,14 +54,13 @@ impl Tools {
             let libraries = shell::output(Command::new("ldd").arg(object)).unwrap_or_default();
             files.extend(libraries_in(&libraries));
         }
-        Ok(Self {
-            files,
-            links: vec![
-                ("/usr/bin/python3".into(), interpreter),
-                ("/usr/bin/ss".into(), ss),
-            ],
-        })
+        Ok(Self { files, links })
     }
+}
+
+/// Where the guest looks for programs.
+fn in_path(program: &str) -> PathBuf {
+    Path::new("/usr/bin").join(program)
 }
 
 /// The paths in what `ldd` prints.

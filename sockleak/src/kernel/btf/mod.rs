@@ -141,6 +141,17 @@ impl Btf {
         (prototype.vlen as usize).checked_sub(1)
     }
 
+    /// The type id of a function, or `None` if there is none of that name. Unlike the other questions this one
+    /// looks at every type.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<u32> {
+        (1..self.types.len() as u32).find(|id| {
+            self.type_of(*id).is_some_and(|found| {
+                found.kind == Kind::Func && self.name(found.name) == Some(name.as_bytes())
+            })
+        })
+    }
+
     /// The names and values of an enum, in its order; empty if there is none of that name.
     #[must_use]
     pub fn enum_values(&self, name: &str) -> Vec<(String, i64)> {
