@@ -4,6 +4,7 @@
 //! ([`victim`]) whose peers live in the test process ([`peer`]), lets sockleak watch it ([`tracer`]),
 //! and holds the report ([`report`]) against what the kernel says itself ([`judge`]).
 
+pub mod death;
 pub mod judge;
 pub mod limit;
 pub mod lines;
@@ -12,6 +13,7 @@ pub mod peer;
 pub mod pidfd;
 pub mod programs;
 pub mod report;
+pub mod reused_pid;
 pub mod sandbox;
 pub mod tracer;
 pub mod victim;

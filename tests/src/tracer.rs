@@ -1,5 +1,6 @@
 //! sockleak as a test runs it.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -59,6 +60,16 @@ impl Tracer {
     #[must_use]
     pub fn attach(pid: u32, options: &[&str]) -> Self {
         let mut tracer = Self::start(["--pid", &pid.to_string()].iter().chain(options));
+        tracer.watches();
+        tracer
+    }
+
+    /// Attaches to several processes at once.
+    #[track_caller]
+    #[must_use]
+    pub fn attach_all(pids: impl IntoIterator<Item = u32>, options: &[&str]) -> Self {
+        let pids: Vec<_> = pids.into_iter().map(|pid| pid.to_string()).collect();
+        let mut tracer = Self::start(["--pid", &pids.join(",")].iter().chain(options));
         tracer.watches();
         tracer
     }
@@ -147,6 +158,20 @@ impl Tracer {
     #[track_caller]
     pub fn report(&mut self) -> Report {
         Report::new(self.record("report"))
+    }
+
+    /// As many reports, by the process that they are about, which must be a different one each.
+    #[track_caller]
+    pub fn reports(&mut self, count: usize) -> HashMap<u32, Report> {
+        let mut reports = HashMap::new();
+        for _ in 0..count {
+            let report = self.report();
+            let pid = report["process"]["pid"].as_u64().expect("a process id");
+            let pid = u32::try_from(pid).expect("process ids are small");
+            let text = report.to_string();
+            assert!(reports.insert(pid, report).is_none(), "another report of {text}");
+        }
+        reports
     }
 
     /// The records of that type that came before the last one that was waited for.

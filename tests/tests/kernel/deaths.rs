@@ -1,13 +1,11 @@
 //! How processes die, and what then is in their table of descriptors.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::{self, Command};
+use std::process;
 
 use libtest_mimic::Trial;
 use serde_json::Value;
 use sockleak_tests::judge;
 use sockleak_tests::peer::Peer;
-use sockleak_tests::programs;
 use sockleak_tests::report::Report;
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
@@ -39,7 +37,6 @@ pub fn tests() -> Vec<Trial> {
             sys_exit_has_closed_its_sockets
         ],
     ));
-    tests.extend(sandboxed(&[Need::LocalCoreFiles], named![a_core_dump]));
     tests
 }
 
@@ -229,23 +226,4 @@ fn an_uncaught_exception_has_closed_its_sockets() {
 
 fn sys_exit_has_closed_its_sockets() {
     python_server_ends("sys.exit(3)", 3);
-}
-
-fn a_core_dump() {
-    let folder = tempfile::tempdir().expect("a folder for the core");
-    let mut victim = Victim::spawn(Command::new(programs::victim()).current_dir(&folder));
-    let address = victim.listen("4");
-    let _peers = victim.accept(address, 2);
-    victim.does("dump-core");
-    let mut tracer = Tracer::attach(victim.pid(), &[]);
-    let status = victim.dies("segv");
-    let report = tracer.report();
-    report.shows(&IDLE);
-    assert_signal(&report, libc::SIGSEGV, "SEGV");
-    assert_eq!(report["death"]["core_dumped"], status.core_dumped());
-    assert_eq!(
-        report["death"]["core_dump_ms"].is_u64(),
-        status.core_dumped(),
-        "{report}"
-    );
 }

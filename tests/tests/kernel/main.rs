@@ -4,15 +4,18 @@
 
 mod attaching;
 mod command_line;
+mod core_dumps;
 mod deaths;
 mod endings;
 mod families;
 mod holders;
 mod leftovers;
 mod refusals;
+mod signals;
 mod text;
 mod waiting;
 
+use std::env;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,12 +30,14 @@ fn main() -> ExitCode {
     let tests = [
         attaching::tests(),
         command_line::tests(),
+        core_dumps::tests(),
         deaths::tests(),
         endings::tests(),
         families::tests(),
         holders::tests(),
         leftovers::tests(),
         refusals::tests(),
+        signals::tests(),
         text::tests(),
         waiting::tests(),
     ];
@@ -51,6 +56,8 @@ enum Need {
     LocalCoreFiles,
     /// The first kernel thread is in sight, so this is no container.
     KernelThreads,
+    /// What holds for the whole host may be set.
+    OwnMachine,
 }
 
 impl Need {
@@ -67,13 +74,17 @@ impl Need {
                 "needs a kernel with MPTCP",
             ),
             Self::LocalCoreFiles => (
-                fs::read_to_string("/proc/sys/kernel/core_pattern")
-                    .is_ok_and(|pattern| pattern.starts_with("core")),
+                core_dumps::are_local(),
                 "needs core files in the working directory (kernel.core_pattern)",
             ),
             Self::KernelThreads => (
                 fs::read_to_string("/proc/2/comm").is_ok_and(|comm| comm == "kthreadd\n"),
                 "needs to see kernel threads",
+            ),
+            Self::OwnMachine => (
+                env::var_os("SOCKLEAK_TEST_VM").is_some(),
+                "needs a machine of its own, for it sets what holds for the whole host; \
+                 `cargo xtask test --kernel` has one",
             ),
         };
         (!is_met).then_some(words)
@@ -113,7 +124,8 @@ fn unprivileged(tests: &[(&str, fn())]) -> Vec<Trial> {
     tests.iter().map(trial).collect()
 }
 
-/// The victims inherit it. The hard limit stays, so that one can dump for the test of core dumps.
+/// The victims inherit it. The hard limit stays, so that one can dump for the test of core dumps. A limit of 0
+/// is no limit for a program that `core_pattern` gives the cores to, and 1 is one (core(5)).
 fn forbid_core_dumps() {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -122,7 +134,7 @@ fn forbid_core_dumps() {
     // SAFETY: Both calls use one rlimit, which outlives them.
     unsafe {
         libc::getrlimit(libc::RLIMIT_CORE, &raw mut limit);
-        limit.rlim_cur = 0;
+        limit.rlim_cur = 1;
         libc::setrlimit(libc::RLIMIT_CORE, &raw const limit);
     }
 }

@@ -7,7 +7,7 @@ use std::thread;
 
 use sockleak_tests::net::checked;
 
-use crate::number;
+use crate::{faults, number};
 
 /// Dies. It returns only when that way is not known.
 pub fn die(way: &[&str]) -> io::Result<()> {
@@ -19,10 +19,16 @@ pub fn die(way: &[&str]) -> io::Result<()> {
             checked(unsafe { libc::raise(number(signal)?) }).map(drop)
         }
         ["exit", code] => process::exit(number(code)?),
+        ["exit-thread", code] => {
+            let code: i32 = number(code)?;
+            // SAFETY: It ends the calling thread alone, which nobody joins.
+            unsafe { libc::syscall(libc::SYS_exit, code) };
+            Err(Error::last_os_error())
+        }
         // SAFETY: _exit ends the process without any clean-up that could rely on something.
         ["_exit", code] => unsafe { libc::_exit(number(code)?) },
         ["panic"] => panic!("as the test wants it"),
-        _ => Err(Error::other("no such death")),
+        _ => faults::die(way),
     }
 }
 
@@ -55,12 +61,10 @@ fn write_where_nothing_is() -> io::Result<()> {
     Ok(())
 }
 
-/// Core dumps are off for the tests, except for the one that asks here.
-pub fn allow_core_dump() -> io::Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: 64 << 20,
-        rlim_max: libc::RLIM_INFINITY,
-    };
-    // SAFETY: setrlimit reads one rlimit, which outlives the call.
-    checked(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limit) }).map(drop)
+/// The runtime ignores SIGPIPE and looks at SIGSEGV and SIGBUS itself; a signal that was sent would not kill.
+pub fn restore_default_signals() {
+    for signal in [libc::SIGPIPE, libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: The default action runs no code of ours.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }

@@ -3,8 +3,12 @@
 //! Commands come as arguments and then as lines of stdin; each is answered by a line on stdout, `ok` and
 //! what is worth telling. At the end of stdin it exits.
 
+mod children;
+mod core_dumps;
 mod dying;
+mod faults;
 mod relatives;
+mod threads;
 
 use std::env;
 use std::fs;
@@ -109,7 +113,16 @@ impl Victim {
                     thread::Builder::new().name("idler".into()).spawn(thread::park)?;
                 }
             }
-            ["dump-core"] => dying::allow_core_dump()?,
+            ["thread", ref what @ ..] => answer = threads::obey(what)?,
+            ["child", ref what @ ..] => match children::obey(what)? {
+                Some(told) => answer = told,
+                None => return Ok(None),
+            },
+            ["default-signals"] => dying::restore_default_signals(),
+            ["dump-core"] => core_dumps::limit(64 << 20)?,
+            ["limit-core", bytes] => core_dumps::limit(number(bytes)?)?,
+            ["not-dumpable"] => core_dumps::forbid()?,
+            ["swallow-core"] => core_dumps::swallow()?,
             ["die", ref way @ ..] => return dying::die(way).map(|()| None),
             ["die-in-thread", ref way @ ..] => return dying::die_in_thread(way).map(|()| None),
             _ => return Err(Error::other("no such command")),

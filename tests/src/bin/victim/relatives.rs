@@ -69,7 +69,7 @@ impl Victim {
     }
 }
 
-fn wait_for_end_of_stdin() -> ! {
+pub fn wait_for_end_of_stdin() -> ! {
     let mut hangup = libc::pollfd {
         fd: libc::STDIN_FILENO,
         events: 0,
