@@ -86,6 +86,7 @@ pub fn examine(evidence: Evidence) -> Report {
             };
             let mut holders = inode.and_then(|inode| holders.remove(&inode)).unwrap_or_default();
             doubt_other_descriptors(&mut holders, &socket.fds);
+            recognize_shared_tables(&mut holders, &socket);
             report_socket(socket, sight, holders, io_uring, time, hz)
         })
         .collect();
@@ -190,6 +191,22 @@ fn doubt_other_descriptors(holders: &mut [Holder], fds: &[u32]) {
         if holder.how == Some(How::Inherited) && !fds.contains(&holder.fd) {
             holder.how = None;
         }
+    }
+}
+
+/// No other table had a reference to the file, so whoever has it under the same number uses the same table.
+fn recognize_shared_tables(holders: &mut [Holder], socket: &Socket) {
+    if socket
+        .references
+        .is_none_or(|references| references as usize > socket.fds.len())
+    {
+        return;
+    }
+    for holder in holders
+        .iter_mut()
+        .filter(|holder| socket.fds.contains(&holder.fd))
+    {
+        holder.how = Some(How::SharedTable);
     }
 }
 

@@ -33,7 +33,9 @@ fn live(number: u16) -> Socket {
 }
 
 fn held_listener() -> (Socket, Sighting) {
-    let listener = socket(State::Listen).build();
+    let listener = socket(State::Listen)
+        .with(|socket| socket.references = Some(2))
+        .build();
     let seen = Sighting {
         inode: 70,
         timer: Timer::None,
@@ -51,6 +53,32 @@ fn child_holds(inode: u64) -> Holding {
         fd: 3,
         relation: Relation::Family,
     }
+}
+
+#[test]
+fn a_file_without_further_references_is_in_a_shared_table() {
+    let how = |references, fd, relation| {
+        let (mut listener, seen) = held_listener();
+        listener.references = references;
+        let mut evidence = evidence(vec![listener], vec![seen]);
+        evidence.holdings.push(Holding {
+            fd,
+            relation,
+            ..child_holds(70)
+        });
+        let report = examine(evidence);
+        report.sockets[0].holders[0].how
+    };
+    for relation in [Relation::Family, Relation::Unknown, Relation::SharedTable] {
+        assert_eq!(how(Some(1), 3, relation), Some(How::SharedTable), "{relation:?}");
+    }
+    assert_eq!(how(Some(2), 3, Relation::Family), Some(How::Inherited));
+    assert_eq!(how(None, 3, Relation::Unknown), None, "the kernel does not tell");
+    assert_eq!(
+        how(Some(1), 9, Relation::Unknown),
+        None,
+        "it was passed after the death"
+    );
 }
 
 #[test]
