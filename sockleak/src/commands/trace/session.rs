@@ -189,7 +189,9 @@ impl<'a> Session<'a> {
     }
 
     fn forked(&mut self, child: u32, parent: u32, flags: u32) -> Result<()> {
-        if self.processes.get(child).is_some() {
+        // A target keeps its place after its report, and then another process may have its number.
+        let known = self.processes.get(child).map(|known| &known.stage);
+        if matches!(known, Some(Stage::Alive | Stage::Dead(_))) {
             return Ok(());
         }
         self.processes.forked(child, parent, flags);
