@@ -3,6 +3,7 @@
 //! What a test lacks on this machine is the reason for which it is reported as ignored.
 
 mod attaching;
+mod children;
 mod command_line;
 mod core_dumps;
 mod deaths;
@@ -10,9 +11,12 @@ mod endings;
 mod families;
 mod holders;
 mod leftovers;
+mod out_of_memory;
 mod refusals;
+mod shared_tables;
 mod signals;
 mod text;
+mod threads;
 mod waiting;
 
 use std::env;
@@ -21,7 +25,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use sockleak_tests::{programs, sandbox};
+use sockleak_tests::cgroup::SmallMemory;
+use sockleak_tests::{programs, reused_pid, sandbox};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -29,6 +34,7 @@ fn main() -> ExitCode {
     sandbox::collect_panics();
     let tests = [
         attaching::tests(),
+        children::tests(),
         command_line::tests(),
         core_dumps::tests(),
         deaths::tests(),
@@ -36,9 +42,12 @@ fn main() -> ExitCode {
         families::tests(),
         holders::tests(),
         leftovers::tests(),
+        out_of_memory::tests(),
         refusals::tests(),
+        shared_tables::tests(),
         signals::tests(),
         text::tests(),
+        threads::tests(),
         waiting::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()
@@ -56,6 +65,10 @@ enum Need {
     LocalCoreFiles,
     /// The first kernel thread is in sight, so this is no container.
     KernelThreads,
+    /// Control groups with a limit of memory can be made.
+    MemoryCgroup,
+    /// A new process can be given the number of a dead one.
+    ChosenPid,
     /// What holds for the whole host may be set.
     OwnMachine,
 }
@@ -80,6 +93,14 @@ impl Need {
             Self::KernelThreads => (
                 fs::read_to_string("/proc/2/comm").is_ok_and(|comm| comm == "kthreadd\n"),
                 "needs to see kernel threads",
+            ),
+            Self::MemoryCgroup => (
+                SmallMemory::make().is_ok(),
+                "needs a hierarchy of control groups with the memory controller",
+            ),
+            Self::ChosenPid => (
+                reused_pid::is_possible(),
+                "needs clone3() with set_tid, which takes CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN",
             ),
             Self::OwnMachine => (
                 env::var_os("SOCKLEAK_TEST_VM").is_some(),

@@ -17,6 +17,7 @@ pub fn obey(what: &[&str]) -> io::Result<Option<String>> {
         ["spawned"] => spawn().map(Some),
         ["vforked", ref way @ ..] => vfork(way).map(Some),
         ["numbered", pid] => fork_as(number(pid)?).map(|()| None),
+        ["reaped"] => wait_for(-1).map(|()| Some(String::new())),
         ["shares-memory"] => share_memory().map(Some),
         _ => Err(Error::other("no such child")),
     }

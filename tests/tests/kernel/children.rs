@@ -1,0 +1,172 @@
+//! Children that die early or come about in unusual ways, and processes that get the number of a dead one.
+
+use libtest_mimic::Trial;
+use serde_json::json;
+use sockleak_tests::death;
+use sockleak_tests::tracer::Tracer;
+use sockleak_tests::victim::Victim;
+
+use crate::{Need, named, sandboxed};
+
+pub fn tests() -> Vec<Trial> {
+    let mut tests = sandboxed(
+        &[],
+        named![
+            children_that_are_killed_before_they_run,
+            a_vforked_child_that_dies_before_its_exec,
+            a_spawned_child_without_sockets_is_silent,
+            a_spawned_child_with_sockets_is_reported,
+        ],
+    );
+    tests.extend(sandboxed(
+        &[Need::ChosenPid],
+        named![
+            a_stranger_with_the_number_of_the_dead_is_nobody,
+            a_child_with_the_number_of_a_dead_target_is_reported,
+        ],
+    ));
+    tests
+}
+
+const IDLE: [&str; 2] = [
+    "1 LISTEN closed listener now",
+    "2 ESTABLISHED fin_wait2 closed_by_kernel fin_timeout",
+];
+/// The same sockets while their first owner lives.
+const HELD: [&str; 2] = [
+    "1 LISTEN held inherited holder",
+    "2 ESTABLISHED held inherited holder",
+];
+
+/// The kernel ends such a child on its way to its first instruction, with a whole table of descriptors.
+fn children_that_are_killed_before_they_run() {
+    const COUNT: usize = 50;
+    let (mut victim, _peers) = Victim::serving("4", 2);
+    let mut tracer = Tracer::attach(victim.pid(), &[]);
+    let pids = victim.does(&format!("child killed-at-once {COUNT}"));
+    let reports = tracer.reports(COUNT);
+    for pid in pids.split(' ').map(|pid| pid.parse().expect("a process id")) {
+        let report = &reports[&pid];
+        report.shows(&HELD);
+        let death = &report["death"];
+        assert_eq!(
+            (&death["signal"], &death["core_dumped"]),
+            (&9.into(), &false.into()),
+            "{death}"
+        );
+        assert_eq!(
+            death["sent_by"],
+            json!({"pid": victim.pid(), "comm": "victim"}),
+            "{death}"
+        );
+        for socket in report.sockets() {
+            assert_eq!(socket["holders"][0]["pid"], victim.pid(), "{socket}");
+        }
+    }
+    let status = victim.killed_by(libc::SIGKILL);
+    let report = tracer.report();
+    tracer.finishes();
+    report.shows(&IDLE);
+    death::agrees_with_wait(&report, status);
+}
+
+/// It runs in the memory of its parent, which waits for it, and has a table of its own.
+fn a_vforked_child_that_dies_before_its_exec() {
+    for (way, death) in [
+        ("_exit 3", json!(["exit", null, 3])),
+        ("segv", json!(["signal", "SEGV", null])),
+    ] {
+        let (mut victim, _peers) = Victim::serving("4", 2);
+        let mut tracer = Tracer::attach(victim.pid(), &[]);
+        let child = victim.does(&format!("child vforked {way}"));
+        let report = tracer.report();
+        report.shows(&HELD);
+        assert_eq!(report["process"]["pid"].to_string(), child, "{report}");
+        let told = ["cause", "signal_name", "exit_code"].map(|key| &report["death"][key]);
+        assert_eq!(json!(told), death, "{report}");
+        death::nobody_sent_it(&report);
+        let status = victim.dies("_exit 4");
+        let report = tracer.report();
+        tracer.finishes();
+        report.shows(&IDLE);
+        death::agrees_with_wait(&report, status);
+    }
+}
+
+/// posix_spawn() is clone() with CLONE_VM and CLONE_VFORK, and the exec closes what the child had inherited.
+fn a_spawned_child_without_sockets_is_silent() {
+    let (mut victim, _peers) = Victim::serving("4", 2);
+    let mut tracer = Tracer::attach(victim.pid(), &[]);
+    victim.does("child spawned");
+    let status = victim.killed_by(libc::SIGKILL);
+    let report = tracer.report();
+    tracer.finishes();
+    assert_eq!(report["process"]["pid"], victim.pid(), "{report}");
+    report.shows(&IDLE);
+    death::agrees_with_wait(&report, status);
+    assert_eq!(tracer.passed("transition").count(), 0);
+}
+
+fn a_spawned_child_with_sockets_is_reported() {
+    let (mut victim, _peers) = Victim::serving("4", 2);
+    victim.does("keep-on-exec");
+    let mut tracer = Tracer::attach(victim.pid(), &[]);
+    let child = victim.does("child spawned");
+    let report = tracer.report();
+    report.shows(&HELD);
+    assert_eq!(report["process"]["pid"].to_string(), child, "{report}");
+    assert_eq!(report["process"]["comm"], "exe", "{report}");
+    assert_eq!(report["death"]["exit_code"], 7, "{report}");
+    victim.killed_by(libc::SIGKILL);
+    let report = tracer.report();
+    tracer.finishes();
+    report.shows(&IDLE);
+}
+
+/// What it does and how it dies is nobody's: there is no report of it, and nothing is added to the dead one's.
+fn a_stranger_with_the_number_of_the_dead_is_nobody() {
+    let (mut victim, _peers) = Victim::serving("4", 2);
+    let mut other = Victim::start();
+    let mut stranger = Victim::start();
+    let mut tracer = Tracer::attach_all([victim.pid(), other.pid()], &[]);
+    let status = victim.killed_by(libc::SIGKILL);
+    // Once before the report of the dead one is made, and once after it.
+    let namesake = stranger.forks(&format!("child numbered {}", victim.pid()));
+    assert_eq!(namesake, victim.pid());
+    stranger.kill_child(namesake);
+    let report = tracer.report();
+    assert_eq!(report["process"]["pid"], victim.pid(), "{report}");
+    report.reads(&IDLE);
+    death::agrees_with_wait(&report, status);
+    assert_eq!(report["left_while_alive"], json!([]), "{report}");
+    stranger.does("child reaped");
+    stranger.forks(&format!("child numbered {}", victim.pid()));
+    stranger.kill_child(namesake);
+    other.killed_by(libc::SIGKILL);
+    let report = tracer.report();
+    tracer.finishes();
+    assert_eq!(report["process"]["pid"], other.pid(), "{report}");
+    assert_eq!(tracer.passed("transition").count(), 0);
+}
+
+/// The number means two processes of the same trace, one after the other.
+fn a_child_with_the_number_of_a_dead_target_is_reported() {
+    let mut target = Victim::start();
+    let (mut parent, _peers) = Victim::serving("4", 2);
+    let mut tracer = Tracer::attach_all([target.pid(), parent.pid()], &[]);
+    target.dies("_exit 3");
+    let report = tracer.report();
+    assert_eq!(report["death"]["exit_code"], 3, "{report}");
+    report.shows(&[]);
+    let child = parent.forks(&format!("child numbered {}", target.pid()));
+    assert_eq!(child, target.pid());
+    parent.kill_child(child);
+    let report = tracer.report();
+    assert_eq!(report["process"]["pid"], child, "{report}");
+    assert_eq!(report["death"]["signal"], 9, "{report}");
+    assert_eq!(report.left_while_alive().len(), 1, "{report}");
+    parent.killed_by(libc::SIGKILL);
+    let report = tracer.report();
+    tracer.finishes();
+    report.reads(&IDLE);
+}
