@@ -21,7 +21,7 @@ pub struct Watched {
     /// `start_boottime` of the thread-group leader, which tells a reused PID from this process.
     /// 0 for a process that user space put here: it holds a pidfd instead.
     pub start: u64,
-    /// [`WATCHED_IO_URING`] and [`WATCHED_SHARES_FILES`].
+    /// [`WATCHED_IO_URING`], [`WATCHED_SHARES_FILES`] and [`WATCHED_MANY_TABLES`].
     pub flags: u32,
     /// tgid of the process that forked this one; 0 if it was given by the user.
     pub parent: u32,
@@ -35,14 +35,16 @@ pub struct Watched {
     pub dump_began: u64,
     /// That signal.
     pub dump_signal: u32,
-    /// Padding, always 0.
-    pub _pad: u32,
+    /// Part of the address of the fd table of the first thread that ended with the process; 0 before that.
+    pub table: u32,
 }
 
 /// [`Watched::flags`]: a thread of the process that already exited had an io_uring.
 pub const WATCHED_IO_URING: u32 = 1;
 /// [`Watched::flags`]: it was made with CLONE_FILES and shares its parent's fd table.
 pub const WATCHED_SHARES_FILES: u32 = 2;
+/// [`Watched::flags`]: threads that ended with the process had different fd tables, of which one is walked.
+pub const WATCHED_MANY_TABLES: u32 = 4;
 
 /// A process, safe against PID reuse. Key of `DEATHS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -62,7 +64,7 @@ pub struct ProcessKey {
 pub struct Death {
     /// The moment of `sched_process_exit`. The keys of the inventory carry it too.
     pub time: u64,
-    /// `task_struct.exit_code` of the last thread, encoded as a wait status.
+    /// `task_struct.exit_code` of the thread-group leader, encoded as a wait status.
     pub exit_code: u32,
     /// `signal_struct.group_exit_code`, encoded as a wait status.
     pub group_exit_code: u32,

@@ -4,8 +4,8 @@
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::warn;
 use sockleak_ebpf::{
-    DEATH_IO_URING, DEATH_OOM, Death, EVENT_DEATH, EventHeader, ProcessKey, WATCHED_IO_URING, Watched,
-    counter,
+    DEATH_IO_URING, DEATH_OOM, Death, EVENT_DEATH, EventHeader, ProcessKey, SIGNAL_GROUP_EXIT,
+    WATCHED_IO_URING, WATCHED_MANY_TABLES, Watched, counter,
 };
 
 use crate::fd_table;
@@ -46,8 +46,23 @@ fn run(ctx: &BtfTracePointContext) {
     } else {
         read_or_zero::<u32>(signal, SIGNAL_LIVE.load()) == 0
     };
+    if group_dead || read_or_zero::<u32>(signal, SIGNAL_FLAGS.load()) & SIGNAL_GROUP_EXIT != 0 {
+        compare_tables(task, watched);
+    }
     if group_dead {
         record(ctx, tgid, task, signal, watched);
+    }
+}
+
+/// A thread may have left the common table (unshare() with CLONE_FILES); only that of the last one is walked.
+#[inline(always)]
+fn compare_tables(task: u64, watched: &mut Watched) {
+    // A `struct files_struct` is larger than 16 bytes.
+    let table = (read_or_zero::<u64>(task, TASK_FILES.load()) >> 4) as u32;
+    if watched.table == 0 {
+        watched.table = table;
+    } else if watched.table != table {
+        watched.flags |= WATCHED_MANY_TABLES;
     }
 }
 
@@ -70,7 +85,8 @@ fn record(ctx: &BtfTracePointContext, tgid: u32, task: u64, signal: u64, watched
     };
     let death = Death {
         time,
-        exit_code: read_or_zero(task, TASK_EXIT_CODE.load()),
+        // The kernel's parent is told the leader's, not that of the last thread (wait_task_zombie).
+        exit_code: read_or_zero(leader, TASK_EXIT_CODE.load()),
         group_exit_code: read_or_zero(signal, SIGNAL_GROUP_EXIT_CODE.load()),
         signal_flags: read_or_zero(signal, SIGNAL_FLAGS.load()),
         flags,

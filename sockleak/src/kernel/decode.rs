@@ -194,7 +194,7 @@ impl Fields<'_> {
             term: self.signal_sent()?,
             dump_began: self.u64()?,
             dump_signal: self.u32()?,
-            _pad: self.u32()?,
+            table: self.u32()?,
         })
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 /// A death, by the rule of `wait_task_zombie` (kernel/exit.c): `group_exit_code` if SIGNAL_GROUP_EXIT
-/// is set, else the `exit_code` of the last thread.
+/// is set, else the `exit_code` of the thread-group leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Death {
     pub time: Timestamp,
@@ -40,7 +40,7 @@ pub struct Sender {
 pub struct Exit {
     /// The moment of `sched_process_exit`.
     pub time: Timestamp,
-    /// `task_struct.exit_code` of the last thread, encoded as a wait status.
+    /// `task_struct.exit_code` of the thread-group leader, encoded as a wait status.
     pub exit_code: u32,
     /// `signal_struct.group_exit_code`, encoded as a wait status.
     pub group_exit_code: u32,

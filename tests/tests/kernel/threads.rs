@@ -1,6 +1,7 @@
 //! Which of a process's threads ends, and when: only the end of the last one is a death.
 
 use libtest_mimic::Trial;
+use serde_json::json;
 use sockleak_tests::death;
 use sockleak_tests::report::Report;
 use sockleak_tests::tracer::Tracer;
@@ -19,6 +20,7 @@ pub fn tests() -> Vec<Trial> {
             a_leader_that_leaves_last,
             a_worker_that_breaks_a_rule_for_all,
             exec_by_another_thread_is_no_death,
+            a_thread_with_a_table_of_its_own_is_said,
         ],
     )
 }
@@ -49,6 +51,7 @@ fn sixty_four_threads_and_sigkill_are_one_report() {
         report.shows(&IDLE);
         death::agrees_with_wait(report, status);
         assert_eq!(report["process"]["comm"], "victim", "{report}");
+        assert_eq!(report["blind"], json!([]), "one table: {report}");
     }
 }
 
@@ -107,5 +110,26 @@ fn exec_by_another_thread_is_no_death() {
     assert_eq!(
         report["process"]["comm"], "exe",
         "the name after the exec: {report}"
+    );
+}
+
+/// Which of the threads is the last one is the scheduler's choice, and only its table is an inventory.
+fn a_thread_with_a_table_of_its_own_is_said() {
+    let (mut victim, _peers) = Victim::serving("4", 2);
+    victim.does("threads 3");
+    victim.does("thread owns-a-table");
+    let mut tracer = Tracer::attach(victim.pid(), &[]);
+    let status = victim.killed_by(libc::SIGKILL);
+    let report = tracer.report();
+    tracer.finishes();
+    death::agrees_with_wait(&report, status);
+    report.agrees_with_the_kernel();
+    let blind = report["blind"].as_array().expect("a list");
+    let told = blind.iter().filter_map(|words| words.as_str());
+    assert_eq!(
+        told.filter(|words| words.contains("fd tables of their own"))
+            .count(),
+        1,
+        "{report}"
     );
 }

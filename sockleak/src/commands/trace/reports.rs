@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
-use sockleak_ebpf::{DEATH_IO_URING, Death as DeathRecord, ProcessKey, SocketKey, WATCHED_IO_URING};
+use sockleak_ebpf::{
+    DEATH_IO_URING, Death as DeathRecord, ProcessKey, SocketKey, WATCHED_IO_URING, WATCHED_MANY_TABLES,
+};
 
 use super::aftermath::{self, Records};
 use super::processes::Stage;
@@ -157,6 +159,13 @@ impl Session<'_> {
         if death.is_none() && !followed.is_some_and(|followed| matches!(followed.stage, Stage::Alive)) {
             blind.push(
                 "the kernel skipped the exit hook: how the process died and what it held is not known".into(),
+            );
+        }
+        if death.is_some_and(|death| death.watched.flags & WATCHED_MANY_TABLES != 0) {
+            blind.push(
+                "Threads of the process had fd tables of their own: sockets that were only in another one than the last \
+                 thread's are not listed."
+                    .into(),
             );
         }
         let living = self.tables.watched(pid);
