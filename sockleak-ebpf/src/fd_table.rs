@@ -1,10 +1,12 @@
 //! The walk over a dying process's fd table: the exact inventory.
 //!
-//! It follows the bitmap of open descriptors, so empty slots cost a 64th of a step. One step of
-//! `bpf_loop` takes either the next word of the bitmap or the next open descriptor of that word.
+//! It follows the bitmap of open descriptors, so empty slots cost a 64th of a step.
+//!
+//! A million steps are no loop that a verifier could follow one by one, and `bpf_loop` is not in 5.10. But a
+//! global function (one with external linkage and BTF, 5.6 and later) is verified once, and a call of it is one
+//! instruction to the verifier: so a step is such a function, and a thousand steps are another one.
 
-use aya_ebpf::helpers::generated::bpf_loop;
-use sockleak_ebpf::{FdKey, ORIGIN_INVENTORY, SocketKey, SocketRecord, counter};
+use sockleak_ebpf::{FdKey, ORIGIN_INVENTORY, ProcessKey, SocketKey, SocketRecord, counter};
 
 use crate::maps::{EXTRA_FDS, FOLLOWED, SOCKETS, WALK, count};
 use crate::memory::{read, read_or_zero};
@@ -13,99 +15,117 @@ use crate::socket;
 
 /// `sysctl_nr_open_max` allows more, but the default `fs.nr_open` of every kernel is this.
 const MAX_SLOTS: u32 = 1 << 20;
+/// Bits of a word of the bitmap.
 const BITS: u32 = 64;
 const S_IFMT: u16 = 0xf000;
 const S_IFSOCK: u16 = 0xc000;
 const BPF_NOEXIST: u64 = 1;
 const EEXIST: i32 = -17;
 
-/// Where a walk stands and what it found.
+/// A walk: where it stands, and what it found. It lies in a map, because a global function is given no pointers.
 #[repr(C)]
 pub struct Walk {
+    /// Whose death it belongs to.
+    pub process: ProcessKey,
+    pub time: u64,
     fds: u64,
     open_fds: u64,
     /// Open descriptors of the current word that were not looked at yet.
     open: u64,
-    time: u64,
-    tgid: u32,
     words: u32,
     /// Index of the next word.
     word: u32,
-    sockets: u32,
-    not_recorded: u32,
-    slots_skipped: u32,
-    record: SocketRecord,
-}
-
-/// What a walk found.
-pub struct Walked {
     pub sockets: u32,
     pub not_recorded: u32,
     pub slots_skipped: u32,
+    _pad: u32,
+    key: SocketKey,
+    record: SocketRecord,
 }
 
-/// Records every TCP and MPTCP socket of the table `files` in the inventory of the death of `tgid` at `time`.
-#[inline(always)]
-pub fn walk(files: u64, tgid: u32, time: u64) -> Walked {
-    let nothing = Walked {
-        sockets: 0,
-        not_recorded: 0,
-        slots_skipped: 0,
-    };
-    let Some(walk) = WALK.get_ptr_mut(0) else {
-        return nothing;
-    };
-    // SAFETY: this CPU's element; no other program uses it, and the kernel does not run this one twice on a CPU.
-    let walk = unsafe { &mut *walk };
-    let fdt: u64 = read_or_zero(files, FILES_FDT.load());
-    let slots: u32 = read_or_zero(fdt, FDT_MAX_FDS.load());
-    walk.fds = read_or_zero(fdt, FDT_FD.load());
-    walk.open_fds = read_or_zero(fdt, FDT_OPEN_FDS.load());
-    walk.open = 0;
-    walk.time = time;
-    walk.tgid = tgid;
-    walk.words = slots.div_ceil(BITS);
-    walk.word = 0;
-    walk.sockets = 0;
-    walk.not_recorded = 0;
-    walk.slots_skipped = slots.saturating_sub(MAX_SLOTS);
-    if walk.words > MAX_SLOTS / BITS {
-        walk.words = MAX_SLOTS / BITS;
-    }
-    let steps = MAX_SLOTS + MAX_SLOTS / BITS + 1;
-    // SAFETY: `step` has the signature of a callback, and takes its state from the map instead of the context.
-    unsafe { bpf_loop(steps, step as *mut core::ffi::c_void, core::ptr::null_mut(), 0) };
-    Walked {
-        sockets: walk.sockets,
-        not_recorded: walk.not_recorded,
-        slots_skipped: walk.slots_skipped,
-    }
-}
+/// Steps that one call of [`fd_table_steps`] makes. As many calls of it as that reach the last of [`MAX_SLOTS`].
+const STEPS: u32 = 1 << 10;
+/// What a function returns that has reached the end of the table.
+const DONE: u32 = 1;
 
-/// One step. Returns 1 to end the loop.
-#[inline(never)]
-extern "C" fn step(_index: u32, _context: *mut core::ffi::c_void) -> i64 {
-    let Some(walk) = WALK.get_ptr_mut(0) else {
-        return 1;
-    };
-    // SAFETY: as in `walk`, which waits for this.
-    let walk = unsafe { &mut *walk };
-    if walk.open == 0 {
-        if walk.word >= walk.words {
-            return 1;
+impl Walk {
+    /// Begins at the first descriptor of the table `files`.
+    #[inline(always)]
+    pub fn begin(&mut self, files: u64, process: ProcessKey, time: u64) {
+        let fdt: u64 = read_or_zero(files, FILES_FDT.load());
+        let slots: u32 = read_or_zero(fdt, FDT_MAX_FDS.load());
+        self.process = process;
+        self.time = time;
+        self.fds = read_or_zero(fdt, FDT_FD.load());
+        self.open_fds = read_or_zero(fdt, FDT_OPEN_FDS.load());
+        self.open = 0;
+        self.words = slots.div_ceil(BITS);
+        self.word = 0;
+        self.sockets = 0;
+        self.not_recorded = 0;
+        self.slots_skipped = slots.saturating_sub(MAX_SLOTS);
+        if self.words > MAX_SLOTS / BITS {
+            self.words = MAX_SLOTS / BITS;
         }
-        walk.open = read_or_zero(walk.open_fds + u64::from(walk.word) * 8, 0);
-        walk.word += 1;
-        return 0;
     }
-    let bit = walk.open.trailing_zeros();
-    walk.open &= walk.open - 1;
-    if walk.sockets >= MAX_SOCKETS.load() {
-        walk.slots_skipped += 1;
-        return 0;
+
+    #[inline(always)]
+    fn step(&mut self) -> u32 {
+        if self.open == 0 {
+            if self.word >= self.words {
+                return DONE;
+            }
+            self.open = read_or_zero(self.open_fds + u64::from(self.word) * 8, 0);
+            self.word += 1;
+            if self.open == 0 {
+                return 0;
+            }
+        }
+        let bit = self.open.trailing_zeros();
+        self.open &= self.open - 1;
+        if self.sockets >= MAX_SOCKETS.load() {
+            self.slots_skipped += 1;
+        } else {
+            take(self, (self.word - 1) * BITS + bit);
+        }
+        0
     }
-    take(walk, (walk.word - 1) * BITS + bit);
+}
+
+/// Walks to the end of the table.
+#[inline(always)]
+pub fn walk() {
+    for _ in 0..=MAX_SLOTS / STEPS {
+        if fd_table_steps() == DONE {
+            return;
+        }
+    }
+}
+
+/// Makes some steps. Returns [`DONE`] at the end of the table.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fd_table_steps() -> u32 {
+    for _ in 0..STEPS {
+        if fd_table_step() == DONE {
+            return DONE;
+        }
+    }
     0
+}
+
+/// Looks at the next open descriptor, or finds 64 empty slots. Returns [`DONE`] at the end of the table.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fd_table_step() -> u32 {
+    current().map_or(DONE, Walk::step)
+}
+
+/// This CPU's walk. No other program uses it, and none is preempted here.
+#[inline(always)]
+pub fn current() -> Option<&'static mut Walk> {
+    // SAFETY: The element lives as long as the program, and only one walk at a time runs on a CPU.
+    WALK.get_ptr_mut(0).map(|walk| unsafe { &mut *walk })
 }
 
 /// Looks at one open descriptor, and records it if it is a TCP or MPTCP socket.
@@ -132,16 +152,15 @@ fn take(walk: &mut Walk, fd: u32) {
     record.fd_count = 1;
     record.inode = read_or_zero(inode, INODE_INO.load());
     record.references = references(file);
-    let key = SocketKey {
-        sk,
-        time: walk.time,
-        tgid: walk.tgid,
-        origin: ORIGIN_INVENTORY,
-    };
-    match SOCKETS.insert(key, &*record, BPF_NOEXIST) {
+    let key = &mut walk.key;
+    key.sk = sk;
+    key.time = walk.time;
+    key.tgid = walk.process.tgid;
+    key.origin = ORIGIN_INVENTORY;
+    match SOCKETS.insert(&*key, &*record, BPF_NOEXIST) {
         Ok(()) => {
             walk.sockets += 1;
-            if FOLLOWED.insert(sk, key, 0).is_err() {
+            if FOLLOWED.insert(sk, &*key, 0).is_err() {
                 count(counter::FOLLOW_FAILED);
             }
         }
@@ -152,7 +171,7 @@ fn take(walk: &mut Walk, fd: u32) {
 
 /// The socket has another descriptor already (dup).
 #[inline(always)]
-fn add_fd(key: SocketKey, fd: u32) {
+fn add_fd(key: &SocketKey, fd: u32) {
     if let Some(record) = SOCKETS.get_ptr_mut(key) {
         // SAFETY: the entry was found just now, and only this walk counts its descriptors.
         unsafe { (*record).fd_count += 1 };

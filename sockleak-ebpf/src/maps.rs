@@ -41,8 +41,11 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::C
 #[map]
 pub static COMPOSED: PerCpuArray<SocketRecord> = PerCpuArray::with_max_entries(1, 0);
 
-/// State of the walk over an fd table. The callback of `bpf_loop` takes it from here, because newer
-/// verifiers explore a callback's counters on the stack one value at a time and give up.
+/// Where `sched_process_exit` composes the record of a death, for the same reason.
+#[map]
+pub static DYING: PerCpuArray<Death> = PerCpuArray::with_max_entries(1, 0);
+
+/// The walk over the fd table of a dying process.
 #[map]
 pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
 

@@ -1,6 +1,7 @@
 //! Reading kernel memory.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel as bpf_probe_read_kernel_raw;
 use sockleak_ebpf::MISSING;
 
 /// Reads the member at byte `offset` of the object at `base`; `None` for a null base, a member that
@@ -12,6 +13,20 @@ pub fn read<T: Copy>(base: u64, offset: u32) -> Option<T> {
     }
     // SAFETY: the helper copies from any kernel address and reports a fault as an error.
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
+}
+
+/// Reads a member to where it belongs, without a copy on the stack; leaves zeros if it cannot be read.
+#[inline(always)]
+pub fn read_into<T: ?Sized>(place: &mut T, base: u64, offset: u32) {
+    let size = size_of_val(place) as u32;
+    let place = core::ptr::from_mut(place).cast();
+    let address = if base == 0 || offset == MISSING {
+        0
+    } else {
+        base + u64::from(offset)
+    };
+    // SAFETY: The helper writes exactly the given size to `place`, zeros if the address faults, as null does.
+    unsafe { bpf_probe_read_kernel_raw(place, size, address as *const _) };
 }
 
 /// Reads a member that the loader promises to exist; zero if its address faults.

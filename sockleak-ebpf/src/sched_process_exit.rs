@@ -4,18 +4,19 @@
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::warn;
 use sockleak_ebpf::{
-    DEATH_IO_URING, DEATH_OOM, Death, EVENT_DEATH, EventHeader, ProcessKey, SIGNAL_GROUP_EXIT,
-    WATCHED_IO_URING, WATCHED_MANY_TABLES, Watched, counter,
+    DEATH_IO_URING, DEATH_OOM, EVENT_DEATH, EventHeader, ProcessKey, SIGNAL_GROUP_EXIT, WATCHED_IO_URING,
+    WATCHED_MANY_TABLES, Watched, counter,
 };
 
 use crate::fd_table;
-use crate::maps::{DEATHS, WATCHED, count, send};
-use crate::memory::read_or_zero;
+use crate::maps::{DEATHS, DYING, WATCHED, count, send};
+use crate::memory::{read_into, read_or_zero};
 use crate::offsets::*;
 use crate::preemption::program;
 use crate::task::{current_tgid, now, ns_pid};
 
 const BPF_NOEXIST: u64 = 1;
+const EEXIST: i32 = -17;
 
 // A walk takes long enough to be preempted at its end, so there are more copies of this one than of others.
 // A copy that comes after another finds the process no longer watched.
@@ -29,9 +30,19 @@ program!(
 
 #[inline(always)]
 fn run(ctx: &BtfTracePointContext) {
+    if begin(ctx) {
+        fd_table::walk();
+        end(ctx);
+    }
+}
+
+/// Records the death if this thread is the last of a watched process, and begins the walk over its fd table.
+/// Returns whether there is one to be made.
+#[inline(always)]
+fn begin(ctx: &BtfTracePointContext) -> bool {
     let tgid = current_tgid();
     let Some(watched) = WATCHED.get_ptr_mut(tgid) else {
-        return;
+        return false;
     };
     let task: *const core::ffi::c_void = ctx.arg(0);
     let task = task as u64;
@@ -49,9 +60,7 @@ fn run(ctx: &BtfTracePointContext) {
     if group_dead || read_or_zero::<u32>(signal, SIGNAL_FLAGS.load()) & SIGNAL_GROUP_EXIT != 0 {
         compare_tables(task, watched);
     }
-    if group_dead {
-        record(ctx, tgid, task, signal, watched);
-    }
+    group_dead && record(tgid, task, signal, watched)
 }
 
 /// A thread may have left the common table (unshare() with CLONE_FILES); only that of the last one is walked.
@@ -67,7 +76,12 @@ fn compare_tables(task: u64, watched: &mut Watched) {
 }
 
 #[inline(always)]
-fn record(ctx: &BtfTracePointContext, tgid: u32, task: u64, signal: u64, watched: &Watched) {
+fn record(tgid: u32, task: u64, signal: u64, watched: &Watched) -> bool {
+    let (Some(walk), Some(death)) = (fd_table::current(), DYING.get_ptr_mut(0)) else {
+        return false;
+    };
+    // SAFETY: this CPU's element, which no other program uses.
+    let death = unsafe { &mut *death };
     let time = now();
     let leader: u64 = read_or_zero(task, TASK_GROUP_LEADER.load());
     let files: u64 = read_or_zero(task, TASK_FILES.load());
@@ -83,56 +97,64 @@ fn record(ctx: &BtfTracePointContext, tgid: u32, task: u64, signal: u64, watched
         tgid,
         _pad: 0,
     };
-    let death = Death {
-        time,
-        // The kernel's parent is told the leader's, not that of the last thread (wait_task_zombie).
-        exit_code: read_or_zero(leader, TASK_EXIT_CODE.load()),
-        group_exit_code: read_or_zero(signal, SIGNAL_GROUP_EXIT_CODE.load()),
-        signal_flags: read_or_zero(signal, SIGNAL_FLAGS.load()),
-        flags,
-        files_users: read_or_zero(files, FILES_COUNT.load()),
-        ns_pid: ns_pid(leader),
-        sockets: 0,
-        not_recorded: 0,
-        slots_skipped: 0,
-        walk_ns: 0,
-        comm: read_or_zero(leader, TASK_COMM.load()),
-        watched: *watched,
-    };
+    death.time = time;
+    // The kernel's parent is told the leader's, not that of the last thread (wait_task_zombie).
+    death.exit_code = read_or_zero(leader, TASK_EXIT_CODE.load());
+    death.group_exit_code = read_or_zero(signal, SIGNAL_GROUP_EXIT_CODE.load());
+    death.signal_flags = read_or_zero(signal, SIGNAL_FLAGS.load());
+    death.flags = flags;
+    death.files_users = read_or_zero(files, FILES_COUNT.load());
+    death.ns_pid = ns_pid(leader);
+    death.sockets = 0;
+    death.not_recorded = 0;
+    death.slots_skipped = 0;
+    death.walk_ns = 0;
+    read_into(&mut death.comm, leader, TASK_COMM.load());
+    death.watched = *watched;
     // Before 6.16 two threads may both find that none is left: the first one's insert wins.
-    match DEATHS.insert(key, death, BPF_NOEXIST) {
+    match DEATHS.insert(key, &*death, BPF_NOEXIST) {
         Ok(()) => {}
-        Err(-17) => return,
+        Err(EEXIST) => return false,
         Err(_) => {
             count(counter::PROCESS_FAILED);
-            return;
+            return false;
         }
     }
-    let walked = fd_table::walk(files, tgid, time);
-    if let Some(death) = DEATHS.get_ptr_mut(key) {
+    walk.begin(files, key, time);
+    true
+}
+
+/// Completes the record of the death with what the walk found, and tells user space.
+#[inline(always)]
+fn end(ctx: &BtfTracePointContext) {
+    let Some(walk) = fd_table::current() else {
+        return;
+    };
+    let tgid = walk.process.tgid;
+    if let Some(death) = DEATHS.get_ptr_mut(walk.process) {
         // SAFETY: the entry was found just now, and only this thread writes to it.
         let death = unsafe { &mut *death };
-        death.sockets = walked.sockets;
-        death.not_recorded = walked.not_recorded;
-        death.slots_skipped = walked.slots_skipped;
-        death.walk_ns = (now() - time) as u32;
+        death.sockets = walk.sockets;
+        death.not_recorded = walk.not_recorded;
+        death.slots_skipped = walk.slots_skipped;
+        death.walk_ns = (now() - walk.time) as u32;
     }
-    if walked.not_recorded != 0 {
+    if walk.not_recorded != 0 {
         warn!(
             ctx,
-            "process {}: {} sockets did not fit into the maps", tgid, walked.not_recorded
+            "process {}: {} sockets did not fit into the maps", tgid, walk.not_recorded
         );
     }
-    if walked.slots_skipped != 0 {
+    if walk.slots_skipped != 0 {
         warn!(
             ctx,
-            "process {}: {} descriptors were not looked at", tgid, walked.slots_skipped
+            "process {}: {} descriptors were not looked at", tgid, walk.slots_skipped
         );
     }
     // Its PID may be reused from now on.
     let _ = WATCHED.remove(tgid);
     send(EventHeader {
-        time,
+        time: walk.time,
         kind: EVENT_DEATH,
         tgid,
     });

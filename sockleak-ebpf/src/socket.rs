@@ -5,7 +5,7 @@ use sockleak_ebpf::{
     SocketRecord, state,
 };
 
-use crate::memory::{read, read_bits, read_or_zero};
+use crate::memory::{read, read_bits, read_into, read_or_zero};
 use crate::offsets::*;
 
 const AF_INET: u16 = 2;
@@ -18,16 +18,6 @@ const ECONNRESET: u32 = 104;
 /// `sk_lingertime` is in jiffies; user space scales it. Values beyond this mean "for ever".
 const LINGER_MAX: u64 = (u32::MAX - 1) as u64;
 
-/// Addresses of a socket, as every record has them.
-pub struct Addresses {
-    pub laddr: [u8; 16],
-    pub raddr: [u8; 16],
-    pub lport: u16,
-    pub rport: u16,
-    pub family: u16,
-    pub protocol: u16,
-}
-
 /// The family and protocol if this is a TCP or MPTCP socket.
 #[inline(always)]
 pub fn tcp_kind(sk: u64) -> Option<(u16, u16)> {
@@ -39,35 +29,28 @@ pub fn tcp_kind(sk: u64) -> Option<(u16, u16)> {
     (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP).then_some((family, protocol))
 }
 
-/// Addresses of a socket of that kind. The local port is `inet_sport`: `skc_num` is 0 already when a
-/// connection becomes CLOSE (`tcp_set_state` calls `inet_put_port` first).
+/// The local port is `inet_sport`: `skc_num` is 0 already when a connection becomes CLOSE (`tcp_set_state`
+/// calls `inet_put_port` first).
 #[inline(always)]
-pub fn addresses(sk: u64, family: u16, protocol: u16) -> Addresses {
-    let sport: u16 = read_or_zero(sk, INET_SPORT.load());
-    let dport: u16 = read_or_zero(sk, SK_DPORT.load());
-    let mut lport = u16::from_be(sport);
-    if lport == 0 {
-        lport = read_or_zero(sk, SK_NUM.load());
+fn local_port(sk: u64) -> u16 {
+    match read_or_zero(sk, INET_SPORT.load()) {
+        0 => read_or_zero(sk, SK_NUM.load()),
+        sport => u16::from_be(sport),
     }
-    let (laddr, raddr) = if family == AF_INET6 {
-        (
-            read_or_zero(sk, SK_V6_RCV_SADDR.load()),
-            read_or_zero(sk, SK_V6_DADDR.load()),
-        )
-    } else {
-        (
-            widen(read_or_zero(sk, SK_RCV_SADDR.load())),
-            widen(read_or_zero(sk, SK_DADDR.load())),
-        )
-    };
-    Addresses {
-        laddr,
-        raddr,
-        lport,
-        rport: u16::from_be(dport),
-        family,
-        protocol,
+}
+
+/// Reads the local and the remote address: of IPv4 the first four bytes.
+#[inline(always)]
+fn addresses(record: &mut SocketRecord, sk: u64, family: u16) {
+    if family == AF_INET6 {
+        read_into(&mut record.laddr, sk, SK_V6_RCV_SADDR.load());
+        read_into(&mut record.raddr, sk, SK_V6_DADDR.load());
+        return;
     }
+    record.laddr = [0; 16];
+    record.raddr = [0; 16];
+    read_into(&mut record.laddr[..4], sk, SK_RCV_SADDR.load());
+    read_into(&mut record.raddr[..4], sk, SK_DADDR.load());
 }
 
 /// Inode of the socket's own network namespace: that of the task is gone when a dying process closes.
@@ -80,21 +63,12 @@ pub fn netns(sk: u64) -> u32 {
 /// Fills in everything that the `struct sock` itself tells. `fd` and what belongs to it stay empty.
 #[inline(always)]
 pub fn fill(record: &mut SocketRecord, sk: u64, family: u16, protocol: u16) {
-    let Addresses {
-        laddr,
-        raddr,
-        lport,
-        rport,
-        family,
-        protocol,
-    } = addresses(sk, family, protocol);
-    record.laddr = laddr;
-    record.raddr = raddr;
+    addresses(record, sk, family);
     record.cookie = read_or_zero(sk, SK_COOKIE.load());
     record.inode = 0;
     record.netns = netns(sk);
-    record.lport = lport;
-    record.rport = rport;
+    record.lport = local_port(sk);
+    record.rport = u16::from_be(read_or_zero(sk, SK_DPORT.load()));
     record.family = family;
     record.protocol = protocol;
     record.fd = NO_FD;
@@ -130,16 +104,6 @@ pub fn fill(record: &mut SocketRecord, sk: u64, family: u16, protocol: u16) {
             record.unacked = write_seq.wrapping_sub(snd_una);
         }
     }
-}
-
-#[inline(always)]
-fn widen(ipv4: [u8; 4]) -> [u8; 16] {
-    let mut address = [0; 16];
-    address[0] = ipv4[0];
-    address[1] = ipv4[1];
-    address[2] = ipv4[2];
-    address[3] = ipv4[3];
-    address
 }
 
 #[inline(always)]

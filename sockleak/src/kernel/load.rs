@@ -110,7 +110,7 @@ fn load_with(settings: Settings, cookies: bool) -> Result<Loaded, LoadError> {
     for field in &resolved {
         loader.override_global(field.field.global, &field.value, true);
     }
-    let mut ebpf = loader.load(&preemption::resolve(OBJECT, &btf))?;
+    let mut ebpf = loader.load(&preemption::resolve(OBJECT, &btf, preempted))?;
     let copies = programs::COPIES.into_iter().filter(|_| preempted);
     let wanted: Vec<_> = programs::ALL
         .map(|name| (name, name))

@@ -21,9 +21,12 @@ const SET_R0: u8 = 0xb7;
 type Instruction = [u8; 8];
 
 /// The object with its calls replaced as this kernel needs it: by calls of `bpf_preempt_disable` and
-/// `bpf_preempt_enable` (6.10 and later), or by nothing.
-pub fn resolve(object: &[u8], btf: &Btf) -> Vec<u8> {
-    let functions = btf.function(DISABLE).zip(btf.function(ENABLE));
+/// `bpf_preempt_enable` (6.10 and later) if its programs are `preempted`, else by nothing.
+pub fn resolve(object: &[u8], btf: &Btf, preempted: bool) -> Vec<u8> {
+    let functions = btf
+        .function(DISABLE)
+        .zip(btf.function(ENABLE))
+        .filter(|_| preempted);
     let mut resolved = object.to_vec();
     for (number, id) in [
         (PREEMPT_DISABLE, functions.map(|(disable, _)| disable)),
