@@ -1,11 +1,12 @@
 //! How a death in a report is held against what the parent of the dead process was told.
 
+use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use serde_json::{Value, json};
 
-use crate::report::Report;
+use crate::report::{Report, moment};
 
 /// Cause, number and core dump are those of the status that wait() gave; the kernel overwrites a signal with
 /// no second one, so nothing was interrupted.
@@ -21,6 +22,14 @@ pub fn agrees_with_wait(report: &Report, status: ExitStatus) {
     if !status.core_dumped() {
         assert_eq!(death["core_dump_ms"], Value::Null, "{death}");
     }
+}
+
+/// The reports in the order of the deaths.
+#[must_use]
+pub fn in_order(reports: HashMap<u32, Report>) -> Vec<Report> {
+    let mut reports: Vec<_> = reports.into_values().collect();
+    reports.sort_by_key(|report| moment(&report["death"]["time"]));
+    reports
 }
 
 /// No process sent the signal, if there was one, and the kernel was not out of memory.

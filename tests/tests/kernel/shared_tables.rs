@@ -78,8 +78,15 @@ fn sharers_that_die_together() {
     victim.group_killed();
     let reports = tracer.reports(2);
     tracer.finishes();
-    for pid in [victim.pid(), child] {
-        reports[&pid].shows(&IDLE);
+    let pids: Vec<_> = reports.keys().copied().collect();
+    assert!(pids.contains(&child), "{pids:?}");
+    let reports = death::in_order(reports);
+    reports[1].shows(&IDLE);
+    // On a slow machine the first one is reported while the other has not come to its exit yet.
+    if reports[0]["summary"]["held"] == 3 {
+        reports[0].reads(&SHARED);
+    } else {
+        reports[0].shows(&IDLE);
     }
 }
 

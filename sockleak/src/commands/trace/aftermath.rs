@@ -26,10 +26,15 @@ pub struct Records {
     pub keys: Vec<SocketKey>,
 }
 
+/// Records of inventories that were reported and forgotten, by `sk`: a process that shared a socket may have
+/// died before the one that is reported already, and only the record of the latest death has the changes.
+pub type Reported = HashMap<u64, (SocketKey, SocketRecord)>;
+
 /// Reads the sockets of these processes in one pass over the maps. The number is the death's time, by
 /// which its further descriptors are found; 0 for a process that lives.
 pub fn records(
     tables: &Tables,
+    reported: &Reported,
     translator: &Translator,
     processes: &HashMap<u32, u64>,
 ) -> HashMap<u32, Records> {
@@ -37,7 +42,7 @@ pub fn records(
     let mut found: HashMap<u32, Records> = HashMap::new();
     for (key, mut record) in tables.sockets(|key| processes.contains_key(&key.tgid)) {
         if key.origin == ORIGIN_INVENTORY && record.change_count == 0 {
-            borrow_changes(tables, &key, &mut record);
+            borrow_changes(tables, reported, &key, &mut record);
         }
         let fds = extra_fds.get(&key).map_or(&[][..], Vec::as_slice);
         let socket = translator.socket(&key, &record, fds);
@@ -70,17 +75,18 @@ fn extra_fds(tables: &Tables, processes: &HashMap<u32, u64>) -> HashMap<SocketKe
 
 /// Processes that share a socket and die together each have it in their inventory, but the kernel's changes
 /// of its state are recorded with the last of them.
-fn borrow_changes(tables: &Tables, key: &SocketKey, record: &mut SocketRecord) {
-    let Some(latest) = tables
+fn borrow_changes(tables: &Tables, reported: &Reported, key: &SocketKey, record: &mut SocketRecord) {
+    let latest = tables
         .latest(key.sk)
-        .filter(|latest| latest.origin == ORIGIN_INVENTORY)
-    else {
-        return;
-    };
-    if latest == *key || latest.time < key.time {
-        return;
-    }
-    let Some(later) = tables.socket(&latest).filter(|later| later.inode == record.inode) else {
+        .and_then(|latest| Some((latest, tables.socket(&latest)?)));
+    let later = [latest, reported.get(&key.sk).copied()]
+        .into_iter()
+        .flatten()
+        .find(|(latest, later)| {
+            let is_later = latest != key && latest.time >= key.time;
+            is_later && latest.origin == ORIGIN_INVENTORY && later.inode == record.inode
+        });
+    let Some((_, later)) = later else {
         return;
     };
     record.cookie = later.cookie;

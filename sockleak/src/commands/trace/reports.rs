@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 use sockleak_ebpf::{
-    DEATH_IO_URING, Death as DeathRecord, ProcessKey, SocketKey, WATCHED_IO_URING, WATCHED_MANY_TABLES,
+    DEATH_IO_URING, Death as DeathRecord, ORIGIN_INVENTORY, ProcessKey, SocketKey, WATCHED_IO_URING,
+    WATCHED_MANY_TABLES,
 };
 
 use super::aftermath::{self, Records};
@@ -14,7 +15,8 @@ use super::processes::Stage;
 use super::session::Session;
 use crate::kernel::{proc, translate};
 use crate::postmortem::{
-    Cause, Death, Evidence, Lost, Process, Report, Snapshot, Socket, State, examine, followers, settled,
+    Cause, Death, Evidence, Lost, Outcome, Process, Report, Snapshot, Socket, State, examine, followers,
+    settled,
 };
 
 /// The report is made at the earliest this long after the pidfd became readable.
@@ -63,7 +65,7 @@ impl Session<'_> {
             .iter()
             .map(|(pid, _)| (*pid, recorded.get(pid).map_or(0, |(_, death)| death.time)))
             .collect();
-        let records = aftermath::records(&self.tables, &self.translator, &times);
+        let records = aftermath::records(&self.tables, &self.reported, &self.translator, &times);
         let gathered = self.gather(&records)?;
         for (pid, elapsed) in due {
             let must = self.args.settle.is_some() || elapsed >= SETTLE_MAX;
@@ -115,11 +117,15 @@ impl Session<'_> {
         let death = recorded.get(&pid).map(|(_, death)| death);
         let report = self.examine(pid, records, gathered, death);
         let dying = |holder: u32| recorded.contains_key(&holder);
-        let held_by_the_dying = report
-            .sockets
-            .iter()
-            .flat_map(|socket| &socket.holders)
-            .any(|holder| dying(holder.pid));
+        // /proc shows no descriptor of a process that has let go of its table and not closed it yet.
+        let somebody_closes = recorded.keys().any(|other| {
+            let other = self.processes.get(*other).map(|other| &other.stage);
+            matches!(other, Some(Stage::Alive))
+        });
+        let held_by_the_dying = report.sockets.iter().any(|socket| {
+            let by_nobody = socket.outcome == Outcome::Held && socket.holders.is_empty();
+            socket.holders.iter().any(|holder| dying(holder.pid)) || (by_nobody && somebody_closes)
+        });
         if !must && (held_by_the_dying || !report.settled()) {
             return Ok(());
         }
@@ -217,7 +223,17 @@ impl Session<'_> {
 
     /// Nothing of a reported process is kept: its maps' entries and its namespaces go.
     fn forget(&mut self, pid: u32, recorded: &HashMap<u32, (ProcessKey, DeathRecord)>, keys: &[SocketKey]) {
+        let others_wait = recorded.keys().any(|other| *other != pid);
+        if !others_wait {
+            self.reported.clear();
+        }
         for key in keys {
+            if others_wait
+                && key.origin == ORIGIN_INVENTORY
+                && let Some(record) = self.tables.socket(key).filter(|record| record.change_count > 0)
+            {
+                self.reported.insert(key.sk, (*key, record));
+            }
             self.tables.forget_socket(key);
         }
         if let Some((key, death)) = recorded.get(&pid) {
@@ -255,7 +271,7 @@ impl Session<'_> {
             .map(|followed| followed.process.pid)
             .collect();
         let times = pids.iter().map(|pid| (*pid, 0)).collect();
-        let records = aftermath::records(&self.tables, &self.translator, &times);
+        let records = aftermath::records(&self.tables, &self.reported, &self.translator, &times);
         let gathered = self.gather(&records)?;
         let empty = Records::default();
         for pid in pids {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use sockleak_ebpf::{ORIGIN_LIVE, StateEvent, state};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::aftermath;
+use super::aftermath::{self, Reported};
 use super::namespaces::Namespaces;
 use super::processes::{Processes, Stage};
 use super::targets::Target;
@@ -46,6 +46,8 @@ pub struct Session<'a> {
     /// Lost events so far, each time with the moment (boot-time nanoseconds) at which they were noticed.
     losses: Vec<(u64, u64)>,
     pub(super) looked: Option<Instant>,
+    /// Kept while other deaths wait for their reports.
+    pub(super) reported: Reported,
 }
 
 impl<'a> Session<'a> {
@@ -73,6 +75,7 @@ impl<'a> Session<'a> {
             left_behind: false,
             losses: Vec::new(),
             looked: None,
+            reported: Reported::new(),
         }
     }
 
