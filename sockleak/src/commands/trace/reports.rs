@@ -164,7 +164,9 @@ impl Session<'_> {
         let mut blind = self.loaded.blind.clone();
         if death.is_none() && !followed.is_some_and(|followed| matches!(followed.stage, Stage::Alive)) {
             blind.push(
-                "the kernel skipped the exit hook: how the process died and what it held is not known".into(),
+                "The exit hook did not see the process: the kernel skipped it, or the process was dying already when it \
+                 was attached. How it died and what it held is not known."
+                    .into(),
             );
         }
         if death.is_some_and(|death| death.watched.flags & WATCHED_MANY_TABLES != 0) {
