@@ -88,7 +88,8 @@ fn one_thread_that_leaves_by_the_system_call() {
     assert_eq!(report["death"]["exit_code"], 5, "{report}");
 }
 
-/// Its code is that of the process from 5.17 on; before, the leader's is.
+/// Its code is that of the process where `synchronize_group_exit` stores it (kernel/exit.c); without that, the
+/// leader's is.
 fn a_last_thread_that_is_not_the_leader() {
     death_after(&["leader-exit", "die exit-thread 7"]);
 }
