@@ -10,6 +10,7 @@ use sockleak_ebpf::{FdKey, ORIGIN_INVENTORY, ProcessKey, SocketKey, SocketRecord
 
 use crate::maps::{EXTRA_FDS, FOLLOWED, SOCKETS, WALK, count};
 use crate::memory::{read, read_or_zero};
+use crate::mptcp::{self, Subflows};
 use crate::offsets::*;
 use crate::socket;
 
@@ -40,11 +41,13 @@ pub struct Walk {
     pub slots_skipped: u32,
     _pad: u32,
     key: SocketKey,
-    record: SocketRecord,
+    pub subflows: Subflows,
+    pub record: SocketRecord,
 }
 
-/// Steps that one call of [`fd_table_steps`] makes. As many calls of it as that reach the last of [`MAX_SLOTS`].
-const STEPS: u32 = 1 << 10;
+/// Steps that one call of [`fd_table_steps`] makes, and half of the calls that there can be: verifiers follow loops of
+/// up to 8,192 branches. That is enough for every slot, and for some subflows of every socket.
+const STEPS: u32 = 1 << 11;
 /// What a function returns that has reached the end of the table.
 const DONE: u32 = 1;
 
@@ -63,6 +66,7 @@ impl Walk {
         self.word = 0;
         self.sockets = 0;
         self.not_recorded = 0;
+        self.subflows.end();
         self.slots_skipped = slots.saturating_sub(MAX_SLOTS);
         if self.words > MAX_SLOTS / BITS {
             self.words = MAX_SLOTS / BITS;
@@ -90,15 +94,24 @@ impl Walk {
         }
         0
     }
+
+    /// Counts what was not looked at when the steps did not suffice.
+    #[inline(always)]
+    fn give_up(&mut self) {
+        self.slots_skipped += self.open.count_ones() + self.words.saturating_sub(self.word) * BITS;
+    }
 }
 
 /// Walks to the end of the table.
 #[inline(always)]
 pub fn walk() {
-    for _ in 0..=MAX_SLOTS / STEPS {
+    for _ in 0..STEPS * 2 {
         if fd_table_steps() == DONE {
             return;
         }
+    }
+    if let Some(walk) = current() {
+        walk.give_up();
     }
 }
 
@@ -107,7 +120,7 @@ pub fn walk() {
 #[inline(never)]
 pub extern "C" fn fd_table_steps() -> u32 {
     for _ in 0..STEPS {
-        if fd_table_step() == DONE {
+        if mptcp::subflow_step() == 0 && fd_table_step() == DONE {
             return DONE;
         }
     }
@@ -163,6 +176,7 @@ fn take(walk: &mut Walk, fd: u32) {
             if FOLLOWED.insert(sk, &*key, 0).is_err() {
                 count(counter::FOLLOW_FAILED);
             }
+            walk.subflows.begin(&walk.key, protocol);
         }
         Err(EEXIST) => add_fd(key, fd),
         Err(_) => walk.not_recorded += 1,

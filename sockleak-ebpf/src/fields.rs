@@ -78,6 +78,10 @@ macro_rules! kernel_fields {
             TCP_REPAIR: tcp_sock.repair, bits 1, optional;
             TCP_LINGER2: tcp_sock.linger2, bytes 4, optional;
             NET_INUM: net.ns.inum, bytes 4, required;
+            LIST_NEXT: list_head.next, bytes 8, required;
+            MPTCP_CONN_LIST: mptcp_sock.conn_list, array, optional;
+            SUBFLOW_NODE: mptcp_subflow_context.node, array, optional;
+            SUBFLOW_TCP_SOCK: mptcp_subflow_context.tcp_sock, bytes 8, optional;
         }
     };
 }

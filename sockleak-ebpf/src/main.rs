@@ -10,6 +10,7 @@ mod fd_table;
 mod inet_sock_set_state;
 mod maps;
 mod memory;
+mod mptcp;
 mod offsets;
 mod preemption;
 mod sched_process_exec;

@@ -3,7 +3,7 @@
 //! The hash maps are not preallocated: an empty one costs its bucket array (16 bytes a bucket, as
 //! many buckets as entries), and each entry is allocated when it is made. User space sets the sizes
 //! of `SOCKETS` and `FOLLOWED` before the load. At 262,144 sockets: 2 x 4 MiB of buckets, and
-//! 48 + 24 + 168 and 48 + 8 + 24 bytes for each socket that is there.
+//! 48 + 24 + 176 and 48 + 8 + 24 bytes for each socket that is there.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,

@@ -103,11 +103,12 @@ pub const DEATH_IO_URING: u32 = 2;
 pub struct SocketKey {
     /// Address of the `struct sock`. The slab reuses it within milliseconds: alone it identifies nothing.
     pub sk: u64,
-    /// [`Death::time`] for a socket of an inventory; else the moment of the first transition that was followed.
+    /// [`Death::time`] for a socket of an inventory and its subflows; else the moment of the first transition
+    /// that was followed.
     pub time: u64,
     /// Process id of the owner.
     pub tgid: u32,
-    /// [`ORIGIN_INVENTORY`] or [`ORIGIN_LIVE`].
+    /// [`ORIGIN_INVENTORY`], [`ORIGIN_LIVE`] or [`ORIGIN_SUBFLOW`].
     pub origin: u32,
 }
 
@@ -115,6 +116,8 @@ pub struct SocketKey {
 pub const ORIGIN_INVENTORY: u32 = 0;
 /// [`SocketKey::origin`]: a living process closed or shut down the socket itself.
 pub const ORIGIN_LIVE: u32 = 1;
+/// [`SocketKey::origin`]: a TCP socket of an MPTCP socket of an inventory. It is in no fd table itself.
+pub const ORIGIN_SUBFLOW: u32 = 2;
 
 /// A further descriptor of a socket of an inventory. Key of `EXTRA_FDS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -162,6 +165,8 @@ pub struct SocketRecord {
     pub cookie: u64,
     /// Inode of the socket in sockfs, as in `/proc/PID/fd`; 0 if unknown.
     pub inode: u64,
+    /// Address of the MPTCP socket of [`ORIGIN_SUBFLOW`]; 0 for every other.
+    pub msk: u64,
     /// Inode of the network namespace.
     pub netns: u32,
     /// Local port.
@@ -172,7 +177,7 @@ pub struct SocketRecord {
     pub family: u16,
     /// `IPPROTO_TCP` or `IPPROTO_MPTCP`.
     pub protocol: u16,
-    /// Its first descriptor in the table; [`NO_FD`] for [`ORIGIN_LIVE`].
+    /// Its first descriptor in the table; [`NO_FD`] for all but [`ORIGIN_INVENTORY`].
     pub fd: u32,
     /// How many descriptors of this table lead to it.
     pub fd_count: u32,
@@ -224,6 +229,8 @@ pub const SOCKET_V6ONLY: u8 = 4;
 pub const SOCKET_REPAIR: u8 = 8;
 /// [`SocketRecord::flags`]: `sk_err` is ECONNRESET.
 pub const SOCKET_ERR_RESET: u8 = 16;
+/// [`SocketRecord::flags`]: an MPTCP socket every subflow of which is recorded too.
+pub const SOCKET_SUBFLOWS: u8 = 32;
 
 /// What every event of the ring begins with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -322,7 +329,7 @@ const _: () = {
     assert!(size_of::<SocketKey>() == 24);
     assert!(size_of::<FdKey>() == 24);
     assert!(size_of::<StateChange>() == 16);
-    assert!(size_of::<SocketRecord>() == 168);
+    assert!(size_of::<SocketRecord>() == 176);
     assert!(size_of::<EventHeader>() == 16);
     assert!(size_of::<ForkEvent>() == 24);
     assert!(size_of::<ExecEvent>() == 32);

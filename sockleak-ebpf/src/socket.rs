@@ -11,7 +11,7 @@ use crate::offsets::*;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
-const IPPROTO_MPTCP: u16 = 262;
+pub const IPPROTO_MPTCP: u16 = 262;
 /// `SOCK_LINGER` of `enum sock_flags` (include/net/sock.h), equal from 5.10 to 7.3.
 const SOCK_LINGER_BIT: u64 = 1 << 4;
 const ECONNRESET: u32 = 104;
@@ -66,6 +66,7 @@ pub fn fill(record: &mut SocketRecord, sk: u64, family: u16, protocol: u16) {
     addresses(record, sk, family);
     record.cookie = read_or_zero(sk, SK_COOKIE.load());
     record.inode = 0;
+    record.msk = 0;
     record.netns = netns(sk);
     record.lport = local_port(sk);
     record.rport = u16::from_be(read_or_zero(sk, SK_DPORT.load()));

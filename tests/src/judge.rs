@@ -139,6 +139,12 @@ const STATES: [&str; 12] = [
     "NEW_SYN_RECV",
 ];
 
+/// The name of a state of include/net/tcp_states.h.
+#[must_use]
+pub fn state(number: u8) -> &'static str {
+    STATES[usize::from(number) - 1]
+}
+
 fn entry(line: &str, time: Timestamp) -> Entry {
     let words: Vec<&str> = line.split_whitespace().collect();
     let state = usize::from_str_radix(words[3], 16).expect("a state");

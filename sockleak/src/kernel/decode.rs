@@ -231,6 +231,7 @@ impl Fields<'_> {
             raddr: self.array()?,
             cookie: self.u64()?,
             inode: self.u64()?,
+            msk: self.u64()?,
             netns: self.u32()?,
             lport: self.u16()?,
             rport: self.u16()?,

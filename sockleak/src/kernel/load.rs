@@ -7,8 +7,8 @@ use aya::programs::{BtfTracePoint, Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use sockleak_ebpf::{globals, maps, programs};
 
-use super::btf::{Btf, BtfError};
-use super::fields::{self, MissingFields, Resolved};
+use super::btf::{Btf, BtfError, MissingMember};
+use super::fields::{self, MissingFields, Problem, Resolved};
 use super::preemption;
 
 /// The committed object.
@@ -143,9 +143,16 @@ fn blind(resolved: &[Resolved]) -> Vec<String> {
             .any(|row| row.field.global == global && row.problem.is_some())
     };
     let no_references = REFERENCES.into_iter().all(missing);
+    // MPTCP is no module: a kernel that has it has its structs here.
+    let no_mptcp = |row: &Resolved| {
+        let structure = row.field.structure;
+        structure.starts_with("mptcp_")
+            && matches!(&row.problem, Some(Problem::Missing(MissingMember::Struct { .. })))
+    };
     resolved
         .iter()
         .filter(|row| !MAY_LACK.contains(&row.field.global))
+        .filter(|row| !no_mptcp(row))
         .filter(|row| no_references || !REFERENCES.contains(&row.field.global))
         .filter_map(|row| row.problem.as_ref())
         .map(|problem| format!("{problem}, so what depends on it is not known"))

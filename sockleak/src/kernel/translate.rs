@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use jiff::Timestamp;
 use sockleak_ebpf::{
-    DEATH_OOM, Death as DeathRecord, NO_LINGER, ORIGIN_LIVE, SIGNAL_GROUP_EXIT, SOCKET_ERR_RESET,
-    SOCKET_REPAIR, SOCKET_REUSE, SOCKET_REUSEPORT, SOCKET_V6ONLY, STATE_CHANGES, SignalSent as SignalRecord,
-    SocketKey, SocketRecord, StateChange, StateEvent,
+    DEATH_OOM, Death as DeathRecord, NO_FD, NO_LINGER, ORIGIN_LIVE, ORIGIN_SUBFLOW, SIGNAL_GROUP_EXIT,
+    SOCKET_ERR_RESET, SOCKET_REPAIR, SOCKET_REUSE, SOCKET_REUSEPORT, SOCKET_SUBFLOWS, SOCKET_V6ONLY,
+    STATE_CHANGES, SignalSent as SignalRecord, SocketKey, SocketRecord, StateChange, StateEvent,
 };
 
 use super::clock::BootClock;
@@ -40,11 +40,11 @@ impl Translator {
         Self { clock, hz, reasons }
     }
 
-    /// A followed socket with its further descriptors.
+    /// A followed socket with its further descriptors. Its subflows have records of their own.
     #[must_use]
     pub fn socket(&self, key: &SocketKey, record: &SocketRecord, extra_fds: &[u32]) -> Socket {
         let mut fds = Vec::new();
-        if key.origin != ORIGIN_LIVE {
+        if record.fd != NO_FD {
             fds.push(record.fd);
             fds.extend_from_slice(extra_fds);
             fds.sort_unstable();
@@ -58,10 +58,10 @@ impl Translator {
                 sk: key.sk,
                 since: key.time,
                 tgid: key.tgid,
-                origin: if key.origin == ORIGIN_LIVE {
-                    Origin::Live
-                } else {
-                    Origin::Inventory
+                origin: match key.origin {
+                    ORIGIN_LIVE => Origin::Live,
+                    ORIGIN_SUBFLOW => Origin::Subflow,
+                    _ => Origin::Inventory,
                 },
             },
             protocol: protocol(record.protocol),
@@ -72,6 +72,8 @@ impl Translator {
             cookie: (record.cookie != 0).then_some(record.cookie),
             fds,
             inode: (record.inode != 0).then_some(record.inode),
+            subflows: Vec::new(),
+            subflows_complete: record.flags & SOCKET_SUBFLOWS != 0,
             references: (record.references != 0).then_some(record.references),
             state_at_death: state,
             shutdown: record.shutdown & SEND_SHUTDOWN != 0,
@@ -252,6 +254,7 @@ mod tests {
     #[test]
     fn linger_is_told_in_seconds_and_reasons_by_name() {
         let record = SocketRecord {
+            fd: NO_FD,
             linger: 500,
             reset_sent: 1,
             reset_reason: 11,

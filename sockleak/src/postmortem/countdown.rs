@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Follower, FreeRule, Freedom, Outcome, Report, Sighting, Snapshot};
+use super::{Follower, FreeRule, Freedom, Outcome, Report, Sighting, Snapshot, SocketReport};
 
 /// A leftover that was there at one look and gone at the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Look {
 /// A socket that no look ever showed is not among them: it cannot be seen to go.
 #[must_use]
 pub fn followers(report: &Report) -> Vec<Follower> {
-    let of_the_death = report.sockets.iter().filter_map(|socket| {
+    let of_the_death = report.sockets.iter().flat_map(parts).filter_map(|socket| {
         let followed = matches!(
             socket.outcome,
             Outcome::Held
@@ -56,6 +56,16 @@ pub fn followers(report: &Report) -> Vec<Follower> {
     of_the_death
         .chain(report.live_leftovers.iter().cloned())
         .collect()
+}
+
+/// What has to be followed of an entry: the TCP sockets that an MPTCP socket left, which outlive it, or itself.
+fn parts(report: &SocketReport) -> &[SocketReport] {
+    let left = |subflow: &SocketReport| subflow.seen_cookie.is_some();
+    if report.outcome != Outcome::Held && report.subflows.iter().any(left) {
+        &report.subflows
+    } else {
+        std::slice::from_ref(report)
+    }
 }
 
 /// A difference below this between two computed moments is the clock's and the timer's, not the socket's.
@@ -176,6 +186,10 @@ impl Countdown {
 impl Follower {
     /// Takes over what a look said; true when the state or the moment is another than before.
     fn update(&mut self, sighting: &Sighting, snapshot: &Snapshot, hz: u32) -> bool {
+        if self.freedom.rule == FreeRule::MptcpTimeout && sighting.state == self.state {
+            // Only its MPTCP socket has the timer.
+            return false;
+        }
         let freedom = Freedom::of(sighting, snapshot, hz, self.fin_wait2_since);
         let same_moment = match (self.freedom.at, freedom.at) {
             (Some(before), Some(now)) => now.duration_since(before).abs() < JITTER || overdue(sighting),

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::join::{Sight, join};
 use super::verdict::{Ending, decide};
 use super::{
-    Death, Follower, FreeRule, Freedom, Holder, Holding, How, Lost, Outcome, Process, Relation, Report,
-    Snapshot, Socket, SocketReport, State, Summary, left_while_alive,
+    Death, Follower, FreeRule, Freedom, Holder, Holding, How, Lost, Outcome, Process, Protocol, Relation,
+    Report, Snapshot, Socket, SocketReport, State, Summary, left_while_alive, mptcp,
 };
 
 /// All that was seen of one process.
@@ -53,14 +53,24 @@ pub fn examine(evidence: Evidence) -> Report {
         hz,
     } = evidence;
 
-    let inventory: HashMap<u64, &Socket> = sockets.iter().map(|socket| (socket.id.sk, socket)).collect();
+    let subflows = || sockets.iter().flat_map(|socket| &socket.subflows);
+    let inventory: HashMap<u64, &Socket> = sockets
+        .iter()
+        .chain(subflows())
+        .map(|socket| (socket.id.sk, socket))
+        .collect();
     let live: Vec<&Socket> = live
         .iter()
         .filter(|live| !left_while_alive::is_in_inventory(live, &inventory))
         .collect();
-    let all: Vec<&Socket> = sockets.iter().chain(live.iter().copied()).collect();
+    let all: Vec<&Socket> = sockets
+        .iter()
+        .chain(subflows())
+        .chain(live.iter().copied())
+        .collect();
     let mut sights = join(&all, &snapshots);
-    let live_sights = sights.split_off(sockets.len());
+    let live_sights = sights.split_off(sights.len() - live.len());
+    let mut subflow_sights = sights.split_off(sockets.len()).into_iter();
 
     let leftovers: Vec<(&Socket, Follower)> = live
         .iter()
@@ -75,6 +85,10 @@ pub fn examine(evidence: Evidence) -> Report {
     let live_leftovers = leftovers.into_iter().map(|(_, left)| left).collect();
 
     let unreachable = sights.iter().any(|sight| matches!(sight, Sight::Unreachable));
+    let incomplete = sockets
+        .iter()
+        .filter(|socket| socket.protocol == Protocol::Mptcp && !socket.subflows_complete)
+        .count();
     let mut holders = holders_by_inode(holdings);
     let mut sockets: Vec<SocketReport> = sockets
         .into_iter()
@@ -87,7 +101,12 @@ pub fn examine(evidence: Evidence) -> Report {
             let mut holders = inode.and_then(|inode| holders.remove(&inode)).unwrap_or_default();
             doubt_other_descriptors(&mut holders, &socket.fds);
             recognize_shared_tables(&mut holders, &socket);
-            report_socket(socket, sight, holders, io_uring, time, hz)
+            let subflow_sights: Vec<_> = subflow_sights.by_ref().take(socket.subflows.len()).collect();
+            let mut subflows = report_subflows(&socket, &subflow_sights, time, hz);
+            let mut report = report_socket(socket, sight, holders, io_uring, time, hz);
+            mptcp::settle(&mut report, &mut subflows);
+            report.subflows = subflows;
+            report
         })
         .collect();
     sockets.sort_by_key(|report| report.socket.fds.first().copied());
@@ -99,7 +118,7 @@ pub fn examine(evidence: Evidence) -> Report {
         summary: Summary::of(&sockets),
         sockets,
         left_while_alive,
-        blind: blind_spots(blind, io_uring, unreachable),
+        blind: blind_spots(blind, io_uring, unreachable, incomplete),
         lost,
         live_leftovers,
     }
@@ -143,7 +162,21 @@ fn report_socket(
             Vec::new()
         },
         freedom,
+        subflows: Vec::new(),
     }
+}
+
+/// What became of the subflows, each by itself.
+fn report_subflows(msk: &Socket, sights: &[Sight<'_>], time: Timestamp, hz: u32) -> Vec<SocketReport> {
+    let one = |(subflow, sight): (&Socket, &Sight<'_>)| match *sight {
+        Sight::Seen(snapshot, sighting) => {
+            let sighting = mptcp::without_file(sighting);
+            let sight = Sight::Seen(snapshot, &sighting);
+            report_socket(subflow.clone(), sight, Vec::new(), false, time, hz)
+        }
+        unseen => report_socket(subflow.clone(), unseen, Vec::new(), false, time, hz),
+    };
+    msk.subflows.iter().zip(sights).map(one).collect()
 }
 
 /// What a record of the living process still leaves, if anything.
@@ -210,7 +243,12 @@ fn recognize_shared_tables(holders: &mut [Holder], socket: &Socket) {
     }
 }
 
-fn blind_spots(mut blind: Vec<String>, io_uring: bool, unreachable: bool) -> Vec<String> {
+fn blind_spots(mut blind: Vec<String>, io_uring: bool, unreachable: bool, incomplete: usize) -> Vec<String> {
+    if incomplete > 0 {
+        blind.push(format!(
+            "Subflows of MPTCP sockets ({incomplete}) were not looked at: what those left is not known."
+        ));
+    }
     if io_uring {
         blind.push(
             "The process used io_uring, which can hold sockets that are in no fd table: those are not listed."

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::retransmission::gives_up;
-use super::{FreeRule, Freedom, Sighting, Snapshot, State, Timer, wheel};
+use super::{FreeRule, Freedom, Protocol, Sighting, Snapshot, State, Timer, wheel};
 
 /// TCP_TIMEWAIT_LEN (include/net/tcp.h), the same in every kernel and set by no sysctl.
 const TIMEWAIT: Duration = Duration::from_secs(60);
@@ -48,6 +48,17 @@ impl Freedom {
         let expires = sighting.expires;
         if sighting.inode != 0 {
             return Self::open(FreeRule::Holder);
+        }
+        if sighting.protocol == Protocol::Mptcp {
+            return match sighting.timer {
+                // What its subflows take after that depends on their peers.
+                Timer::Keepalive => Self {
+                    rule: FreeRule::MptcpTimeout,
+                    at: time.saturating_add(expires).ok(),
+                    latest: None,
+                },
+                _ => Self::open(FreeRule::MptcpTimeout),
+            };
         }
         match (sighting.state, sighting.timer) {
             (State::TimeWait, Timer::TimeWait) | (State::FinWait2, Timer::TimeWait) => {

@@ -113,9 +113,12 @@ fn matches(socket: &Socket, sighting: &Sighting) -> bool {
         && !contradicts(socket, sighting)
 }
 
-/// The first subflow of an MPTCP socket has its addresses, but a cookie of its own and no file.
+/// The first subflow of an MPTCP socket has its addresses, but a cookie of its own and no file. Subflows that were
+/// recorded are looked for by themselves.
 fn is_subflow(socket: &Socket, sighting: &Sighting) -> bool {
     socket.protocol == Protocol::Mptcp
+        && socket.subflows.is_empty()
+        && !socket.subflows_complete
         && sighting.protocol == Protocol::Tcp
         && sighting.inode == 0
         && sighting.state != State::Listen

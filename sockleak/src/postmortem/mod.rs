@@ -10,6 +10,7 @@ mod examine;
 mod freedom;
 mod join;
 mod left_while_alive;
+mod mptcp;
 mod observation;
 mod process;
 mod report;

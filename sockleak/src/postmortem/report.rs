@@ -37,6 +37,8 @@ pub struct SocketReport {
     pub why: Why,
     pub holders: Vec<Holder>,
     pub freedom: Freedom,
+    /// What became of `socket.subflows`, in their order.
+    pub subflows: Vec<Self>,
 }
 
 /// What became of a socket.
@@ -139,6 +141,9 @@ pub enum FreeRule {
     TimewaitTimer,
     /// FIN_WAIT2 ends by `tcp_fin_timeout` or TCP_LINGER2, or becomes TIME_WAIT when the peer closes.
     FinTimeout,
+    /// An MPTCP socket without a file waits a minute for its peer, whatever `net.mptcp.close_timeout` says
+    /// (`mptcp_close_timeout`, net/mptcp/ctrl.c); its subflows are closed then.
+    MptcpTimeout,
     /// The kernel gives up retransmitting (`tcp_orphan_retries`), if the peer does not answer before.
     Retransmits,
     /// A peer with a closed window keeps it alive.

@@ -9,16 +9,31 @@ use super::{FreeRule, Outcome, Report, Socket, State, Why};
 /// counts as settled. A FIN_WAIT2 does too, since it may stay one for a minute and more.
 #[must_use]
 pub fn settled(sockets: &[Socket]) -> bool {
-    sockets.iter().all(|socket| match socket.last_state() {
-        State::FinWait1 | State::Closing | State::LastAck => false,
-        State::Established
-        | State::SynSent
-        | State::SynRecv
-        | State::NewSynRecv
-        | State::CloseWait
-        | State::Listen => !solely_owned(socket),
-        State::FinWait2 | State::TimeWait | State::Close | State::BoundInactive => true,
-    })
+    sockets.iter().all(is_settled)
+}
+
+fn is_settled(socket: &Socket) -> bool {
+    // A worker closes the subflows after the MPTCP socket.
+    let done = socket.last_state() == State::Close;
+    let subflows_settled = socket
+        .subflows
+        .iter()
+        .all(|subflow| is_settled(subflow) && !(done && is_open(subflow.last_state())));
+    subflows_settled
+        && match socket.last_state() {
+            State::FinWait1 | State::Closing | State::LastAck => false,
+            State::Established
+            | State::SynSent
+            | State::SynRecv
+            | State::NewSynRecv
+            | State::CloseWait
+            | State::Listen => !solely_owned(socket),
+            State::FinWait2 | State::TimeWait | State::Close | State::BoundInactive => true,
+        }
+}
+
+const fn is_open(state: State) -> bool {
+    matches!(state, State::Established | State::SynRecv | State::CloseWait)
 }
 
 fn solely_owned(socket: &Socket) -> bool {

@@ -26,6 +26,8 @@ pub enum Origin {
     Inventory,
     /// Its living process closed or shut it down.
     Live,
+    /// It is a TCP socket of an MPTCP socket of the inventory.
+    Subflow,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,10 +113,14 @@ pub struct Socket {
     pub netns: u32,
     /// The kernel's socket cookie; `None` if none had been generated when it was last looked at.
     pub cookie: Option<u64>,
-    /// Its descriptors, ascending; empty for [`Origin::Live`].
+    /// Its descriptors, ascending; empty for all but [`Origin::Inventory`].
     pub fds: Vec<u32>,
     /// Inode in sockfs, the number in `socket:[n]`.
     pub inode: Option<u64>,
+    /// The TCP sockets of an MPTCP socket of the inventory, by address.
+    pub subflows: Vec<Self>,
+    /// `subflows` are all of them. Always false for TCP.
+    pub subflows_complete: bool,
     /// References to its `struct file`; more than `fds.len()` means that somebody else holds it too.
     pub references: Option<u32>,
     pub state_at_death: State,

@@ -41,6 +41,8 @@ pub fn socket(state: State) -> SocketBuilder {
         cookie: Some(7),
         fds: vec![3],
         inode: Some(70),
+        subflows: Vec::new(),
+        subflows_complete: false,
         references: Some(1),
         state_at_death: state,
         shutdown: false,

@@ -11,6 +11,7 @@ mod endings;
 mod families;
 mod holders;
 mod leftovers;
+mod mptcp;
 mod out_of_memory;
 mod refusals;
 mod shared_tables;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         families::tests(),
         holders::tests(),
         leftovers::tests(),
+        mptcp::tests(),
         out_of_memory::tests(),
         refusals::tests(),
         shared_tables::tests(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::AsFd as _;
 
 use jiff::Timestamp;
-use sockleak_ebpf::{ORIGIN_INVENTORY, SocketKey, SocketRecord};
+use sockleak_ebpf::{ORIGIN_INVENTORY, ORIGIN_LIVE, ORIGIN_SUBFLOW, SocketKey, SocketRecord};
 
 use super::namespaces::Namespaces;
 use super::processes::Processes;
@@ -40,21 +40,43 @@ pub fn records(
 ) -> HashMap<u32, Records> {
     let extra_fds: HashMap<SocketKey, Vec<u32>> = extra_fds(tables, processes);
     let mut found: HashMap<u32, Records> = HashMap::new();
+    let mut subflows: HashMap<SocketKey, Vec<Socket>> = HashMap::new();
     for (key, mut record) in tables.sockets(|key| processes.contains_key(&key.tgid)) {
-        if key.origin == ORIGIN_INVENTORY && record.change_count == 0 {
+        if key.origin != ORIGIN_LIVE && record.change_count == 0 {
             borrow_changes(tables, reported, &key, &mut record);
         }
         let fds = extra_fds.get(&key).map_or(&[][..], Vec::as_slice);
         let socket = translator.socket(&key, &record, fds);
         let records = found.entry(key.tgid).or_default();
-        if key.origin == ORIGIN_INVENTORY {
-            records.inventory.push(socket);
-        } else {
-            records.live.push(socket);
+        match key.origin {
+            ORIGIN_INVENTORY => records.inventory.push(socket),
+            ORIGIN_SUBFLOW => subflows.entry(owner(&key, &record)).or_default().push(socket),
+            _ => records.live.push(socket),
         }
         records.keys.push(key);
     }
+    for socket in found.values_mut().flat_map(|records| &mut records.inventory) {
+        let key = SocketKey {
+            sk: socket.id.sk,
+            time: socket.id.since,
+            tgid: socket.id.tgid,
+            origin: ORIGIN_INVENTORY,
+        };
+        socket.subflows = subflows.remove(&key).unwrap_or_default();
+        socket
+            .subflows
+            .sort_unstable_by_key(|subflow| (subflow.local, subflow.remote));
+    }
     found
+}
+
+/// The key of the MPTCP socket that a subflow belongs to.
+const fn owner(key: &SocketKey, record: &SocketRecord) -> SocketKey {
+    SocketKey {
+        sk: record.msk,
+        origin: ORIGIN_INVENTORY,
+        ..*key
+    }
 }
 
 fn extra_fds(tables: &Tables, processes: &HashMap<u32, u64>) -> HashMap<SocketKey, Vec<u32>> {
@@ -84,7 +106,7 @@ fn borrow_changes(tables: &Tables, reported: &Reported, key: &SocketKey, record:
         .flatten()
         .find(|(latest, later)| {
             let is_later = latest != key && latest.time >= key.time;
-            is_later && latest.origin == ORIGIN_INVENTORY && later.inode == record.inode
+            is_later && latest.origin == key.origin && (later.inode, later.msk) == (record.inode, record.msk)
         });
     let Some((_, later)) = later else {
         return;
@@ -107,12 +129,15 @@ pub fn snapshots<'a>(
     namespaces: &mut Namespaces,
 ) -> Result<Vec<Snapshot>, SockDiagError> {
     let mut wanted: HashMap<u32, (u32, Wanted)> = HashMap::new();
-    for socket in sockets {
+    for socket in sockets.flat_map(|socket| std::iter::once(socket).chain(&socket.subflows)) {
         let (_, wanted) = wanted
             .entry(socket.netns)
             .or_insert_with(|| (socket.id.tgid, Wanted::default()));
         wanted.ports.insert(socket.local.port());
         wanted.kinds.insert((socket.protocol, socket.family));
+        if socket.protocol == Protocol::Mptcp {
+            wanted.kinds.insert((Protocol::Tcp, socket.family));
+        }
     }
     wanted
         .into_iter()
@@ -175,6 +200,8 @@ pub fn count(pids: &[u32], namespaces: &mut Namespaces) -> Result<(u64, u64), So
         let Some(namespace) = namespaces.opened(inode) else {
             continue;
         };
+        // sock_diag shows the subflows of an MPTCP socket with its inode.
+        let mut counted = HashSet::new();
         for protocol in [Protocol::Tcp, Protocol::Mptcp] {
             for family in [Family::Ipv4, Family::Ipv6] {
                 let mut sock_diag = SockDiag::open(Some(namespace.as_fd()))?;
@@ -184,6 +211,9 @@ pub fn count(pids: &[u32], namespaces: &mut Namespaces) -> Result<(u64, u64), So
                     rows => rows?,
                 };
                 for row in rows.iter().filter(|row| sockets.contains(&row.inode)) {
+                    if !counted.insert(row.inode) {
+                        continue;
+                    }
                     if row.state == State::Listen {
                         listeners += 1;
                     } else {

@@ -98,8 +98,8 @@ struct SocketView<'a> {
     cookie: Option<u64>,
     fds: &'a [u32],
     inode: Option<u64>,
-    /// The subflows of an MPTCP socket are not told apart yet.
-    subflows: (),
+    /// `None` for TCP, and where they could not be looked at.
+    subflows: Option<Each<'a, SocketReport, SubflowView<'a>>>,
     state_at_death: &'static str,
     shutdown: bool,
     unread_bytes: u32,
@@ -143,7 +143,8 @@ impl<'a> SocketView<'a> {
             cookie: socket.cookie.or(report.seen_cookie),
             fds: &socket.fds,
             inode: socket.inode,
-            subflows: (),
+            subflows: (socket.subflows_complete || !report.subflows.is_empty())
+                .then_some(Each(&report.subflows, SubflowView::new)),
             state_at_death: socket.state_at_death.name(),
             shutdown: socket.shutdown,
             unread_bytes: socket.unread_bytes,
@@ -159,6 +160,45 @@ impl<'a> SocketView<'a> {
             transitions: Each(&socket.transitions, TransitionView::new),
             free_rule: report.freedom.rule,
             free_in_ms: free_in.map(millis),
+            free_at: report.freedom.at.map(Time),
+            free_at_latest: report.freedom.latest.map(Time),
+        }
+    }
+}
+
+/// A TCP socket of an MPTCP socket. The process had no descriptor of it, so it has no options and no holders.
+#[derive(Serialize)]
+struct SubflowView<'a> {
+    laddr: IpAddr,
+    lport: u16,
+    raddr: Option<IpAddr>,
+    rport: Option<u16>,
+    cookie: Option<u64>,
+    state_at_death: &'static str,
+    outcome: Outcome,
+    state: Option<&'static str>,
+    why: Why,
+    transitions: Each<'a, Transition, TransitionView>,
+    free_rule: FreeRule,
+    free_at: Option<Time>,
+    free_at_latest: Option<Time>,
+}
+
+impl<'a> SubflowView<'a> {
+    fn new(report: &'a SocketReport) -> Self {
+        let socket = &report.socket;
+        Self {
+            laddr: socket.local.ip(),
+            lport: socket.local.port(),
+            raddr: socket.remote.map(|remote| remote.ip()),
+            rport: socket.remote.map(|remote| remote.port()),
+            cookie: socket.cookie.or(report.seen_cookie),
+            state_at_death: socket.state_at_death.name(),
+            outcome: report.outcome,
+            state: report.state.map(State::name),
+            why: report.why,
+            transitions: Each(&socket.transitions, TransitionView::new),
+            free_rule: report.freedom.rule,
             free_at: report.freedom.at.map(Time),
             free_at_latest: report.freedom.latest.map(Time),
         }

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::postmortem::testing::{addr, at, evidence, process, sample, socket};
-use crate::postmortem::{Cause, FreeRule, Freedom, Sender, examine, followers};
+use crate::postmortem::testing::{addr, at, evidence, process, sample, sighting, socket};
+use crate::postmortem::{Cause, FreeRule, Freedom, Protocol, Sender, examine, followers};
 
 fn lines(
     summary: bool,
@@ -212,6 +212,42 @@ fn a_socket_has_every_key() {
         listener["holders"],
         json!([{"pid": 4243, "comm": "worker\u{1b}[2J", "fd": 3, "how": "inherited"}])
     );
+}
+
+#[test]
+fn the_subflows_of_mptcp_are_told_apart() {
+    let subflow = socket(State::Established).with(|subflow| {
+        subflow.cookie = Some(8);
+        subflow.inode = None;
+    });
+    let mptcp = socket(State::Established).with(|mptcp| {
+        mptcp.protocol = Protocol::Mptcp;
+        mptcp.subflows.push(subflow.clone().build());
+        mptcp.subflows_complete = true;
+    });
+    let left = sighting(&subflow.build(), State::TimeWait);
+    let report = examine(evidence(vec![mptcp.clone().build()], vec![left]));
+    let report = parse(&one(|json| json.report(&report)));
+    let entry = &report["sockets"][0];
+    assert_eq!(
+        json!([entry["protocol"], entry["cookie"], entry["outcome"]]),
+        json!(["mptcp", 7, "time_wait"])
+    );
+    assert_eq!(
+        entry["subflows"],
+        json!([{"laddr": "127.0.0.1", "lport": 8080, "raddr": "127.0.0.1", "rport": 40310, "cookie": 8,
+                "state_at_death": "ESTABLISHED", "outcome": "time_wait", "state": "TIME_WAIT",
+                "why": "closed_by_kernel", "transitions": [], "free_rule": "timewait_timer",
+                "free_at": "2025-10-09T08:54:19.800000000Z",
+                "free_at_latest": "2025-10-09T08:54:21.848000000Z"}])
+    );
+    let unknown = mptcp.with(|mptcp| {
+        mptcp.subflows.clear();
+        mptcp.subflows_complete = false;
+    });
+    let report = examine(evidence(vec![unknown.build()], Vec::new()));
+    let report = parse(&one(|json| json.report(&report)));
+    assert_eq!(report["sockets"][0]["subflows"], Value::Null);
 }
 
 #[test]

@@ -5,13 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 
-use crate::postmortem::{FreeRule, LeftWhileAlive, Outcome, Report, Side, Sides, State, Why};
+use crate::postmortem::{FreeRule, LeftWhileAlive, Outcome, Protocol, Report, Side, Sides, State, Why};
 
 /// What the sockets of one line have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Common {
     pub outcome: Outcome,
     pub state: Option<State>,
+    /// The subflows of each, for MPTCP; `None` for TCP.
+    pub subflows: Option<usize>,
     /// `None` for what the process closed itself.
     pub why: Option<Why>,
     pub rule: Option<FreeRule>,
@@ -65,6 +67,7 @@ pub(super) fn of_sockets(report: &Report) -> Vec<Group> {
             common: Common {
                 outcome: report.outcome,
                 state: report.state,
+                subflows: (socket.protocol == Protocol::Mptcp).then_some(report.subflows.len()),
                 why: Some(report.why),
                 rule: Some(report.freedom.rule),
                 laddr: socket.local.ip(),
@@ -90,6 +93,7 @@ pub(super) fn of_left_while_alive(groups: &[LeftWhileAlive]) -> Vec<Group> {
         common: Common {
             outcome: group.outcome,
             state: None,
+            subflows: None,
             why: None,
             rule: None,
             laddr: group.laddr,
@@ -234,6 +238,7 @@ mod tests {
             common: Common {
                 outcome: Outcome::TimeWait,
                 state: Some(State::TimeWait),
+                subflows: None,
                 why: Some(Why::ClosedByKernel),
                 rule: Some(FreeRule::TimewaitTimer),
                 laddr: [10, 0, 0, 7].into(),

@@ -119,6 +119,12 @@ fn meaning(group: &Group, zone: &TimeZone) -> String {
     if common.outcome == Outcome::Held && common.why.is_none() {
         parts.push(outcome(Outcome::Held).to_owned());
     }
+    if let Some(subflows) = common.subflows {
+        parts.push(match subflows {
+            0 | 1 => "MPTCP".to_owned(),
+            many => format!("MPTCP with {}", plural(many as u64, "subflow", "subflows")),
+        });
+    }
     if group.addresses > 1 {
         parts.push(plural(group.addresses, "remote address", "remote addresses"));
     }
@@ -148,6 +154,9 @@ fn free(group: &Group, zone: &TimeZone) -> Option<String> {
             Some(format!("free {moment}, or a minute after the peer closes"))
         }
         (Some(FreeRule::FinTimeout), None) => Some("free when the FIN timeout is over".to_owned()),
+        (Some(FreeRule::MptcpTimeout), _) => {
+            Some("waits a minute for the peer to close; TCP closes its subflows then".to_owned())
+        }
         (Some(FreeRule::Retransmits), Some(moment)) => {
             Some(format!("the kernel gives up {moment}, unless the peer answers"))
         }

@@ -1,0 +1,109 @@
+//! The subflows of an MPTCP socket: the TCP connections that carry it.
+//!
+//! A descriptor leads to the MPTCP socket only. Its subflows have states, cookies and time-waits of their
+//! own, and most of what the kernel does to them runs in a worker.
+
+use sockleak_ebpf::{MISSING, ORIGIN_SUBFLOW, SOCKET_SUBFLOWS, SocketKey, SocketRecord, counter};
+
+use crate::fd_table::{self, Walk};
+use crate::maps::{FOLLOWED, SOCKETS, count};
+use crate::memory::read_or_zero;
+use crate::offsets::*;
+use crate::socket::{self, IPPROTO_MPTCP};
+
+/// The list changes while it is read, so it may lead anywhere. The path manager allows far fewer.
+const MAX_SUBFLOWS: u32 = 128;
+const BPF_NOEXIST: u64 = 1;
+const EEXIST: i32 = -17;
+
+/// Where the walk stands in the list of subflows of one MPTCP socket.
+#[repr(C)]
+pub struct Subflows {
+    /// `mptcp_sock.conn_list`.
+    head: u64,
+    /// The next `mptcp_subflow_context.node`; 0 when there is no list to read.
+    node: u64,
+    owner: SocketKey,
+    /// Composed here, because the stack of a callback is short.
+    key: SocketKey,
+    left: u32,
+    _pad: u32,
+}
+
+impl Subflows {
+    /// Nothing is left to read.
+    #[inline(always)]
+    pub fn end(&mut self) {
+        self.node = 0;
+    }
+
+    /// The next steps take the subflows of the socket that was recorded under `key`, if it is an MPTCP socket.
+    #[inline(always)]
+    pub fn begin(&mut self, key: &SocketKey, protocol: u16) {
+        if MPTCP_CONN_LIST.load() == MISSING || protocol != IPPROTO_MPTCP {
+            return;
+        }
+        self.head = key.sk + u64::from(MPTCP_CONN_LIST.load());
+        self.node = read_or_zero(self.head, LIST_NEXT.load());
+        self.owner = *key;
+        self.key = *key;
+        self.key.origin = ORIGIN_SUBFLOW;
+        self.left = MAX_SUBFLOWS;
+    }
+}
+
+/// Takes the next subflow of the MPTCP socket that the walk found last. Returns 0 if there is none.
+///
+/// [`SOCKET_SUBFLOWS`] is set where the list came back to its head: without it some are not recorded.
+#[inline(always)]
+pub fn subflow_step() -> u32 {
+    let missing = MPTCP_CONN_LIST.load() == MISSING
+        || SUBFLOW_NODE.load() == MISSING
+        || SUBFLOW_TCP_SOCK.load() == MISSING;
+    if missing { 0 } else { fd_table_subflow() }
+}
+
+/// A global function: see `fd_table`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fd_table_subflow() -> u32 {
+    let Some(Walk { subflows, record, .. }) = fd_table::current() else {
+        return 0;
+    };
+    if subflows.node == 0 {
+        return 0;
+    }
+    if subflows.node == subflows.head {
+        subflows.end();
+        if let Some(owner) = SOCKETS.get_ptr_mut(&subflows.owner) {
+            // SAFETY: the entry was found just now, and only this walk writes to its flags.
+            unsafe { (*owner).flags |= SOCKET_SUBFLOWS };
+        }
+        return 1;
+    }
+    let context = subflows.node - u64::from(SUBFLOW_NODE.load());
+    subflows.key.sk = read_or_zero(context, SUBFLOW_TCP_SOCK.load());
+    subflows.node = read_or_zero(subflows.node, LIST_NEXT.load());
+    subflows.left -= 1;
+    if subflows.left == 0 || !take(subflows, record) {
+        subflows.end();
+    }
+    1
+}
+
+/// Records the subflow of `subflows.key`. False if that failed.
+#[inline(always)]
+fn take(subflows: &Subflows, record: &mut SocketRecord) -> bool {
+    let key = &subflows.key;
+    let Some((family, protocol)) = socket::tcp_kind(key.sk) else {
+        return false;
+    };
+    socket::fill(record, key.sk, family, protocol);
+    record.msk = subflows.owner.sk;
+    match SOCKETS.insert(key, &*record, BPF_NOEXIST) {
+        Ok(()) if FOLLOWED.insert(&key.sk, key, 0).is_err() => count(counter::FOLLOW_FAILED),
+        Ok(()) | Err(EEXIST) => {}
+        Err(_) => return false,
+    }
+    true
+}
