@@ -1,6 +1,7 @@
 //! What the kernel says itself about the network namespace of the calling thread.
 
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
@@ -122,6 +123,33 @@ pub fn socket_inodes(pid: u32) -> Vec<u64> {
         .flat_map(|entry| fs::read_link(entry.path()));
     let inode = |link: &str| link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
     links.filter_map(|link| inode(link.to_str()?)).collect()
+}
+
+/// Whether the kernel lets this process see what every other one has open. Modules and namespaces may hide some
+/// even from root.
+#[must_use]
+pub fn all_tables_are_readable() -> bool {
+    let refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let numbers = fs::read_dir("/proc").expect("proc is mounted").flatten();
+    let is_number = |entry: &fs::DirEntry| {
+        entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.parse::<u32>().is_ok())
+    };
+    numbers.filter(is_number).all(|process| {
+        let lives = || {
+            let stat = fs::read_to_string(process.path().join("stat"));
+            stat.is_ok_and(|stat| !stat.contains(") Z "))
+        };
+        match fs::read_dir(process.path().join("fd")) {
+            Ok(mut links) => !links.any(|link| {
+                let target = link.and_then(|link| fs::read_link(link.path()));
+                target.is_err_and(|error| refused(&error)) && lives()
+            }),
+            Err(error) => !(refused(&error) && lives()),
+        }
+    })
 }
 
 const STATES: [&str; 12] = [

@@ -6,15 +6,18 @@
 
 pub mod cgroup;
 pub mod death;
+pub mod io_uring;
 pub mod judge;
 pub mod limit;
 pub mod lines;
 pub mod mptcp;
 pub mod net;
 pub mod netlink;
+pub mod netns;
 pub mod peer;
 pub mod pidfd;
 pub mod programs;
+pub mod raw_tcp;
 pub mod report;
 pub mod reused_pid;
 pub mod sandbox;

@@ -131,7 +131,9 @@ pub fn checked(result: i32) -> io::Result<i32> {
     }
 }
 
-fn raw(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
+/// An address as the kernel wants it, and its length.
+#[must_use]
+pub fn raw(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
     // SAFETY: All-zero is a valid sockaddr_storage.
     let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
     let length = match address {

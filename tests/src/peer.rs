@@ -97,6 +97,14 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// Undoes [`Peer::cut_off`].
+    #[track_caller]
+    pub fn plug_in(&self) {
+        net::set(&self.0, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0_i32).expect("it has a filter");
+    }
+}
+
 impl From<TcpStream> for Peer {
     fn from(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(limit())).expect("not zero");

@@ -1,7 +1,7 @@
 //! Processes by pidfd, which cannot come to mean another process as a number can.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::limit::limit;
 
@@ -10,6 +10,10 @@ pub struct Pidfd(OwnedFd);
 
 impl Pidfd {
     pub fn open(pid: u32) -> io::Result<Self> {
+        Self::descriptor(pid).map(Self)
+    }
+
+    fn descriptor(pid: u32) -> io::Result<OwnedFd> {
         // SAFETY: pidfd_open takes two integers and touches no memory of ours.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         if fd < 0 {
@@ -17,7 +21,7 @@ impl Pidfd {
         }
         let fd = i32::try_from(fd).expect("a descriptor fits into an int");
         // SAFETY: The call has just made this descriptor, and nobody else owns it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     /// Ends the process and waits for its end.
@@ -58,4 +62,26 @@ pub fn signal(pid: i32, signal: i32) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// A copy of another process's descriptor.
+///
+/// # Errors
+/// `ENOSYS` before 5.6, `EPERM` where ptrace would not be allowed.
+pub fn take_descriptor(pid: u32, fd: RawFd) -> io::Result<OwnedFd> {
+    let process = Pidfd::descriptor(pid)?;
+    // SAFETY: pidfd_getfd takes three integers and touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = i32::try_from(fd).expect("a descriptor fits into an int");
+    // SAFETY: The call has just made this descriptor, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether the kernel lets a process take the descriptors of another one.
+#[must_use]
+pub fn can_take_descriptors() -> bool {
+    take_descriptor(std::process::id(), libc::STDERR_FILENO).is_ok()
 }

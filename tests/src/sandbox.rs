@@ -62,7 +62,7 @@ pub fn run(test: fn()) -> Result<(), Failed> {
 }
 
 /// Moves the calling thread into a new network namespace and switches its loopback on.
-fn enter() -> io::Result<()> {
+pub fn enter() -> io::Result<()> {
     // SAFETY: unshare takes an integer; it changes the namespace of this thread alone.
     checked(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
     // SAFETY: socket takes three integers and touches no memory of ours.

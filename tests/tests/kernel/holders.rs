@@ -29,7 +29,7 @@ pub fn tests() -> Vec<Trial> {
 
 /// The holders of a socket without its descriptor, which must be one that the process has.
 #[track_caller]
-fn holders(socket: &Value) -> Vec<Value> {
+pub fn holders(socket: &Value) -> Vec<Value> {
     let without_fd = |holder: &Value| {
         let pid = holder["pid"].as_u64().expect("a process id");
         let inodes = judge::socket_inodes(u32::try_from(pid).expect("a process id"));

@@ -7,6 +7,7 @@ mod children;
 mod core_dumps;
 mod dying;
 mod faults;
+mod holding;
 mod relatives;
 mod threads;
 
@@ -20,6 +21,7 @@ use std::process::{self, Command};
 use std::str::FromStr;
 use std::thread;
 
+use sockleak_tests::io_uring::Ring;
 use sockleak_tests::net::{self, Family, checked};
 
 fn main() {
@@ -39,6 +41,8 @@ struct Victim {
     doubles: Vec<OwnedFd>,
     /// Leads to a child that was forked before there was any other socket.
     courier: Option<OwnedFd>,
+    /// Holds sockets of which there need not be a descriptor.
+    rings: Vec<Ring>,
 }
 
 impl Victim {
@@ -103,6 +107,14 @@ impl Victim {
             }
             ["courier", task] => answer = self.fork_courier(task == "receives")?.to_string(),
             ["pass"] => self.pass()?,
+            ["fd", which] => answer = self.descriptor(which)?.to_string(),
+            ["take", pid, fd] => self.take(number(pid)?, number(fd)?)?,
+            ["fork-exec"] => answer = self.fork_exec()?.to_string(),
+            ["hold"] => relatives::wait_for_end_of_stdin(),
+            ["ring-register", which] => self.register_with_ring(which)?,
+            ["ring-accept"] => self.accept_into_ring()?,
+            ["drop", which] => self.drop_descriptor(which)?,
+            ["own-network"] => sockleak_tests::sandbox::enter()?,
             ["comm", name] => {
                 let name = name.replace("\\e", "\x1b") + "\0";
                 // SAFETY: PR_SET_NAME reads a string that ends with a zero, which outlives the call.

@@ -69,6 +69,7 @@ impl Victim {
     }
 }
 
+/// Does nothing until there is nobody who could give a command.
 pub fn wait_for_end_of_stdin() -> ! {
     let mut hangup = libc::pollfd {
         fd: libc::STDIN_FILENO,
