@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use jiff::Timestamp;
 
 use self::text::words::plural;
-use crate::postmortem::{Death, Freed, Process, Report, State};
+use crate::postmortem::{Death, Follower, Freed, Process, Report, State};
 
 pub use checks::{Checks, FieldRow, RequirementRow};
 pub use escape::escape;
@@ -101,6 +101,8 @@ pub trait Output {
     fn death(&mut self, process: &Process, death: &Death) -> io::Result<()>;
     /// What the death left behind.
     fn report(&mut self, report: &Report) -> io::Result<()>;
+    /// What one look found in another state, or to be free at another moment, than was told before.
+    fn moved(&mut self, time: Timestamp, moved: &[Follower]) -> io::Result<()>;
     /// What one look found to be free since the look before.
     fn freed(&mut self, freed: &[Freed]) -> io::Result<()>;
     /// Events were lost since the last time.

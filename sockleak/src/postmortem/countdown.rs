@@ -11,7 +11,7 @@ use super::{Follower, FreeRule, Freedom, Outcome, Report, Sighting, Snapshot, So
 pub struct Freed {
     /// As it was at the last look that showed it.
     pub follower: Follower,
-    /// When that look was.
+    /// When that look began.
     pub not_before: Timestamp,
     /// When the look was that did not show it any more.
     pub time: Timestamp,
@@ -140,7 +140,7 @@ impl Countdown {
             .collect();
         look.freed
             .sort_unstable_by_key(|freed| (freed.follower.local, freed.follower.remote));
-        namespace.looked = snapshot.time;
+        namespace.looked = snapshot.began;
         if namespace.followers.is_empty() {
             self.namespaces.remove(&snapshot.netns);
         }
@@ -196,8 +196,11 @@ impl Follower {
             (before, now) => before == now,
         };
         let moved = sighting.state != self.state || freedom.rule != self.freedom.rule || !same_moment;
-        self.state = sighting.state;
-        self.freedom = freedom;
+        // What was told last stays the measure: many small steps are a move as well.
+        if moved {
+            self.state = sighting.state;
+            self.freedom = freedom;
+        }
         moved
     }
 }
@@ -226,6 +229,7 @@ mod tests {
 
     fn look_at(millis: i64, sightings: Vec<Sighting>) -> Snapshot {
         Snapshot {
+            began: at(millis),
             time: at(millis),
             ..snapshot(sightings)
         }
@@ -256,6 +260,21 @@ mod tests {
         assert_eq!(look.moved.len(), 1);
         assert_eq!(look.moved[0].freedom.at, Some(at(90_100)));
         assert_eq!(look.moved[0].outcome(), Outcome::TimeWait);
+    }
+
+    #[test]
+    fn small_steps_add_up_to_a_move() {
+        let (mut countdown, mut seen) = begin();
+        let mut moved = 0;
+        for look in 1..=4 {
+            // Chatter of the peer: at each look there are 59.7 s left.
+            seen.expires = Duration::from_millis(59_700);
+            moved += countdown
+                .look(&look_at(100 + look * 600, vec![seen.clone()]))
+                .moved
+                .len();
+        }
+        assert_eq!(moved, 2);
     }
 
     #[test]

@@ -31,11 +31,12 @@ impl Freedom {
         }
     }
 
-    fn within(rule: FreeRule, time: Timestamp, earliest: Duration, latest: Duration) -> Self {
+    /// The timer was read at some moment of the look.
+    fn within(rule: FreeRule, look: &Snapshot, earliest: Duration, latest: Duration) -> Self {
         Self {
             rule,
-            at: time.saturating_add(earliest).ok(),
-            latest: time.saturating_add(latest).ok(),
+            at: look.began.saturating_add(earliest).ok(),
+            latest: look.time.saturating_add(latest).ok(),
         }
     }
 
@@ -44,7 +45,6 @@ impl Freedom {
     /// `fin_wait2_since` is when it became FIN_WAIT2, which only a FIN_WAIT2 that is still a full socket needs.
     #[must_use]
     pub fn of(sighting: &Sighting, snapshot: &Snapshot, hz: u32, fin_wait2_since: Option<Timestamp>) -> Self {
-        let time = snapshot.time;
         let expires = sighting.expires;
         if sighting.inode != 0 {
             return Self::open(FreeRule::Holder);
@@ -69,14 +69,14 @@ impl Freedom {
                 };
                 // The wheel's level was chosen when the timer was armed, for a minute as a rule.
                 let slack = wheel::slack(hz, expires.max(TIMEWAIT));
-                Self::within(rule, time, expires, expires + slack)
+                Self::within(rule, snapshot, expires, expires + slack)
             }
-            (State::FinWait2, Timer::Keepalive) => full_fin_wait2(sighting, time, hz, fin_wait2_since),
+            (State::FinWait2, Timer::Keepalive) => full_fin_wait2(sighting, snapshot, hz, fin_wait2_since),
             (State::FinWait2, _) => Self::open(FreeRule::FinTimeout),
             (State::FinWait1 | State::Closing | State::LastAck, Timer::Retransmit) => {
                 gives_up(sighting, snapshot.orphan_retries, hz)
                     .map_or(Self::open(FreeRule::Retransmits), |span| {
-                        Self::within(FreeRule::Retransmits, time, *span.start(), *span.end())
+                        Self::within(FreeRule::Retransmits, snapshot, *span.start(), *span.end())
                     })
             }
             (State::FinWait1 | State::Closing | State::LastAck, Timer::Persist) => {
@@ -90,16 +90,16 @@ impl Freedom {
 /// With a fin timeout above a minute, a full FIN_WAIT2 stays for the part above it, and `tcp_keepalive_timer`
 /// (net/ipv4/tcp_timer.c) then makes it a time-wait for as long again. It is not one any more where the
 /// keepalive timer ran for the whole timeout. Neither is told apart by sock_diag.
-fn full_fin_wait2(sighting: &Sighting, time: Timestamp, hz: u32, since: Option<Timestamp>) -> Freedom {
+fn full_fin_wait2(sighting: &Sighting, look: &Snapshot, hz: u32, since: Option<Timestamp>) -> Freedom {
     let rule = FreeRule::FinTimeout;
-    let at = time.saturating_add(sighting.expires).ok();
+    let at = look.began.saturating_add(sighting.expires).ok();
     let armed = since
         .zip(at)
         .and_then(|(since, at)| Duration::try_from(at.duration_since(since)).ok());
     match armed {
         Some(armed) => {
             let again = armed + wheel::slack(hz, armed) * 2;
-            Freedom::within(rule, time, sighting.expires, sighting.expires + again)
+            Freedom::within(rule, look, sighting.expires, sighting.expires + again)
         }
         None => Freedom {
             rule,

@@ -48,7 +48,9 @@ pub struct Sighting {
 pub struct Snapshot {
     /// Inode of the namespace.
     pub netns: u32,
-    /// When sock_diag was read.
+    /// When the look began: what it showed was there at that moment.
+    pub began: Timestamp,
+    /// When sock_diag was read: what it did not show was gone by then.
     pub time: Timestamp,
     /// `None` when the namespace could not be opened any more.
     pub sightings: Option<Vec<Sighting>>,

@@ -106,6 +106,7 @@ pub fn sighting(socket: &Socket, state: State) -> Sighting {
 pub fn snapshot(sightings: Vec<Sighting>) -> Snapshot {
     Snapshot {
         netns: 1,
+        began: at(100),
         time: at(100),
         sightings: Some(sightings),
         orphan_retries: 8,

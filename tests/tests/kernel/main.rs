@@ -6,6 +6,7 @@ mod attaching;
 mod children;
 mod command_line;
 mod core_dumps;
+mod countdown;
 mod deaths;
 mod endings;
 mod families;
@@ -16,6 +17,8 @@ mod out_of_memory;
 mod refusals;
 mod shared_tables;
 mod signals;
+mod releasing;
+mod segments;
 mod text;
 mod threads;
 mod waiting;
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         children::tests(),
         command_line::tests(),
         core_dumps::tests(),
+        countdown::tests(),
         deaths::tests(),
         endings::tests(),
         families::tests(),
@@ -48,6 +52,8 @@ fn main() -> ExitCode {
         refusals::tests(),
         shared_tables::tests(),
         signals::tests(),
+        releasing::tests(),
+        segments::tests(),
         text::tests(),
         threads::tests(),
         waiting::tests(),

@@ -159,12 +159,14 @@ pub struct Wanted {
 /// # Errors
 /// When sock_diag is missing or broken.
 pub fn look(inode: u32, namespace: Option<&Netns>, wanted: &Wanted) -> Result<Snapshot, SockDiagError> {
+    let began = Timestamp::now();
     let sightings = match namespace {
         Some(namespace) => Some(dump(namespace, wanted)?),
         None => None,
     };
     Ok(Snapshot {
         netns: inode,
+        began,
         time: Timestamp::now(),
         sightings,
         orphan_retries: namespace.map_or(0, |namespace| namespace.orphan_retries().unwrap_or_default()),

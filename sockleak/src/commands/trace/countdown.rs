@@ -63,8 +63,9 @@ pub fn look(session: &mut Session<'_>) -> Result<()> {
         // Opened for this look only: an open namespace would keep its TIME_WAITs alive.
         let namespace = Netns::find(inode)?;
         let snapshot = aftermath::look(inode, namespace.as_ref(), &wanted)?;
-        let freed = session.countdown.look(&snapshot).freed;
-        session.output.freed(&freed)?;
+        let look = session.countdown.look(&snapshot);
+        session.output.moved(snapshot.time, &look.moved)?;
+        session.output.freed(&look.freed)?;
     }
     show(session)
 }

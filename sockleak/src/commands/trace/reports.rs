@@ -92,10 +92,13 @@ impl Session<'_> {
                 .values()
                 .flat_map(|records| records.inventory.iter().chain(&records.live))
         };
+        let began = Timestamp::now();
         let snapshots = aftermath::snapshots(sockets(), &mut self.namespaces)?;
+        let time = Timestamp::now();
         let held = aftermath::holders(sockets(), &snapshots);
         Ok(Gathered {
-            time: Timestamp::now(),
+            began,
+            time,
             snapshots,
             held,
         })
@@ -129,7 +132,7 @@ impl Session<'_> {
         if !must && (held_by_the_dying || !report.settled()) {
             return Ok(());
         }
-        self.emit(&report)?;
+        self.emit(&report, gathered.began)?;
         let keys = records.keys.clone();
         self.forget(pid, recorded, &keys);
         Ok(())
@@ -199,7 +202,8 @@ impl Session<'_> {
         })
     }
 
-    fn emit(&mut self, report: &Report) -> Result<()> {
+    /// `seen` is a moment at which everything that is left was there.
+    fn emit(&mut self, report: &Report, seen: Timestamp) -> Result<()> {
         let failed = report
             .death
             .as_ref()
@@ -218,7 +222,7 @@ impl Session<'_> {
         self.left_behind |= !left.is_empty();
         self.target_reported |= report.process.target;
         if self.args.wait {
-            self.countdown.add(left, report.time);
+            self.countdown.add(left, seen);
         }
         Ok(())
     }
@@ -278,7 +282,7 @@ impl Session<'_> {
         let empty = Records::default();
         for pid in pids {
             let report = self.examine(pid, records.get(&pid).unwrap_or(&empty), &gathered, None);
-            self.emit(&report)?;
+            self.emit(&report, gathered.began)?;
         }
         Ok(())
     }
@@ -286,6 +290,8 @@ impl Session<'_> {
 
 /// What several reports share.
 pub struct Gathered {
+    /// When the first look began.
+    began: Timestamp,
     time: Timestamp,
     snapshots: Vec<Snapshot>,
     held: Vec<proc::Held>,

@@ -11,7 +11,7 @@ use serde::Serialize;
 use self::report::ReportView;
 use self::view::{DeathView, Time};
 use super::{LiveLine, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch, watch_line};
-use crate::postmortem::{Death, FreeRule, Freed, Process, Report, State};
+use crate::postmortem::{Death, Follower, FreeRule, Freed, Outcome, Process, Report, State};
 
 /// The version of the format. Fields and values may be added to it without another number.
 const VERSION: u32 = 1;
@@ -105,6 +105,21 @@ struct DeathEventView<'a> {
 }
 
 #[derive(Serialize)]
+struct MovedView {
+    time: Time,
+    pid: u32,
+    laddr: std::net::IpAddr,
+    lport: u16,
+    raddr: Option<std::net::IpAddr>,
+    rport: Option<u16>,
+    outcome: Outcome,
+    state: &'static str,
+    free_rule: FreeRule,
+    free_at: Option<Time>,
+    free_at_latest: Option<Time>,
+}
+
+#[derive(Serialize)]
 struct FreedView {
     pid: u32,
     laddr: std::net::IpAddr,
@@ -188,6 +203,28 @@ impl<W: Write, S: Write> Output for Json<W, S> {
     fn report(&mut self, report: &Report) -> io::Result<()> {
         let view = ReportView::new(report, self.summary);
         self.line(&view)
+    }
+
+    fn moved(&mut self, time: Timestamp, moved: &[Follower]) -> io::Result<()> {
+        for follower in moved {
+            self.object(&line(
+                "moved",
+                MovedView {
+                    time: Time(time),
+                    pid: follower.pid,
+                    laddr: follower.local.ip(),
+                    lport: follower.local.port(),
+                    raddr: follower.remote.map(|remote| remote.ip()),
+                    rport: follower.remote.map(|remote| remote.port()),
+                    outcome: follower.outcome(),
+                    state: State::name(follower.state),
+                    free_rule: follower.freedom.rule,
+                    free_at: follower.freedom.at.map(Time),
+                    free_at_latest: follower.freedom.latest.map(Time),
+                },
+            ))?;
+        }
+        self.writer.flush()
     }
 
     fn freed(&mut self, freed: &[Freed]) -> io::Result<()> {

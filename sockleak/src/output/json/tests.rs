@@ -134,6 +134,23 @@ fn a_death_names_its_signal() {
 }
 
 #[test]
+fn what_moved_has_its_new_moment() {
+    let report = sample();
+    let mut follower = followers(&report).remove(1);
+    follower.state = State::TimeWait;
+    follower.freedom = Freedom {
+        rule: FreeRule::TimewaitTimer,
+        at: Some(at(90_000)),
+        latest: None,
+    };
+    let line = one(|json| json.moved(at(30_000), std::slice::from_ref(&follower)));
+    assert_eq!(
+        line,
+        r#"{"type":"moved","v":1,"time":"2025-10-09T08:53:50.000000000Z","pid":4242,"laddr":"10.0.0.7","lport":8080,"raddr":"10.1.2.1","rport":20000,"outcome":"time_wait","state":"TIME_WAIT","free_rule":"timewait_timer","free_at":"2025-10-09T08:54:50.000000000Z","free_at_latest":null}"#
+    );
+}
+
+#[test]
 fn what_is_freed_is_bracketed() {
     let report = sample();
     let mut follower = followers(&report).remove(1);

@@ -15,7 +15,7 @@ use self::words::{clock, count, plural};
 use super::{
     LiveLine, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch, escape, watch_line,
 };
-use crate::postmortem::{Death, Freed, Process, Report};
+use crate::postmortem::{Death, Follower, Freed, Process, Report};
 
 /// Reports on one writer, everything else on the other.
 #[derive(Debug)]
@@ -92,17 +92,24 @@ impl<W: Write, S: Write> Output for Text<W, S> {
         self.data.flush()
     }
 
+    fn moved(&mut self, time: Timestamp, moved: &[Follower]) -> io::Result<()> {
+        for follower in moved {
+            let end = match follower.freedom.at {
+                Some(at) => format!("free at {}", clock(at, &self.style.zone)),
+                None => "no end can be told".to_owned(),
+            };
+            self.say_verbosely(time, &format!("{}, {end}", leftover(follower)))?;
+        }
+        Ok(())
+    }
+
     fn freed(&mut self, freed: &[Freed]) -> io::Result<()> {
         let (Some(first), Some(last)) = (freed.first(), freed.last()) else {
             return Ok(());
         };
         let time = clock(last.time, &self.style.zone);
         let what = if freed.len() == 1 {
-            let follower = &first.follower;
-            let remote = follower
-                .remote
-                .map_or_else(String::new, |remote| format!(" to {remote}"));
-            format!("{} {}{remote} is free", follower.state.name(), follower.local)
+            format!("{} is free", leftover(&first.follower))
         } else {
             format!("{} leftovers are free", count(freed.len() as u64))
         };
@@ -125,6 +132,14 @@ impl<W: Write, S: Write> Output for Text<W, S> {
         self.status.clear()?;
         self.data.flush()
     }
+}
+
+/// A leftover by its state and its addresses.
+fn leftover(follower: &Follower) -> String {
+    let remote = follower
+        .remote
+        .map_or_else(String::new, |remote| format!(" to {remote}"));
+    format!("{} {}{remote}", follower.state.name(), follower.local)
 }
 
 #[cfg(test)]
