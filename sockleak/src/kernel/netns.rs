@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::{ffi::OsString, panic, thread};
 
@@ -41,7 +42,8 @@ impl Netns {
     }
 
     /// Searches a namespace by its inode: first in all processes, then in the bind mounts of
-    /// `ip netns` and of container runtimes. `None` if nothing that can be seen has it.
+    /// `ip netns` and of container runtimes, at last in the descriptors of all processes. `None` if nothing
+    /// that can be seen has it.
     ///
     /// # Errors
     ///
@@ -61,13 +63,45 @@ impl Netns {
         let mounts = fs::read("/proc/self/mountinfo")?;
         Ok(mount_points(&mounts, &link)
             .iter()
-            .find_map(|path| Self::open_as(path, inode)))
+            .find_map(|path| Self::open_as(path, inode))
+            .or_else(|| {
+                let descriptors = proc::links_to(link.as_bytes()).unwrap_or_default();
+                descriptors.iter().find_map(|path| Self::open_as(path, inode))
+            }))
     }
 
     /// Its inode, which is also `skc_net->ns.inum`.
     #[must_use]
     pub fn inode(&self) -> u32 {
         self.inode
+    }
+
+    /// The kernel's own number for it, which no other namespace gets before the next boot: an inode is given to
+    /// the next one within milliseconds. `None` before 5.14, or when it cannot be entered.
+    #[must_use]
+    pub fn cookie(&self) -> Option<u64> {
+        /// SO_NETNS_COOKIE of include/uapi/asm-generic/socket.h.
+        const SO_NETNS_COOKIE: libc::c_int = 71;
+        let mut cookie = 0_u64;
+        let mut length = size_of::<u64>() as libc::socklen_t;
+        within(self.as_fd(), || {
+            let socket = UnixDatagram::unbound()?;
+            // SAFETY: The pointers are to a u64 and to its length, which outlive the call.
+            let result = unsafe {
+                libc::getsockopt(
+                    socket.as_raw_fd(),
+                    libc::SOL_SOCKET,
+                    SO_NETNS_COOKIE,
+                    (&raw mut cookie).cast(),
+                    &raw mut length,
+                )
+            };
+            if result < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(cookie)
+        })
+        .ok()
     }
 
     /// Reads a number from a sysctl of this namespace, such as `net/ipv4/tcp_fin_timeout`.

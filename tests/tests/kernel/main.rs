@@ -14,6 +14,7 @@ mod holders;
 mod leftovers;
 mod mptcp;
 mod out_of_memory;
+mod namespace_ends;
 mod refusals;
 mod shared_tables;
 mod signals;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         leftovers::tests(),
         mptcp::tests(),
         out_of_memory::tests(),
+        namespace_ends::tests(),
         refusals::tests(),
         shared_tables::tests(),
         signals::tests(),

@@ -61,7 +61,8 @@ pub fn look(session: &mut Session<'_>) -> Result<()> {
     }
     for (inode, wanted) in wanted {
         // Opened for this look only: an open namespace would keep its TIME_WAITs alive.
-        let namespace = Netns::find(inode)?;
+        let known = session.netns_cookies.get(&inode).copied().flatten();
+        let namespace = Netns::find(inode)?.filter(|found| known.is_none() || found.cookie() == known);
         let snapshot = aftermath::look(inode, namespace.as_ref(), &wanted)?;
         let look = session.countdown.look(&snapshot);
         session.output.moved(snapshot.time, &look.moved)?;

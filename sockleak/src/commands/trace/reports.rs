@@ -13,6 +13,7 @@ use sockleak_ebpf::{
 use super::aftermath::{self, Records};
 use super::processes::Stage;
 use super::session::Session;
+use crate::kernel::netns::Netns;
 use crate::kernel::{proc, translate};
 use crate::postmortem::{
     Cause, Death, Evidence, Lost, Outcome, Process, Report, Snapshot, Socket, State, examine, followers,
@@ -222,6 +223,11 @@ impl Session<'_> {
         self.left_behind |= !left.is_empty();
         self.target_reported |= report.process.target;
         if self.args.wait {
+            let inodes: HashSet<u32> = left.iter().map(|follower| follower.netns).collect();
+            for inode in inodes {
+                let cookie = self.namespaces.opened(inode).and_then(Netns::cookie);
+                self.netns_cookies.insert(inode, cookie);
+            }
             self.countdown.add(left, seen);
         }
         Ok(())

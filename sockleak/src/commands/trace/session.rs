@@ -1,6 +1,6 @@
 //! One trace: what is attached and what is followed. `reports` makes its reports.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub struct Session<'a> {
     /// Processes that closed something themselves while they were watched.
     pub(super) closers: HashSet<u32>,
     pub countdown: Countdown,
+    /// What tells the namespaces of the countdown from later ones with the same inode.
+    pub(super) netns_cookies: HashMap<u32, Option<u64>>,
     pub output: &'a mut dyn Output,
     /// A report of a target was made.
     pub target_reported: bool,
@@ -70,6 +72,7 @@ impl<'a> Session<'a> {
             deaths,
             closers: HashSet::new(),
             countdown: Countdown::new(hz),
+            netns_cookies: HashMap::new(),
             output,
             target_reported: false,
             left_behind: false,

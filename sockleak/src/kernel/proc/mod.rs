@@ -1,6 +1,7 @@
 //! /proc: who a process is, who descends from it, who holds a socket.
 
 mod parse;
+mod table;
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +9,9 @@ use std::path::Path;
 use std::{fs, io};
 
 pub use parse::{Stat, Status};
+pub use table::links_to;
 
+use self::table::table;
 use super::clock::{self, BootClock};
 use crate::postmortem::Process;
 
@@ -138,9 +141,9 @@ pub fn share_files(one: u32, other: u32) -> Option<bool> {
 ///
 /// `NotFound` when it is gone, `PermissionDenied` when its descriptors may not be read.
 pub fn socket_inodes(pid: u32) -> io::Result<HashSet<u64>> {
-    let directory = format!("/proc/{pid}/fd");
-    let inodes = numbers(Path::new(&directory))?.into_iter().filter_map(|fd| {
-        let target = fs::read_link(format!("{directory}/{fd}")).ok()?;
+    let (directory, descriptors) = table(pid)?;
+    let inodes = descriptors.into_iter().filter_map(|fd| {
+        let target = fs::read_link(directory.join(fd.to_string())).ok()?;
         parse::socket_inode(target.as_os_str().as_encoded_bytes())
     });
     Ok(inodes.collect())
@@ -160,8 +163,9 @@ pub fn holders(inodes: &HashSet<u64>) -> io::Result<Holders> {
         match held_by(pid, inodes) {
             Ok(held) => holders.held.extend(held),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let is_process = stat(pid).is_ok_and(|stat| !stat.is_kernel_thread());
-                holders.unreadable += usize::from(is_process);
+                // The links of a process that dies meanwhile are refused too (`proc_pid_readlink`, fs/proc/base.c).
+                let has_table = |stat: Stat| !stat.is_kernel_thread() && !stat.is_zombie();
+                holders.unreadable += usize::from(stat(pid).is_ok_and(has_table));
             }
             Err(_) => {} // It is gone.
         }
@@ -170,11 +174,11 @@ pub fn holders(inodes: &HashSet<u64>) -> io::Result<Holders> {
 }
 
 fn held_by(pid: u32, inodes: &HashSet<u64>) -> io::Result<Vec<Held>> {
-    let directory = format!("/proc/{pid}/fd");
-    let mut descriptors: Vec<(u32, u64)> = numbers(Path::new(&directory))?
+    let (directory, open) = table(pid)?;
+    let mut descriptors: Vec<(u32, u64)> = open
         .into_iter()
         .filter_map(|fd| {
-            let target = match fs::read_link(format!("{directory}/{fd}")) {
+            let target = match fs::read_link(directory.join(fd.to_string())) {
                 Ok(target) => target,
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Some(Err(error)),
                 Err(_) => return None,

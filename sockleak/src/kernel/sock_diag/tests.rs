@@ -181,8 +181,10 @@ fn another_namespace_has_its_own_sockets() {
     let rows = there.dump(Protocol::Tcp, Family::Ipv4, &Filter::all()).unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].local, listener.local_addr().unwrap());
-    assert_eq!(
-        Netns::find(other.inode()).unwrap().map(|found| found.inode()),
-        None
-    );
+    // No process is in it, but this one has a descriptor of it, until it has none.
+    let inode = other.inode();
+    let find = || Netns::find(inode).unwrap().map(|found| found.inode());
+    assert_eq!(find(), Some(inode));
+    drop(other);
+    assert_eq!(find(), None);
 }
