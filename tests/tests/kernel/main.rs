@@ -4,6 +4,7 @@
 
 mod attaching;
 mod children;
+mod closing;
 mod command_line;
 mod core_dumps;
 mod countdown;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     let tests = [
         attaching::tests(),
         children::tests(),
+        closing::tests(),
         command_line::tests(),
         core_dumps::tests(),
         countdown::tests(),

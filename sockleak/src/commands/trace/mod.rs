@@ -2,6 +2,7 @@
 
 mod aftermath;
 mod countdown;
+mod executing;
 mod namespaces;
 mod processes;
 mod reports;

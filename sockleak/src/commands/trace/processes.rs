@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use sockleak_ebpf::WATCHED_SHARES_FILES;
 
+use super::executing::Former;
 use crate::kernel::proc;
 use crate::postmortem::{Process, Relation};
 
@@ -15,6 +16,8 @@ const MAX_ANCESTORS: usize = 64;
 pub struct Followed {
     pub process: Process,
     pub stage: Stage,
+    /// The program before its last exec, while what is closed may still be that one's.
+    pub former: Option<Former>,
 }
 
 /// Where a process stands.
@@ -54,6 +57,7 @@ impl Processes {
         let followed = Followed {
             process,
             stage: Stage::Alive,
+            former: None,
         };
         self.followed.insert(pid, followed);
     }

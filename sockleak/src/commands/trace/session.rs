@@ -172,17 +172,12 @@ impl<'a> Session<'a> {
                 })?;
             }
             Event::Exec(exec) => {
-                let time = self.translator.time(exec.header.time);
-                if let Some(followed) = self.processes.get_mut(exec.header.tgid) {
-                    let target = followed.process.target;
-                    match proc::process(exec.header.tgid, target) {
-                        Ok(process) => followed.process = process,
-                        Err(_) => followed.process.comm = translate::comm(&exec.comm),
-                    }
+                let (pid, comm) = (exec.header.tgid, translate::comm(&exec.comm));
+                if self.executed(pid, &comm, exec.header.time) {
                     self.output.process(&ProcessEvent {
-                        time,
-                        pid: exec.header.tgid,
-                        comm: followed.process.comm.clone(),
+                        time: self.translator.time(exec.header.time),
+                        pid,
+                        comm,
                         what: ProcessChange::Exec,
                     })?;
                 }
@@ -213,14 +208,18 @@ impl<'a> Session<'a> {
         let tgid = event.header.tgid;
         self.namespaces.sighted(tgid, event.netns);
         if event.to == state::LISTEN || event.to == state::SYN_SENT {
+            if let Some(followed) = self.processes.get_mut(tgid) {
+                followed.former = None;
+            }
             return Ok(());
         }
         self.closers.insert(tgid);
         let (local, remote) = translate::event_addresses(event);
+        let comm = self.owner(tgid, event.header.time)?;
         self.output.transition(&TransitionEvent {
             time: self.translator.time(event.header.time),
             pid: tgid,
-            comm: self.comm(tgid),
+            comm,
             local,
             remote,
             from: translate::state(event.from),
@@ -229,7 +228,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn comm(&self, pid: u32) -> String {
+    pub(super) fn comm(&self, pid: u32) -> String {
         self.processes
             .get(pid)
             .map_or_else(String::new, |followed| followed.process.comm.clone())

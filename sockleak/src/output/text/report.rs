@@ -1,6 +1,7 @@
 //! A report as text: who died and how, the counts, the groups, and at the end what matters.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 
@@ -9,7 +10,7 @@ use super::style::{Ink, Style};
 use super::table::table;
 use super::words::{block, clock, count, death, duration, how, outcome, plural, sender, state, wrap};
 use crate::output::escape;
-use crate::postmortem::{How, Outcome, Report, SocketReport, followers};
+use crate::postmortem::{How, LeftWhileAlive, Outcome, Report, SocketReport, followers};
 
 /// The lines of a report; some hold several.
 pub(super) fn report(report: &Report, style: &Style) -> Vec<String> {
@@ -20,14 +21,9 @@ pub(super) fn report(report: &Report, style: &Style) -> Vec<String> {
         lines.append(&mut table(&of_sockets(report), style));
     }
     if !report.left_while_alive.is_empty() {
-        let total = report.left_while_alive.iter().map(|group| group.count).sum();
         lines.push(String::new());
         lines.push(wrap(
-            &format!(
-                "{} that it closed itself before still {}",
-                plural(total, "socket", "sockets"),
-                if total == 1 { "exists" } else { "exist" }
-            ),
+            &left_while_alive(&report.left_while_alive),
             style.columns(),
             2,
         ));
@@ -109,6 +105,48 @@ fn counts(report: &Report) -> String {
         (0, None) => "its open sockets are listed when it dies".to_owned(),
         (_, Some(_)) => format!("{sockets} open when it died: {}", parts.join(", ")),
         (_, None) => format!("{sockets}: {}", parts.join(", ")),
+    }
+}
+
+/// What it closed itself, as a sentence: the largest groups with where they lead to.
+fn left_while_alive(groups: &[LeftWhileAlive]) -> String {
+    const NAMED: usize = 3;
+    let total: u64 = groups.iter().map(|group| group.count).sum();
+    let sockets = plural(total, "socket", "sockets");
+    let place = |group: &LeftWhileAlive| {
+        let end = |ip: IpAddr, port| SocketAddr::new(ip, port).to_string();
+        let from = group
+            .lport
+            .map(|port| format!(" from {}", end(group.laddr, port)));
+        let to = group.raddr.zip(group.rport);
+        let to = to.map(|(ip, port)| format!(" towards {}", end(ip, port)));
+        format!(
+            "{}{}{}",
+            left_as(group.outcome),
+            from.unwrap_or_default(),
+            to.unwrap_or_default()
+        )
+    };
+    if let [only] = groups {
+        return format!("while alive it left {sockets} {}", place(only));
+    }
+    let mut parts: Vec<String> = groups
+        .iter()
+        .take(NAMED)
+        .map(|group| format!("{} {}", count(group.count), place(group)))
+        .collect();
+    let rest: u64 = groups.iter().skip(NAMED).map(|group| group.count).sum();
+    if rest > 0 {
+        parts.push(format!("{} more", count(rest)));
+    }
+    format!("while alive it left {sockets}: {}", parts.join(", "))
+}
+
+/// How a socket is left that its process closed or shut down.
+fn left_as(left: Outcome) -> String {
+    match left {
+        Outcome::Held => "shut down and still held".to_owned(),
+        left => format!("in {}", outcome(left)),
     }
 }
 
