@@ -27,6 +27,8 @@ pub struct Evidence {
     pub snapshots: Vec<Snapshot>,
     /// The descriptors of other processes that lead to any of these sockets.
     pub holdings: Vec<Holding>,
+    /// Living processes whose descriptors could not be read.
+    pub unread: usize,
     /// A thread of the process used io_uring.
     pub io_uring: bool,
     /// What could not be seen on this kernel, as sentences.
@@ -47,6 +49,7 @@ pub fn examine(evidence: Evidence) -> Report {
         live,
         snapshots,
         holdings,
+        unread,
         io_uring,
         blind,
         lost,
@@ -103,13 +106,20 @@ pub fn examine(evidence: Evidence) -> Report {
             recognize_shared_tables(&mut holders, &socket);
             let subflow_sights: Vec<_> = subflow_sights.by_ref().take(socket.subflows.len()).collect();
             let mut subflows = report_subflows(&socket, &subflow_sights, time, hz);
-            let mut report = report_socket(socket, sight, holders, io_uring, time, hz);
+            let mut report = report_socket(socket, sight, holders, unread > 0, time, hz);
             mptcp::settle(&mut report, &mut subflows);
             report.subflows = subflows;
             report
         })
         .collect();
     sockets.sort_by_key(|report| report.socket.fds.first().copied());
+    let mut blind = blind_spots(blind, io_uring, unreachable, incomplete);
+    let is_nobodys = |report: &SocketReport| report.outcome == Outcome::Held && report.holders.is_empty();
+    if unread > 0 && sockets.iter().any(is_nobodys) {
+        blind.push(format!(
+            "The descriptors of some processes ({unread}) could not be read: they may hold what nobody is named for."
+        ));
+    }
 
     Report {
         time,
@@ -118,7 +128,7 @@ pub fn examine(evidence: Evidence) -> Report {
         summary: Summary::of(&sockets),
         sockets,
         left_while_alive,
-        blind: blind_spots(blind, io_uring, unreachable, incomplete),
+        blind,
         lost,
         live_leftovers,
     }
@@ -128,11 +138,11 @@ fn report_socket(
     socket: Socket,
     sight: Sight<'_>,
     holders: Vec<Holder>,
-    io_uring: bool,
+    unread: bool,
     time: Timestamp,
     hz: u32,
 ) -> SocketReport {
-    let (outcome, why) = decide(&socket, sight, &holders, io_uring);
+    let (outcome, why) = decide(&socket, sight, &holders, unread);
     let freedom = match (outcome, sight) {
         (Outcome::Held, _) => Freedom::open(FreeRule::Holder),
         (Outcome::Reset | Outcome::Closed, _) => Freedom::now(time),

@@ -186,6 +186,23 @@ fn a_group_with_an_open_end_promises_nothing() {
 }
 
 #[test]
+fn a_holder_that_cannot_be_asked_is_a_blind_spot() {
+    let (listener, seen) = held_listener();
+    let mut evidence = evidence(vec![listener], vec![seen]);
+    let report = examine(evidence.clone());
+    assert_eq!(report.sockets[0].why, Why::InKernel);
+    assert!(report.blind.is_empty() && !report.settled());
+    evidence.unread = 1;
+    let report = examine(evidence.clone());
+    assert_eq!(report.sockets[0].why, Why::Unknown);
+    assert_eq!(report.blind.len(), 1);
+    evidence.holdings.push(child_holds(70));
+    let report = examine(evidence);
+    assert_eq!(report.sockets[0].why, Why::Inherited);
+    assert!(report.blind.is_empty() && report.settled());
+}
+
+#[test]
 fn a_namespace_that_is_gone_is_a_blind_spot() {
     let mut evidence = evidence(vec![connection(1)], Vec::new());
     evidence.snapshots[0].sightings = None;

@@ -54,7 +54,7 @@ impl Freedom {
                 // What its subflows take after that depends on their peers.
                 Timer::Keepalive => Self {
                     rule: FreeRule::MptcpTimeout,
-                    at: time.saturating_add(expires).ok(),
+                    at: snapshot.began.saturating_add(expires).ok(),
                     latest: None,
                 },
                 _ => Self::open(FreeRule::MptcpTimeout),

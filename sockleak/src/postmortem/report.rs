@@ -65,10 +65,13 @@ pub enum Outcome {
 pub enum Why {
     /// A process that shares an ancestor with the dead one has it, by fork.
     Inherited,
-    /// It is on its way over a unix socket: no process has a descriptor of it.
+    /// A process received it: it got the descriptor while it lived.
     PassedOn,
     /// A process made with CLONE_FILES uses the same fd table.
     SharedTable,
+    /// No process has a descriptor of it, and the kernel holds it still: it is in flight over a unix socket, or
+    /// registered with io_uring.
+    InKernel,
     /// SO_LINGER 0: closed by an RST.
     LingerZero,
     /// Closed with data that the process had not read: the kernel sends an RST.

@@ -44,13 +44,16 @@ fn solely_owned(socket: &Socket) -> bool {
 
 impl Report {
     /// True when another look a moment later would say the same: what is FIN_WAIT1, CLOSING or LAST_ACK waits
-    /// for a peer that did not answer a retransmission, or that keeps its window closed.
+    /// for a peer that did not answer a retransmission, or that keeps its window closed. What is held without a
+    /// descriptor may be on its way to be closed: a kworker does that for the files of an io_uring after its
+    /// process was reaped (`io_ring_exit_work`), and for those that are put in an interrupt (`delayed_fput`).
     #[must_use]
     pub fn settled(&self) -> bool {
         self.sockets.iter().all(|socket| match socket.outcome {
             Outcome::FinWait1 | Outcome::Closing | Outcome::LastAck => {
                 socket.why == Why::PeerUnreachable || socket.freedom.rule == FreeRule::PersistOpenEnded
             }
+            Outcome::Held => !socket.holders.is_empty(),
             _ => true,
         })
     }

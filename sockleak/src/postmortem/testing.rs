@@ -145,6 +145,7 @@ pub fn evidence(sockets: Vec<Socket>, sightings: Vec<Sighting>) -> Evidence {
         live: Vec::new(),
         snapshots: vec![snapshot(sightings)],
         holdings: Vec::new(),
+        unread: 0,
         io_uring: false,
         blind: Vec::new(),
         lost: Lost::default(),

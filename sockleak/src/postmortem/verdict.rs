@@ -11,24 +11,17 @@ use super::{Holder, How, Linger, Outcome, Protocol, ResetReason, Sighting, Socke
 /// The shortest time after which a FIN is retransmitted (TCP_RTO_MIN).
 const FIRST_RETRANSMISSION: Duration = Duration::from_millis(200);
 
-/// Decides one socket. `holders` are the descriptors that lead to it; `io_uring` says that the process used one,
-/// which may hold a socket without any.
-pub(super) fn decide(
-    socket: &Socket,
-    sight: Sight<'_>,
-    holders: &[Holder],
-    io_uring: bool,
-) -> (Outcome, Why) {
+/// Decides one socket. `holders` are the descriptors that lead to it; `unread` says that there are processes whose
+/// descriptors could not be read.
+pub(super) fn decide(socket: &Socket, sight: Sight<'_>, holders: &[Holder], unread: bool) -> (Outcome, Why) {
     match sight {
-        Sight::Seen(_, sighting) if sighting.inode != 0 => (Outcome::Held, held_why(holders, io_uring)),
+        Sight::Seen(_, sighting) if sighting.inode != 0 => (Outcome::Held, held_why(holders, unread)),
         Sight::Seen(_, sighting) => match leftover(sighting.state) {
             Some(outcome) => (outcome, leftover_why(socket, sighting)),
             None => (Outcome::Unknown, Why::Unknown),
         },
         // Before 6.8, sock_diag does not show a socket that is bound only; /proc proves that it is held.
-        Sight::Gone | Sight::Unreachable if !holders.is_empty() => {
-            (Outcome::Held, held_why(holders, io_uring))
-        }
+        Sight::Gone | Sight::Unreachable if !holders.is_empty() => (Outcome::Held, held_why(holders, unread)),
         Sight::Gone => match Ending::of(socket) {
             Ending::Reset(why) => (Outcome::Reset, why),
             Ending::Closed(why) => (Outcome::Closed, why),
@@ -236,15 +229,17 @@ fn usual_why(socket: &Socket) -> Why {
     }
 }
 
-/// A socket in nobody's table is in flight over a unix socket, or io_uring has it.
-fn held_why(holders: &[Holder], io_uring: bool) -> Why {
+/// A socket that is in nobody's table is the kernel's, unless a table could not be read.
+fn held_why(holders: &[Holder], unread: bool) -> Why {
     let has = |how| holders.iter().any(|holder| holder.how == Some(how));
     if has(How::Inherited) {
         Why::Inherited
-    } else if has(How::Received) || (holders.is_empty() && !io_uring) {
+    } else if has(How::Received) {
         Why::PassedOn
     } else if has(How::SharedTable) {
         Why::SharedTable
+    } else if holders.is_empty() && !unread {
+        Why::InKernel
     } else {
         Why::Unknown
     }

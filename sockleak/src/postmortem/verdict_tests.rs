@@ -225,9 +225,8 @@ fn whoever_has_a_file_holds_it() {
         ..sighting(&listener, Listen)
     };
     let snapshot = snapshot(Vec::new());
-    let held = |holders: &[Holder], io_uring| {
-        decide(&listener, Sight::Seen(&snapshot, &with_file), holders, io_uring)
-    };
+    let held =
+        |holders: &[Holder], unread| decide(&listener, Sight::Seen(&snapshot, &with_file), holders, unread);
     let holder = |how| Holder {
         pid: 1,
         comm: "child".into(),
@@ -243,11 +242,15 @@ fn whoever_has_a_file_holds_it() {
         (Outcome::Held, Why::SharedTable)
     );
     assert_eq!(held(&[holder(None)], false), (Outcome::Held, Why::Unknown));
-    assert_eq!(held(&[], false), (Outcome::Held, Why::PassedOn));
+    assert_eq!(
+        held(&[holder(Some(How::Received))], false),
+        (Outcome::Held, Why::PassedOn)
+    );
+    assert_eq!(held(&[], false), (Outcome::Held, Why::InKernel));
     assert_eq!(
         held(&[], true),
         (Outcome::Held, Why::Unknown),
-        "io_uring may have it"
+        "a process that may not be asked may have it"
     );
     let bound_only = socket(Close).build();
     let by_proc = decide(&bound_only, Sight::Gone, &[holder(Some(How::Inherited))], false);

@@ -12,15 +12,16 @@ mod deaths;
 mod endings;
 mod families;
 mod holders;
+mod kernel_held;
 mod leftovers;
 mod mptcp;
-mod out_of_memory;
 mod namespace_ends;
+mod out_of_memory;
 mod refusals;
-mod shared_tables;
-mod signals;
 mod releasing;
 mod segments;
+mod shared_tables;
+mod signals;
 mod text;
 mod threads;
 mod waiting;
@@ -32,7 +33,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use sockleak_tests::cgroup::SmallMemory;
-use sockleak_tests::{programs, reused_pid, sandbox};
+use sockleak_tests::{io_uring, pidfd, programs, reused_pid, sandbox};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -49,15 +50,16 @@ fn main() -> ExitCode {
         endings::tests(),
         families::tests(),
         holders::tests(),
+        kernel_held::tests(),
         leftovers::tests(),
         mptcp::tests(),
-        out_of_memory::tests(),
         namespace_ends::tests(),
+        out_of_memory::tests(),
         refusals::tests(),
-        shared_tables::tests(),
-        signals::tests(),
         releasing::tests(),
         segments::tests(),
+        shared_tables::tests(),
+        signals::tests(),
         text::tests(),
         threads::tests(),
         waiting::tests(),
@@ -83,6 +85,10 @@ enum Need {
     ChosenPid,
     /// What holds for the whole host may be set.
     OwnMachine,
+    PidfdGetfd,
+    IoUring,
+    /// A request of io_uring can put its file into a slot of the ring.
+    DirectDescriptors,
 }
 
 impl Need {
@@ -101,6 +107,15 @@ impl Need {
             Self::LocalCoreFiles => (
                 core_dumps::are_local(),
                 "needs core files in the working directory (kernel.core_pattern)",
+            ),
+            Self::PidfdGetfd => (pidfd::can_take_descriptors(), "needs pidfd_getfd"),
+            Self::IoUring => (
+                io_uring::is_there(),
+                "needs io_uring, which the kernel lacks or kernel.io_uring_disabled switches off",
+            ),
+            Self::DirectDescriptors => (
+                io_uring::has_direct_descriptors(),
+                "needs direct descriptors of io_uring",
             ),
             Self::KernelThreads => (
                 fs::read_to_string("/proc/2/comm").is_ok_and(|comm| comm == "kthreadd\n"),

@@ -9,7 +9,7 @@ use sockleak_ebpf::{ORIGIN_INVENTORY, ORIGIN_LIVE, ORIGIN_SUBFLOW, SocketKey, So
 use super::namespaces::Namespaces;
 use super::processes::Processes;
 use crate::kernel::netns::Netns;
-use crate::kernel::proc::{self, Held};
+use crate::kernel::proc::{self, Held, Holders};
 use crate::kernel::sock_diag::{Filter, SockDiag, SockDiagError};
 use crate::kernel::tables::Tables;
 use crate::kernel::translate::Translator;
@@ -230,7 +230,7 @@ pub fn count(pids: &[u32], namespaces: &mut Namespaces) -> Result<(u64, u64), So
 
 /// The descriptors that lead to any of these sockets: those that sock_diag shows with an inode, and those
 /// whose file had more references than the dead process had descriptors. /proc is searched once.
-pub fn holders<'a>(sockets: impl Iterator<Item = &'a Socket>, snapshots: &[Snapshot]) -> Vec<Held> {
+pub fn holders<'a>(sockets: impl Iterator<Item = &'a Socket>, snapshots: &[Snapshot]) -> Holders {
     let seen: HashSet<u64> = snapshots
         .iter()
         .flat_map(|snapshot| snapshot.sightings.iter().flatten())
@@ -245,7 +245,7 @@ pub fn holders<'a>(sockets: impl Iterator<Item = &'a Socket>, snapshots: &[Snaps
             (shared || seen.contains(&inode)).then_some(inode)
         })
         .collect();
-    proc::holders(&inodes).map_or_else(|_| Vec::new(), |found| found.held)
+    proc::holders(&inodes).unwrap_or_default()
 }
 
 /// Those of the holders that have a socket of this dead process, and how they are related to it.

@@ -96,12 +96,12 @@ impl Session<'_> {
         let began = Timestamp::now();
         let snapshots = aftermath::snapshots(sockets(), &mut self.namespaces)?;
         let time = Timestamp::now();
-        let held = aftermath::holders(sockets(), &snapshots);
+        let holders = aftermath::holders(sockets(), &snapshots);
         Ok(Gathered {
             began,
             time,
             snapshots,
-            held,
+            holders,
         })
     }
 
@@ -187,10 +187,11 @@ impl Session<'_> {
             time: gathered.time,
             process,
             death: death.map(|death| Death::decide(&self.translator.exit(death))),
-            holdings: aftermath::holdings(pid, &all, &gathered.held, &self.processes),
+            holdings: aftermath::holdings(pid, &all, &gathered.holders.held, &self.processes),
             sockets: records.inventory.clone(),
             live: records.live.clone(),
             snapshots,
+            unread: gathered.holders.unreadable,
             io_uring: death.is_some_and(|death| death.flags & DEATH_IO_URING != 0)
                 || living.is_some_and(|watched| watched.flags & WATCHED_IO_URING != 0),
             blind,
@@ -300,7 +301,7 @@ pub struct Gathered {
     began: Timestamp,
     time: Timestamp,
     snapshots: Vec<Snapshot>,
-    held: Vec<proc::Held>,
+    holders: proc::Holders,
 }
 
 fn of_interest(snapshots: &[Snapshot], inventory: &[Socket], live: &[Socket]) -> Vec<Snapshot> {

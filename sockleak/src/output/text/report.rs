@@ -10,7 +10,7 @@ use super::style::{Ink, Style};
 use super::table::table;
 use super::words::{block, clock, count, death, duration, how, outcome, plural, sender, state, wrap};
 use crate::output::escape;
-use crate::postmortem::{How, LeftWhileAlive, Outcome, Report, SocketReport, followers};
+use crate::postmortem::{How, LeftWhileAlive, Outcome, Report, SocketReport, Why, followers};
 
 /// The lines of a report; some hold several.
 pub(super) fn report(report: &Report, style: &Style) -> Vec<String> {
@@ -238,9 +238,10 @@ type Who<'a> = (u32, &'a str, Option<How>);
 /// A socket and the descriptor that holds it.
 type Held<'a> = (&'a SocketReport, Option<u32>);
 
-/// A line for each process that still holds sockets, and one for those that no process holds.
+/// A line for each process that still holds sockets, and one for those that no process is seen to hold.
 fn holders(report: &Report) -> Vec<String> {
     let mut by_holder: BTreeMap<Option<Who<'_>>, Vec<Held<'_>>> = BTreeMap::new();
+    let mut nobodys = "still held by the kernel, no process has a descriptor";
     for socket in report
         .sockets
         .iter()
@@ -254,6 +255,9 @@ fn holders(report: &Report) -> Vec<String> {
                 .push((socket, Some(holder.fd)));
         }
         if socket.holders.is_empty() {
+            if socket.why != Why::InKernel {
+                nobodys = "still held by the kernel, or by a process that cannot be asked";
+            }
             by_holder.entry(None).or_default().push((socket, None));
         }
     }
@@ -266,7 +270,7 @@ fn holders(report: &Report) -> Vec<String> {
                     let how = how(by).map_or_else(String::new, |how| format!(", {how}"));
                     format!("still held by {} (pid {pid}{how}): {what}", escape(comm))
                 }
-                None => format!("still held by no process, but inside the kernel: {what}"),
+                None => format!("{nobodys}: {what}"),
             }
         })
         .collect()

@@ -98,7 +98,8 @@ pub(super) const fn outcome(outcome: Outcome) -> &'static str {
 pub(super) const fn why(outcome: Outcome, why: Why) -> &'static str {
     match (why, outcome) {
         (Why::Inherited, _) => "still open: a process that was forked has it too",
-        (Why::PassedOn, _) => "still open: in flight over a unix socket, no process has a descriptor",
+        (Why::PassedOn, _) => "still open: another process received it",
+        (Why::InKernel, _) => "still open: in flight over a unix socket, or registered with io_uring",
         (Why::SharedTable, _) => "still open: another process shares the table of descriptors",
         (Why::LingerZero, Outcome::Reset) => "reset by this side: SO_LINGER with 0 seconds was set",
         (Why::LingerZero, _) => "closed without a FIN: SO_LINGER with 0 seconds was set",
