@@ -217,6 +217,7 @@ fn holders_by_inode(holdings: Vec<Holding>) -> HashMap<u64, Vec<Holder>> {
             how: match holding.relation {
                 Relation::Family => Some(How::Inherited),
                 Relation::SharedTable => Some(How::SharedTable),
+                Relation::Received => Some(How::Received),
                 Relation::Unknown => None,
             },
         });

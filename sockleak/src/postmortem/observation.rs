@@ -75,6 +75,8 @@ pub enum Relation {
     Family,
     /// It was made with CLONE_FILES and shares the fd table.
     SharedTable,
-    /// Neither was seen.
+    /// The holder got it while it lived, not by its fork.
+    Received,
+    /// None of these was seen.
     Unknown,
 }

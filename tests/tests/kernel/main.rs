@@ -17,6 +17,7 @@ mod leftovers;
 mod mptcp;
 mod namespace_ends;
 mod out_of_memory;
+mod passing;
 mod refusals;
 mod releasing;
 mod segments;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         mptcp::tests(),
         namespace_ends::tests(),
         out_of_memory::tests(),
+        passing::tests(),
         refusals::tests(),
         releasing::tests(),
         segments::tests(),

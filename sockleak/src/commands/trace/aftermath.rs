@@ -261,7 +261,7 @@ pub fn holdings(pid: u32, sockets: &[Socket], held: &[Held], processes: &Process
             pid: held.pid,
             comm: held.comm.clone(),
             fd: held.fd,
-            relation: processes.relation(pid, held.pid),
+            relation: processes.relation(pid, held.pid, held.inode),
         })
         .collect()
 }

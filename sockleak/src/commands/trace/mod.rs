@@ -156,6 +156,7 @@ async fn trace(
     for target in targets {
         session.follow(target)?;
     }
+    session.processes.remember_tables();
     let (listeners, connections) = session.count_sockets()?;
     session.output.watch(&Watch {
         time: Timestamp::now(),

@@ -1,6 +1,6 @@
 //! The processes that are or were followed, and how they are related.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use sockleak_ebpf::WATCHED_SHARES_FILES;
@@ -36,6 +36,8 @@ pub struct Processes {
     /// Parents of every process that was ever seen, so that a holder's origin can be told after deaths.
     parents: HashMap<u32, u32>,
     shares_files: HashMap<u32, u32>,
+    /// Inodes of the sockets that each process had when it was first seen, in the order in which they were read.
+    first_tables: Vec<(u32, HashSet<u64>)>,
 }
 
 impl Processes {
@@ -62,6 +64,26 @@ impl Processes {
         self.followed.insert(pid, followed);
     }
 
+    /// Remembers what each process has open at the attach: one that has more of it later did not inherit that.
+    /// A process alone has nobody to pass anything to.
+    pub fn remember_tables(&mut self) {
+        let mut pids: Vec<u32> = self.alive().map(|followed| followed.process.pid).collect();
+        if pids.len() < 2 {
+            return;
+        }
+        // The targets first: they are whose sockets are asked for.
+        pids.sort_by_key(|pid| {
+            (
+                !self.get(*pid).is_some_and(|followed| followed.process.target),
+                *pid,
+            )
+        });
+        self.first_tables = pids
+            .into_iter()
+            .filter_map(|pid| Some((pid, proc::socket_inodes(pid).ok()?)))
+            .collect();
+    }
+
     /// A child was made with CLONE_FILES.
     pub fn share_files(&mut self, child: u32, parent: u32) {
         self.shares_files.insert(child, parent);
@@ -85,6 +107,11 @@ impl Processes {
             }
         });
         self.add(process, parent);
+    }
+
+    /// Forgets what a dead process had at the attach: its number may come to mean another one.
+    pub fn forget_table(&mut self, pid: u32) {
+        self.first_tables.retain(|(known, _)| *known != pid);
     }
 
     /// Forgets a child after its report, so that a process that forks for ever costs nothing. Its own
@@ -131,13 +158,30 @@ impl Processes {
             .all(|followed| matches!(followed.stage, Stage::Reported))
     }
 
-    /// How `holder` is related to the dead process, as far as it was seen.
+    /// How `holder` came by that socket of the dead process, as far as it was seen.
     #[must_use]
-    pub fn relation(&self, dead: u32, holder: u32) -> Relation {
+    pub fn relation(&self, dead: u32, holder: u32, inode: u64) -> Relation {
         if self.shares_files.get(&holder) == Some(&dead) || self.shares_files.get(&dead) == Some(&holder) {
             return Relation::SharedTable;
         }
+        let first = |pid| {
+            let mut tables = self.first_tables.iter().enumerate();
+            tables.find_map(|(place, (known, inodes))| {
+                (*known == pid).then_some((place, inodes.contains(&inode)))
+            })
+        };
+        let came_later = matches!(first(holder), Some((_, false)));
+        if came_later
+            && let (Some((dead_read, true)), Some((holder_read, _))) = (first(dead), first(holder))
+            && dead_read < holder_read
+        {
+            return Relation::Received;
+        }
         let of_dead = self.ancestors(dead);
+        // A parent may have opened it later and forked the dead process then.
+        if came_later && !of_dead.contains(&holder) {
+            return Relation::Unknown;
+        }
         let of_holder = self.ancestors(holder);
         let related = of_dead.contains(&holder)
             || of_holder.contains(&dead)

@@ -259,6 +259,7 @@ impl Session<'_> {
         }
         self.closers.remove(&pid);
         self.namespaces.leave(pid);
+        self.processes.forget_table(pid);
         let target = self
             .processes
             .get(pid)
