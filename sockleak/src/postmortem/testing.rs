@@ -204,6 +204,8 @@ pub fn sample() -> Report {
         .with(|socket| {
             socket.local = addr("0.0.0.0:8080");
             socket.accept_queue = Some(2);
+            // One of them is the child's.
+            socket.references = Some(2);
         })
         .build();
     sightings.push(Sighting {
