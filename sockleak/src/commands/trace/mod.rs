@@ -256,18 +256,24 @@ async fn follow(
                 look_at = Instant::now() + countdown::pause(session);
             }
             () = sleep_until(end) => {
-                session.report_living()?;
-                return Ok(End::Cut);
+                return cut(session, ring.get_mut());
             }
             received = interrupts.next() => match command.take() {
                 Some(command) => pass_on(command, received),
                 None => {
-                    session.report_living()?;
-                    return Ok(End::Cut);
+                    return cut(session, ring.get_mut());
                 }
             },
         }
     }
+}
+
+/// Reports what lives. What was done to sockets until now may still wait in the ring.
+fn cut(session: &mut Session<'_>, ring: &mut RingBuf<MapData>) -> Result<End> {
+    session.drain(ring)?;
+    session.tell_losses()?;
+    session.report_living()?;
+    Ok(End::Cut)
 }
 
 /// COMMAND decides what a signal means. A terminal sends Ctrl-C to it as well, which is not to arrive twice.
