@@ -45,6 +45,7 @@ pub fn followers(report: &Report) -> Vec<Follower> {
         Some(Follower {
             pid: report.process.pid,
             netns: socket.socket.netns,
+            protocol: socket.socket.protocol,
             local: socket.socket.local,
             remote: socket.socket.remote,
             cookie: socket.seen_cookie.filter(|_| followed)?,

@@ -198,6 +198,7 @@ fn follow_live(pid: u32, socket: &Socket, sight: Sight<'_>, hz: u32) -> Option<F
     left_while_alive::is_leftover(sighting.state, sighting.inode).then(|| Follower {
         pid,
         netns: socket.netns,
+        protocol: socket.protocol,
         local: socket.local,
         remote: socket.remote,
         cookie: sighting.cookie,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Death, Process, Socket, State};
+use super::{Death, Process, Protocol, Socket, State};
 
 /// Everything there is to say about one death.
 #[derive(Clone, Debug)]
@@ -208,6 +208,7 @@ pub struct Follower {
     /// The dead process.
     pub pid: u32,
     pub netns: u32,
+    pub protocol: Protocol,
     pub local: SocketAddr,
     pub remote: Option<SocketAddr>,
     /// Every socket that sock_diag showed has one.

@@ -74,7 +74,8 @@ fn children_that_are_killed_before_they_run() {
 fn a_vforked_child_that_dies_before_its_exec() {
     for (way, death) in [
         ("_exit 3", json!(["exit", null, 3])),
-        ("segv", json!(["signal", "SEGV", null])),
+        // Not one that dumps core: before 5.16 the dump ends every process that has the same memory.
+        ("raise 15", json!(["signal", "TERM", null])),
     ] {
         let (mut victim, _peers) = Victim::serving("4", 2);
         let mut tracer = Tracer::attach(victim.pid(), &[]);
@@ -84,7 +85,6 @@ fn a_vforked_child_that_dies_before_its_exec() {
         assert_eq!(report["process"]["pid"].to_string(), child, "{report}");
         let told = ["cause", "signal_name", "exit_code"].map(|key| &report["death"][key]);
         assert_eq!(json!(told), death, "{report}");
-        death::nobody_sent_it(&report);
         let status = victim.dies("_exit 4");
         let report = tracer.report();
         tracer.finishes();

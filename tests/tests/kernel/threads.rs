@@ -51,7 +51,7 @@ fn sixty_four_threads_and_sigkill_are_one_report() {
         report.shows(&IDLE);
         death::agrees_with_wait(report, status);
         assert_eq!(report["process"]["comm"], "victim", "{report}");
-        assert_eq!(report["blind"], json!([]), "one table: {report}");
+        assert!(!tells_of_tables(report), "one table: {report}");
     }
 }
 
@@ -125,12 +125,12 @@ fn a_thread_with_a_table_of_its_own_is_said() {
     tracer.finishes();
     death::agrees_with_wait(&report, status);
     report.agrees_with_the_kernel();
+    assert!(tells_of_tables(&report), "{report}");
+}
+
+/// Whether the report says that threads had tables of their own.
+fn tells_of_tables(report: &Report) -> bool {
     let blind = report["blind"].as_array().expect("a list");
-    let told = blind.iter().filter_map(|words| words.as_str());
-    assert_eq!(
-        told.filter(|words| words.contains("fd tables of their own"))
-            .count(),
-        1,
-        "{report}"
-    );
+    let mut told = blind.iter().filter_map(|words| words.as_str());
+    told.any(|words| words.contains("fd tables of their own"))
 }

@@ -11,7 +11,7 @@ use super::aftermath::{self, Wanted};
 use super::session::Session;
 use crate::kernel::netns::Netns;
 use crate::output::Status;
-use crate::postmortem::{Family, FreeRule, Protocol};
+use crate::postmortem::{Family, FreeRule};
 
 /// At least this often, since a peer can free a leftover at any moment.
 const LOOK: Duration = Duration::from_secs(1);
@@ -56,8 +56,7 @@ pub fn look(session: &mut Session<'_>) -> Result<()> {
         } else {
             Family::Ipv4
         };
-        wanted.kinds.insert((Protocol::Tcp, family));
-        wanted.kinds.insert((Protocol::Mptcp, family));
+        wanted.kinds.insert((follower.protocol, family));
     }
     for (inode, wanted) in wanted {
         // Opened for this look only: an open namespace would keep its TIME_WAITs alive.
