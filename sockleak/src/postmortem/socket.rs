@@ -94,6 +94,21 @@ impl ResetReason {
             _ => Self::Other,
         })
     }
+
+    /// The kernel's name in lower case, without the prefix; `other` for all on which no verdict depends.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AbortOnData => "tcp_abort_on_data",
+            Self::TimewaitSocket => "tcp_timewait_socket",
+            Self::AbortOnClose => "tcp_abort_on_close",
+            Self::AbortOnLinger => "tcp_abort_on_linger",
+            Self::AbortOnMemory => "tcp_abort_on_memory",
+            Self::TcpState => "tcp_state",
+            Self::DisconnectWithData => "tcp_disconnect_with_data",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// A socket that is followed, and what happened to it since.
@@ -170,5 +185,27 @@ impl Socket {
             .iter()
             .find(|transition| transition.to == state)
             .map(|transition| transition.time)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ResetReason;
+
+    #[test]
+    fn a_reason_is_named_as_the_kernel_names_it() {
+        for name in [
+            "TCP_ABORT_ON_DATA",
+            "TCP_TIMEWAIT_SOCKET",
+            "TCP_ABORT_ON_CLOSE",
+            "TCP_ABORT_ON_LINGER",
+            "TCP_ABORT_ON_MEMORY",
+            "TCP_STATE",
+            "TCP_DISCONNECT_WITH_DATA",
+        ] {
+            let reason = ResetReason::from_kernel_name(name).expect("it is a reason");
+            assert_eq!(reason.name(), name.to_lowercase());
+        }
+        assert_eq!(ResetReason::from_kernel_name("NOT_SPECIFIED"), None);
     }
 }

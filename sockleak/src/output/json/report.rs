@@ -7,8 +7,8 @@ use serde::{Serialize, Serializer};
 use super::VERSION;
 use super::view::{DeathView, Each, Time, millis};
 use crate::postmortem::{
-    Family, FreeRule, Holder, How, LeftWhileAlive, Lost, Outcome, Process, Protocol, Report, SocketReport,
-    State, Summary, Transition, Why,
+    Family, FreeRule, Holder, How, LeftWhileAlive, Lost, Outcome, Process, Protocol, Report, ResetReason,
+    SocketReport, State, Summary, Transition, Why,
 };
 
 #[derive(Serialize)]
@@ -111,6 +111,8 @@ struct SocketView<'a> {
     outcome: Outcome,
     state: Option<&'static str>,
     why: Why,
+    /// Why the kernel sent an RST for it; `None` if it sent none, or gives no reason.
+    reset_reason: Option<&'static str>,
     holders: Each<'a, Holder, HolderView<'a>>,
     transitions: Each<'a, Transition, TransitionView>,
     free_rule: FreeRule,
@@ -156,6 +158,7 @@ impl<'a> SocketView<'a> {
             outcome: report.outcome,
             state: report.state.map(State::name),
             why: report.why,
+            reset_reason: socket.reset_sent.flatten().map(ResetReason::name),
             holders: Each(&report.holders, HolderView::new),
             transitions: Each(&socket.transitions, TransitionView::new),
             free_rule: report.freedom.rule,

@@ -212,7 +212,8 @@ fn a_socket_has_every_key() {
                "rport": 20000, "netns": 1, "cookie": 100, "fds": [4], "inode": 1000, "subflows": null,
                "state_at_death": "ESTABLISHED", "shutdown": false, "unread_bytes": 0, "unacked_bytes": 0,
                "accept_queue": null, "reuseaddr": true, "reuseport": false, "linger": null,
-               "outcome": "fin_wait2", "state": "FIN_WAIT2", "why": "closed_by_kernel", "holders": [],
+               "outcome": "fin_wait2", "state": "FIN_WAIT2", "why": "closed_by_kernel",
+               "reset_reason": null, "holders": [],
                "transitions": [
                    {"time": "2025-10-09T08:53:20.001000000Z", "from": "ESTABLISHED", "to": "FIN_WAIT1"},
                    {"time": "2025-10-09T08:53:20.002000000Z", "from": "FIN_WAIT1", "to": "FIN_WAIT2"},
