@@ -59,6 +59,19 @@ pub fn count(port: u16, state: &str) -> usize {
     of_port(port).iter().filter(|entry| entry.state == state).count()
 }
 
+/// A counter of TcpExt in the namespace of the caller (`netstat_seq_show`, net/ipv4/proc.c).
+#[track_caller]
+#[must_use]
+pub fn netstat(counter: &str) -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/net/netstat").expect("the kernel shows it");
+    let mut rows = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+    let mut row = || rows.next().expect("names and numbers").split(' ');
+    let (names, numbers) = (row(), row());
+    let found = names.zip(numbers).find(|(name, _)| *name == counter);
+    let (_, number) = found.unwrap_or_else(|| panic!("the kernel does not count {counter}"));
+    number.parse().expect("a number")
+}
+
 /// Time-wait sockets of the namespace, by the kernel's own counter.
 #[must_use]
 pub fn sockstat_timewaits() -> usize {

@@ -20,6 +20,7 @@ mod out_of_memory;
 mod passing;
 mod refusals;
 mod releasing;
+mod reset_reasons;
 mod segments;
 mod shared_tables;
 mod signals;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         passing::tests(),
         refusals::tests(),
         releasing::tests(),
+        reset_reasons::tests(),
         segments::tests(),
         shared_tables::tests(),
         signals::tests(),
