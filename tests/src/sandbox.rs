@@ -76,7 +76,9 @@ pub fn enter() -> io::Result<()> {
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).expect("a small number");
     // SAFETY: SIOCSIFFLAGS reads one ifreq, which outlives the call.
     checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })?;
-    Ok(())
+    // On a busy machine a peer's FIN may be sent twice. TIME_WAIT acknowledges the second one, to which the peer,
+    // whose socket is gone, answers with an RST; that would be the end of TIME_WAIT (RFC 1337).
+    fs::write("/proc/sys/net/ipv4/tcp_rfc1337", "1")
 }
 
 /// Sets a sysctl of this network namespace, such as `ipv4/tcp_fin_timeout`.

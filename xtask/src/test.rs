@@ -57,6 +57,16 @@ pub fn run(options: &Options, object: Option<&OsStr>) -> Result<()> {
         shell::run(command.envs(object.map(|object| (bpf::OBJECT_VARIABLE, object))))?;
     }
 
+    // Of these, those that are ignored because they need root or something of the kernel.
+    let units = executable(
+        &["test", "--no-run", "--package", "sockleak", "--lib"],
+        object,
+        "sockleak",
+    )?;
+    let mut words = vec![units, "--ignored".into()];
+    words.extend(options.harness_args().map(OsStr::to_owned));
+    shell::run(&mut shell::as_root("testing against the kernel", &words)?)?;
+
     let sockleak = executable(
         &["build", "--release", "--package", "sockleak"],
         object,

@@ -229,11 +229,9 @@ mod tests {
 
     /// Of `file.f_count` and `file.f_ref` a kernel has one; everything else is in every kernel.
     #[test]
+    #[ignore = "needs a kernel with BTF"]
     fn every_row_resolves_on_the_running_kernel() {
-        let Ok(btf) = Btf::running() else {
-            eprintln!("skipped: this kernel has no {}", super::super::btf::RUNNING);
-            return;
-        };
+        let btf = Btf::running().unwrap();
         let rows = resolve(&btf).unwrap();
         let missing: Vec<_> = rows.iter().filter(|row| row.problem.is_some()).collect();
         assert_eq!(missing.len(), 1, "{missing:#?}");

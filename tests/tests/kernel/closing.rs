@@ -10,7 +10,6 @@ use sockleak_tests::judge::{self, Entry};
 use sockleak_tests::limit::wait_until;
 use sockleak_tests::peer::{Peer, RESET};
 use sockleak_tests::report::{a_second, moment};
-use sockleak_tests::sandbox::sysctl;
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
@@ -127,8 +126,6 @@ fn an_exec_that_passes_the_listener_on_names_the_new_program() {
 /// A client that has closed three hundred connections, each of which is a TIME_WAIT.
 #[track_caller]
 fn pile(start: impl FnOnce(u32) -> Tracer) -> (Victim, Tracer, SocketAddr) {
-    // A segment that is sent twice would make the peer's end, which is gone, reset the TIME_WAIT.
-    sysctl("ipv4/tcp_rfc1337", 1);
     let service = TcpListener::bind("127.0.0.1:0").expect("an address of the sandbox");
     let address = service.local_addr().expect("it is bound");
     let mut victim = Victim::start();

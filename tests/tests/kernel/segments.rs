@@ -167,6 +167,7 @@ fn traffic_prolongs_time_wait() {
 
 /// RFC 1337 calls it an assassination.
 fn a_reset_ends_time_wait() {
+    sysctl("ipv4/tcp_rfc1337", 0);
     let mut leftover = Leftover::time_wait();
     leftover.peer_sends(RST);
     leftover.is_gone();

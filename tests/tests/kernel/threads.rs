@@ -1,7 +1,6 @@
 //! Which of a process's threads ends, and when: only the end of the last one is a death.
 
 use libtest_mimic::Trial;
-use serde_json::json;
 use sockleak_tests::death;
 use sockleak_tests::report::Report;
 use sockleak_tests::tracer::Tracer;

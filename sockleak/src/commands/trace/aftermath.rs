@@ -105,8 +105,9 @@ fn borrow_changes(tables: &Tables, reported: &Reported, key: &SocketKey, record:
         .into_iter()
         .flatten()
         .find(|(latest, later)| {
-            let is_later = latest != key && latest.time >= key.time;
-            is_later && latest.origin == key.origin && (later.inode, later.msk) == (record.inode, record.msk)
+            // Not by their times: of two walks at once, the one that began first may come to the socket last.
+            let is_other = latest != key && latest.origin == key.origin;
+            is_other && (later.inode, later.msk) == (record.inode, record.msk)
         });
     let Some((_, later)) = later else {
         return;

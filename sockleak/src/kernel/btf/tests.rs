@@ -291,14 +291,12 @@ proptest! {
     }
 }
 
-/// The running kernel's BTF, where it has one. Its time is printed, not judged: the machine may be busy.
+/// Its time is printed, not judged: the machine may be busy.
 #[test]
+#[ignore = "needs a kernel with BTF"]
 fn reads_the_running_kernel() {
     let began = Instant::now();
-    let Ok(btf) = Btf::running() else {
-        eprintln!("skipped: this kernel has no {}", super::RUNNING);
-        return;
-    };
+    let btf = Btf::running().unwrap();
     eprintln!("read {} types in {:?}", btf.types.len(), began.elapsed());
     assert_eq!(btf.member("sock_common", &["skc_daddr"]), place(0, 32));
     assert_eq!(btf.member("task_struct", &["comm"]).unwrap().bits, 128);

@@ -121,12 +121,9 @@ fn old_kernels_and_nested_namespaces_are_refused() {
 }
 
 #[test]
+#[ignore = "needs a kernel with BTF"]
 fn the_running_kernel_has_the_fields() {
     let facts = Facts::gather();
-    if facts.btf.is_err() {
-        eprintln!("skipped: this kernel has no {}", crate::kernel::btf::RUNNING);
-        return;
-    }
     for name in ["kernel", "btf", "fields", "optional_fields", "sock_diag"] {
         let requirement = find(&facts, name);
         assert!(requirement.met, "{requirement:?}");
