@@ -2,10 +2,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::thread::{self, JoinHandle};
 
-use crate::limit::limit;
+use crate::limit::{limit, wait_until};
 use crate::net;
 
 /// How a connection ended for the peer.
@@ -80,6 +80,63 @@ impl Peer {
     /// Ends with an RST.
     pub fn reset(self) {
         net::set_linger(&self.0, 0).expect("any socket has the option");
+    }
+
+    /// Answers the victim's FIN with data, which nobody reads any more, and waits for the RST that this brings.
+    #[must_use]
+    pub fn sends_when_closed(mut self) -> JoinHandle<()> {
+        /// TCP_CLOSE of include/net/tcp_states.h.
+        const CLOSE: u8 = 7;
+        thread::spawn(move || {
+            self.end();
+            self.send(b"late");
+            wait_until("the reset", || self.state() == CLOSE);
+        })
+    }
+
+    /// The state of its socket, as `struct tcp_info` has it: 1 is ESTABLISHED.
+    #[track_caller]
+    #[must_use]
+    pub fn state(&self) -> u8 {
+        let mut state = 0_u8;
+        let mut length = 1;
+        // SAFETY: The pointers are to one byte and to its length, which outlive the call.
+        let result = unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                (&raw mut state).cast(),
+                &raw mut length,
+            )
+        };
+        net::checked(result).expect("any TCP socket has it");
+        state
+    }
+
+    /// Connects and sends `bytes` with the SYN, as far as the listener allows it.
+    #[track_caller]
+    #[must_use]
+    pub fn connect_with_data(address: SocketAddr, bytes: &[u8]) -> Self {
+        let socket = net::socket(address, 0, 0).expect("a socket");
+        let (storage, length) = net::raw(address);
+        // SAFETY: The pointers and the lengths describe `bytes` and `storage`, which outlive the call.
+        let sent = unsafe {
+            libc::sendto(
+                socket.as_raw_fd(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                libc::MSG_FASTOPEN,
+                (&raw const storage).cast(),
+                length,
+            )
+        };
+        assert_eq!(
+            usize::try_from(sent).ok(),
+            Some(bytes.len()),
+            "the victim listens"
+        );
+        Self::from(TcpStream::from(socket))
     }
 
     /// Closes when the victim does, as a well-behaved client.

@@ -62,6 +62,9 @@ pub fn run(test: fn()) -> Result<(), Failed> {
 }
 
 /// Moves the calling thread into a new network namespace and switches its loopback on.
+///
+/// # Errors
+/// Without CAP_SYS_ADMIN.
 pub fn enter() -> io::Result<()> {
     // SAFETY: unshare takes an integer; it changes the namespace of this thread alone.
     checked(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;

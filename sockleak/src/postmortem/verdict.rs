@@ -28,6 +28,8 @@ pub(super) fn decide(socket: &Socket, sight: Sight<'_>, holders: &[Holder], unre
             // A time-wait was due and is not there: an RST of either side, a recycled address or a full
             // table took it, and nothing tells which.
             Ending::TimeWait => (Outcome::Closed, Why::Unknown),
+            // Its end was not seen, but a listener has only one.
+            Ending::NotSeen if socket.last_state() == State::Listen => (Outcome::Closed, Why::Listener),
             Ending::NotSeen => (Outcome::Unknown, Why::Unknown),
         },
         Sight::Unreachable => match Ending::of(socket) {

@@ -1,5 +1,7 @@
 //! What is watched, and whose the sockets are.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::time::Duration;
 
@@ -27,6 +29,7 @@ pub fn tests() -> Vec<Trial> {
             transitions_are_those_of_the_victim,
             a_process_in_another_network_namespace,
             several_processes,
+            sockets_in_two_network_namespaces,
             once_ends_with_the_first_death,
             children_are_not_followed_if_not_wanted,
         ],
@@ -127,6 +130,33 @@ fn a_process_in_another_network_namespace() {
         report.sockets().iter().all(|socket| socket["netns"] == namespace),
         "{report}"
     );
+}
+
+/// The sockets of one process may be in several namespaces; each is asked about its own.
+fn sockets_in_two_network_namespaces() {
+    let (mut victim, _peers) = Victim::serving("4", 2);
+    victim.does("own-network");
+    victim.does("pair");
+    let mut tracer = Tracer::attach(victim.pid(), &[]);
+    let inode = |path: String| fs::metadata(path).expect("it lives").ino();
+    let other = inode(format!("/proc/{}/ns/net", victim.pid()));
+    victim.killed_by(libc::SIGKILL);
+    let report = tracer.report();
+    // Of the two ends of one connection, that which is closed first has the TIME_WAIT.
+    report.reads(&[
+        "1 ESTABLISHED closed peer_closed_first now",
+        "1 ESTABLISHED time_wait closed_by_kernel timewait_timer",
+        "2 ESTABLISHED fin_wait2 closed_by_kernel fin_timeout",
+        "2 LISTEN closed listener now",
+    ]);
+    let of = |netns: u64| {
+        report
+            .sockets()
+            .iter()
+            .filter(move |socket| socket["netns"] == netns)
+    };
+    assert_eq!(of(sandbox::inode()).count(), 3, "{report}");
+    assert_eq!(of(other).count(), 3, "{report}");
 }
 
 fn several_processes() {

@@ -24,6 +24,7 @@ mod reset_reasons;
 mod segments;
 mod shared_tables;
 mod signals;
+mod tcp_options;
 mod text;
 mod threads;
 mod waiting;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         segments::tests(),
         shared_tables::tests(),
         signals::tests(),
+        tcp_options::tests(),
         text::tests(),
         threads::tests(),
         waiting::tests(),

@@ -59,7 +59,7 @@ pub fn boot(image: &Path, initramfs: &Path, folder: &Path) -> Result<Run> {
         // machine may hang instead of failing.
         .args([
             "-accel",
-            "tcg,thread=multi",
+            "tcg,thread=single",
             "-cpu",
             "max",
             "-smp",

@@ -90,6 +90,24 @@ impl Victim {
                 let seconds: i32 = number(seconds)?;
                 net::set(self.socket(index)?, libc::IPPROTO_TCP, libc::TCP_LINGER2, seconds)?;
             }
+            ["repair", index] => {
+                net::set(self.socket(index)?, libc::IPPROTO_TCP, libc::TCP_REPAIR, 1_i32)?;
+            }
+            ["user-timeout", milliseconds, index] => {
+                let milliseconds: u32 = number(milliseconds)?;
+                net::set(
+                    self.socket(index)?,
+                    libc::IPPROTO_TCP,
+                    libc::TCP_USER_TIMEOUT,
+                    milliseconds,
+                )?;
+            }
+            ["fast-open", backlog] => {
+                let backlog: i32 = number(backlog)?;
+                net::set(self.listener()?, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, backlog)?;
+            }
+            ["listen-beside"] => self.listen_beside()?,
+            ["pair"] => self.pair()?,
             ["shutdown", index] => {
                 // SAFETY: shutdown takes two integers and touches no memory of ours.
                 checked(unsafe { libc::shutdown(self.socket(index)?.as_raw_fd(), libc::SHUT_WR) })?;
@@ -177,6 +195,31 @@ impl Victim {
         let address = net::local_address(listener.as_fd())?;
         self.listener = Some(listener);
         Ok(address)
+    }
+
+    /// A second listener, and both ends of a connection to it.
+    fn pair(&mut self) -> io::Result<()> {
+        let address = Family::V4.address(0);
+        let listener = net::socket(address, 0, 0)?;
+        net::bind(&listener, address)?;
+        net::listen(&listener, 1)?;
+        let address = net::local_address(listener.as_fd())?;
+        let client = net::socket(address, 0, 0)?;
+        net::connect(&client, address)?;
+        let accepted = net::accept(&listener)?;
+        self.sockets.extend([listener, client, accepted]);
+        Ok(())
+    }
+
+    /// Another listener at the same address, which SO_REUSEPORT allows.
+    fn listen_beside(&mut self) -> io::Result<()> {
+        let address = net::local_address(self.listener()?.as_fd())?;
+        let beside = net::socket(address, 0, 0)?;
+        net::set(&beside, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1_i32)?;
+        net::bind(&beside, address)?;
+        net::listen(&beside, 128)?;
+        self.sockets.push(beside);
+        Ok(())
     }
 
     fn connect(&mut self, address: &str, flags: i32) -> io::Result<()> {
