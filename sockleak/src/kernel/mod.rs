@@ -15,5 +15,6 @@ pub mod spawn;
 pub mod stage;
 pub mod tables;
 pub mod terminal;
+pub mod time_wait;
 pub mod translate;
 pub mod wait;

@@ -8,7 +8,7 @@ use super::join::{Sight, join};
 use super::verdict::{Ending, decide};
 use super::{
     Death, Follower, FreeRule, Freedom, Holder, Holding, How, Lost, Outcome, Process, Protocol, Relation,
-    Report, Snapshot, Socket, SocketReport, State, Summary, left_while_alive, mptcp,
+    Report, Snapshot, Socket, SocketReport, State, Summary, left_while_alive, mptcp, overflow,
 };
 
 /// All that was seen of one process.
@@ -114,6 +114,13 @@ pub fn examine(evidence: Evidence) -> Report {
         .collect();
     sockets.sort_by_key(|report| report.socket.fds.first().copied());
     let mut blind = blind_spots(blind, io_uring, unreachable, incomplete);
+    let doubtful = overflow::explain(&mut sockets, &snapshots);
+    if doubtful > 0 {
+        blind.push(format!(
+            "TIME_WAITs are missing ({doubtful}) where tcp_max_tw_buckets was reached meanwhile: which of them for that \
+             reason is not known."
+        ));
+    }
     let is_nobodys = |report: &SocketReport| report.outcome == Outcome::Held && report.holders.is_empty();
     if unread > 0 && sockets.iter().any(is_nobodys) {
         blind.push(format!(

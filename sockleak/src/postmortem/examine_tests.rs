@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::postmortem::testing::{addr, at, evidence, sighting, socket};
-use crate::postmortem::{Origin, Sighting, SocketId, Timer, Why, followers};
+use crate::postmortem::{Origin, Overflow, Sighting, SocketId, Timer, Why, followers};
 
 /// Connection number `number` of 127.0.0.1:8080, as the process held it.
 fn connection(number: u16) -> Socket {
@@ -261,4 +261,35 @@ proptest! {
             prop_assert!(socket.freedom.latest >= socket.freedom.at);
         }
     }
+}
+
+/// Five connections, of which two have their TIME_WAIT; and what is said of the others.
+fn missing_time_waits(overflow: Option<Overflow>) -> (Vec<Why>, usize) {
+    let sockets: Vec<_> = (0..5).map(connection).collect();
+    let there = sockets[..2]
+        .iter()
+        .map(|socket| sighting(socket, State::TimeWait));
+    let mut evidence = evidence(sockets.clone(), there.collect());
+    evidence.snapshots[0].overflow = overflow;
+    let report = examine(evidence);
+    let gone = report
+        .sockets
+        .iter()
+        .filter(|socket| socket.outcome == Outcome::Closed);
+    (gone.map(|socket| socket.why).collect(), report.blind.len())
+}
+
+#[test]
+fn a_full_table_explains_missing_time_waits() {
+    let overflow = |count, is_full| Some(Overflow { count, is_full });
+    let all = (vec![Why::TimeWaitOverflow; 3], 0);
+    assert_eq!(missing_time_waits(overflow(3, true)), all);
+    assert_eq!(missing_time_waits(overflow(90, true)), all);
+    // Some of them, or none: which ones is not known, and the report says so.
+    let doubt = (vec![Why::Unknown; 3], 1);
+    assert_eq!(missing_time_waits(overflow(2, true)), doubt);
+    assert_eq!(missing_time_waits(overflow(90, false)), doubt);
+    let nothing = (vec![Why::Unknown; 3], 0);
+    assert_eq!(missing_time_waits(overflow(0, true)), nothing);
+    assert_eq!(missing_time_waits(None), nothing);
 }

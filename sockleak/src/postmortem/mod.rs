@@ -12,6 +12,7 @@ mod join;
 mod left_while_alive;
 mod mptcp;
 mod observation;
+mod overflow;
 mod process;
 mod report;
 mod retransmission;
@@ -28,6 +29,7 @@ pub use countdown::{Countdown, Freed, Look, followers};
 pub use death::{Cause, Death, Exit, Sender, SignalSent, signal_name};
 pub use examine::{Evidence, examine};
 pub use observation::{Holding, Relation, Sighting, Snapshot, Timer};
+pub use overflow::Overflow;
 pub use process::Process;
 pub use report::{
     Follower, FreeRule, Freedom, Holder, How, LeftWhileAlive, Lost, Outcome, Report, SocketReport, Summary,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Protocol, State};
+use super::{Overflow, Protocol, State};
 
 /// The timer of a socket as sock_diag tells it (`idiag_timer`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub struct Snapshot {
     pub sightings: Option<Vec<Sighting>>,
     /// `net.ipv4.tcp_orphan_retries` as the kernel applies it (0 counts as 8).
     pub orphan_retries: u32,
+    /// What the namespace tells of missing TIME_WAITs; `None` where that is not known.
+    pub overflow: Option<Overflow>,
 }
 
 /// A descriptor in another process that leads to a socket of the dead one.

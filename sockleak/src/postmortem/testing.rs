@@ -110,6 +110,7 @@ pub fn snapshot(sightings: Vec<Sighting>) -> Snapshot {
         time: at(100),
         sightings: Some(sightings),
         orphan_retries: 8,
+        overflow: None,
     }
 }
 

@@ -185,10 +185,18 @@ fn a_listeners_resets_are_about_others() {
     let listener = socket(Listen).changes(&[(Listen, Close)]);
     assert_eq!(gone(listener.clone()), (Outcome::Closed, Why::Listener));
     assert_eq!(gone(reset_sent(listener, None)), (Outcome::Closed, Why::Listener));
+}
+
+/// An event was lost: only of a listener is the end known without it.
+#[test]
+fn an_end_that_was_not_seen() {
+    assert_eq!(gone(socket(Listen)), (Outcome::Closed, Why::Listener));
     assert_eq!(
         gone(reset_sent(socket(Listen), None)),
-        (Outcome::Unknown, Why::Unknown)
+        (Outcome::Closed, Why::Listener)
     );
+    assert_eq!(gone(socket(Established)), (Outcome::Unknown, Why::Unknown));
+    assert_eq!(gone(socket(SynSent)), (Outcome::Unknown, Why::Unknown));
 }
 
 #[test]
@@ -321,7 +329,7 @@ proptest! {
     fn what_was_not_seen_is_not_a_leftover(socket in any_socket()) {
         let (outcome, _) = decide(&socket, Sight::Gone, &[], false);
         prop_assert!(matches!(outcome, Outcome::Reset | Outcome::Closed | Outcome::Unknown));
-        if socket.last_state() != Close && socket.reset_sent.is_none() && socket.reset_received.is_none() {
+        if ![Close, Listen].contains(&socket.last_state()) && socket.reset_sent.is_none() && socket.reset_received.is_none() {
             prop_assert_eq!(outcome, Outcome::Unknown);
         }
     }

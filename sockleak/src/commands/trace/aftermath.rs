@@ -142,7 +142,11 @@ pub fn snapshots<'a>(
     }
     wanted
         .into_iter()
-        .map(|(inode, (pid, wanted))| look(inode, namespaces.get(pid, inode), &wanted))
+        .map(|(inode, (pid, wanted))| {
+            let mut snapshot = look(inode, namespaces.get(pid, inode), &wanted)?;
+            snapshot.overflow = namespaces.overflow(inode);
+            Ok(snapshot)
+        })
         .collect()
 }
 
@@ -171,6 +175,7 @@ pub fn look(inode: u32, namespace: Option<&Netns>, wanted: &Wanted) -> Result<Sn
         time: Timestamp::now(),
         sightings,
         orphan_retries: namespace.map_or(0, |namespace| namespace.orphan_retries().unwrap_or_default()),
+        overflow: None,
     })
 }
 

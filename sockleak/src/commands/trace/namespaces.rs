@@ -5,10 +5,12 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::kernel::netns::Netns;
+use crate::kernel::time_wait::TimeWaitTable;
+use crate::postmortem::Overflow;
 
 #[derive(Default)]
 pub struct Namespaces {
-    open: HashMap<u32, Netns>,
+    open: HashMap<u32, Opened>,
     users: HashMap<u32, HashSet<u32>>,
 }
 
@@ -17,7 +19,9 @@ impl Namespaces {
     pub fn enter(&mut self, pid: u32) {
         if let Ok(namespace) = Netns::of_process(pid) {
             self.users.entry(pid).or_default().insert(namespace.inode());
-            self.open.entry(namespace.inode()).or_insert(namespace);
+            self.open
+                .entry(namespace.inode())
+                .or_insert_with(|| Opened::now(namespace));
         }
     }
 
@@ -33,7 +37,7 @@ impl Namespaces {
     /// The namespace, if it could be opened while it was there or still can be found.
     pub fn get(&mut self, pid: u32, inode: u32) -> Option<&Netns> {
         self.find(pid, inode);
-        self.open.get(&inode)
+        self.opened(inode)
     }
 
     /// The namespaces that a process is known to use.
@@ -43,7 +47,17 @@ impl Namespaces {
 
     /// A namespace that is open.
     pub fn opened(&self, inode: u32) -> Option<&Netns> {
-        self.open.get(&inode)
+        self.open.get(&inode).map(|opened| &opened.namespace)
+    }
+
+    /// How often the namespace had no room for a TIME_WAIT since it was opened.
+    pub fn overflow(&self, inode: u32) -> Option<Overflow> {
+        let opened = self.open.get(&inode)?;
+        let table = TimeWaitTable::read(&opened.namespace).ok()?;
+        Some(Overflow {
+            count: table.overflows.checked_sub(opened.overflows?)?,
+            is_full: table.is_full,
+        })
     }
 
     /// The process needs its namespaces no more.
@@ -63,7 +77,23 @@ impl Namespaces {
             .filter(|namespace| namespace.inode() == inode)
             .or_else(|| Netns::find(inode).ok().flatten());
         if let Some(namespace) = namespace {
-            self.open.insert(inode, namespace);
+            self.open.insert(inode, Opened::now(namespace));
+        }
+    }
+}
+
+struct Opened {
+    namespace: Netns,
+    /// [`TimeWaitTable::overflows`] at that moment.
+    overflows: Option<u64>,
+}
+
+impl Opened {
+    fn now(namespace: Netns) -> Self {
+        let table = TimeWaitTable::read(&namespace);
+        Self {
+            overflows: table.ok().map(|table| table.overflows),
+            namespace,
         }
     }
 }

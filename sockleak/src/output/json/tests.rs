@@ -277,7 +277,7 @@ fn a_summary_has_no_sockets_and_a_living_process_no_death() {
     let parsed = parse(&lines[0]);
     assert_eq!(parsed["sockets"], Value::Null);
     assert_eq!(parsed["death"], Value::Null);
-    assert_eq!(parsed["summary"]["unknown"], 1);
+    assert_eq!(parsed["summary"]["closed"], 1);
 }
 
 #[test]
