@@ -78,6 +78,10 @@ impl Leftover {
 
     /// Sends the next segment of the peer in its name: in order, without data.
     fn peer_sends(&mut self, flags: u8) {
+        if flags == RST {
+            // From now on an RST ends a TIME_WAIT.
+            sysctl("ipv4/tcp_rfc1337", 0);
+        }
         let (wire, remote, local) = (&self.wire, self.remote, self.local);
         let fin = *self.fin.get_or_insert_with(|| wire.sees(FIN, remote, local));
         self.wire.send(Segment {
@@ -167,7 +171,6 @@ fn traffic_prolongs_time_wait() {
 
 /// RFC 1337 calls it an assassination.
 fn a_reset_ends_time_wait() {
-    sysctl("ipv4/tcp_rfc1337", 0);
     let mut leftover = Leftover::time_wait();
     leftover.peer_sends(RST);
     leftover.is_gone();
