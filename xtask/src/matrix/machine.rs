@@ -42,14 +42,23 @@ pub enum End {
     Hung,
 }
 
-/// Boots the kernel with this root file system, and passes on what the guest says to `log` and to stderr.
+/// Installs QEMU where it is missing.
 ///
 /// # Errors
-/// When QEMU cannot be started or the files cannot be written.
-pub fn boot(image: &Path, initramfs: &Path, folder: &Path) -> Result<Run> {
+/// When it cannot be installed.
+pub fn install() -> Result<()> {
     if shell::find(QEMU).is_none() {
         setup::install(&["qemu-system-x86"], "QEMU, which runs the kernels")?;
     }
+    Ok(())
+}
+
+/// Boots the kernel with this root file system, and passes on what the guest says to a log in `folder`, and after
+/// `name` to stderr.
+///
+/// # Errors
+/// When QEMU cannot be started or the files cannot be written.
+pub fn boot(name: &str, image: &Path, initramfs: &Path, folder: &Path) -> Result<Run> {
     let console = folder.join("console.log");
     let mut log = File::create(folder.join("tests.log")).context("the log cannot be written")?;
     fs::write(&console, "").context("the console's log cannot be written")?;
@@ -101,7 +110,7 @@ pub fn boot(image: &Path, initramfs: &Path, folder: &Path) -> Result<Run> {
     while let Some(rest) = LIMIT.checked_sub(start.elapsed()) {
         match said.recv_timeout(rest.min(SILENCE)) {
             Ok(line) => {
-                eprintln!("{line}");
+                eprintln!("{name}: {line}");
                 writeln!(log, "{line}").context("the log cannot be written")?;
                 if let Some(status) = line.strip_prefix(END).and_then(|status| status.parse().ok()) {
                     end = End::Finished(status);

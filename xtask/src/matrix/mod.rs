@@ -13,10 +13,13 @@ mod tools;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{cargo, shell};
 
@@ -42,15 +45,18 @@ pub fn run(series: &[String], words: &[&OsStr], object: Option<&OsStr>) -> Resul
     }
     let kernels = Kernels::read()?;
     let selected = kernels.select(series)?;
+    machine::install()?;
     let programs = Programs::build(object)?;
     let cache = shell::repository().join("target/kernels");
     fs::create_dir_all(&cache).with_context(|| format!("{} cannot be made", cache.display()))?;
-    let mut rows = Vec::new();
-    for kernel in &selected {
-        let row = test(kernel, &kernels, &programs, words, &cache)
-            .with_context(|| format!("kernel {} could not be tested", kernel.series))?;
-        rows.push(row);
-    }
+    let guests: Vec<Guest> = selected
+        .iter()
+        .map(|kernel| {
+            Guest::prepare(kernel, &kernels, &programs, words, &cache)
+                .with_context(|| format!("kernel {} cannot be tested", kernel.series))
+        })
+        .collect::<Result<_>>()?;
+    let rows = run_all(&guests)?;
     print!("{}", outcome::table(&rows));
     if rows.iter().all(|row| row.outcome.is_good()) {
         return Ok(());
@@ -58,29 +64,76 @@ pub fn run(series: &[String], words: &[&OsStr], object: Option<&OsStr>) -> Resul
     bail!("not every test passed on every kernel");
 }
 
-fn test(
-    kernel: &Kernel,
-    kernels: &Kernels,
-    programs: &Programs,
-    words: &[&OsStr],
-    cache: &Path,
-) -> Result<Row> {
-    let unpacked = package::fetch(kernel, kernels, cache)?;
-    let fields = fields(&programs.sockleak, &unpacked.btf)?;
-    let folder = cache.join("runs").join(&kernel.series);
-    fs::create_dir_all(&folder)?;
-    let initramfs = folder.join("initramfs.cpio");
-    write_initramfs(&initramfs, programs, &unpacked, words)
-        .with_context(|| format!("{} cannot be written", initramfs.display()))?;
-    eprintln!("testing on Linux {}", unpacked.release);
-    let run = machine::boot(&unpacked.image, &initramfs, &folder)?;
-    Ok(Row {
-        series: kernel.series.clone(),
-        release: unpacked.release,
-        fields,
-        seconds: run.took.as_secs(),
-        outcome: Outcome::of(&run),
-    })
+/// Runs as many guests at a time as there are processors: each of them takes one.
+fn run_all(guests: &[Guest]) -> Result<Vec<Row>> {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let waiting = Mutex::new(guests.iter().enumerate());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let mut rows = thread::scope(|scope| {
+        let work = || -> Result<Vec<(usize, Row)>> {
+            let mut rows = Vec::new();
+            while let Some((index, guest)) = next() {
+                rows.push((index, guest.run()?));
+            }
+            Ok(rows)
+        };
+        let workers: Vec<_> = (0..processors.min(guests.len()))
+            .map(|_| scope.spawn(work))
+            .collect();
+        let mut rows = Vec::new();
+        for worker in workers {
+            rows.extend(worker.join().map_err(|_| anyhow!("a machine's thread died"))??);
+        }
+        Ok::<_, anyhow::Error>(rows)
+    })?;
+    rows.sort_by_key(|(index, _)| *index);
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
+}
+
+/// A kernel with everything that it needs to be tested.
+struct Guest {
+    series: String,
+    unpacked: Unpacked,
+    fields: (usize, usize),
+    initramfs: PathBuf,
+    folder: PathBuf,
+}
+
+impl Guest {
+    fn prepare(
+        kernel: &Kernel,
+        kernels: &Kernels,
+        programs: &Programs,
+        words: &[&OsStr],
+        cache: &Path,
+    ) -> Result<Self> {
+        let unpacked = package::fetch(kernel, kernels, cache)?;
+        let fields = fields(&programs.sockleak, &unpacked.btf)?;
+        let folder = cache.join("runs").join(&kernel.series);
+        fs::create_dir_all(&folder)?;
+        let initramfs = folder.join("initramfs.cpio");
+        write_initramfs(&initramfs, programs, &unpacked, words)
+            .with_context(|| format!("{} cannot be written", initramfs.display()))?;
+        Ok(Self {
+            series: kernel.series.clone(),
+            unpacked,
+            fields,
+            initramfs,
+            folder,
+        })
+    }
+
+    fn run(&self) -> Result<Row> {
+        eprintln!("testing on Linux {}", self.unpacked.release);
+        let run = machine::boot(&self.series, &self.unpacked.image, &self.initramfs, &self.folder)?;
+        Ok(Row {
+            series: self.series.clone(),
+            release: self.unpacked.release.clone(),
+            fields: self.fields,
+            seconds: run.took.as_secs(),
+            outcome: Outcome::of(&run),
+        })
+    }
 }
 
 /// How many of the struct members that sockleak reads this BTF has, and of how many. `sockleak check` fails
