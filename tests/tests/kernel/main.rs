@@ -12,6 +12,7 @@ mod deaths;
 mod endings;
 mod families;
 mod holders;
+mod host_limits;
 mod kernel_held;
 mod leftovers;
 mod mptcp;
@@ -33,6 +34,7 @@ use std::env;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{PoisonError, RwLock};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use sockleak_tests::cgroup::SmallMemory;
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         endings::tests(),
         families::tests(),
         holders::tests(),
+        host_limits::tests(),
         kernel_held::tests(),
         leftovers::tests(),
         mptcp::tests(),
@@ -74,7 +77,7 @@ fn main() -> ExitCode {
 }
 
 /// What the test has to find on the machine.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Need {
     Root,
     Python,
@@ -157,11 +160,23 @@ fn sandboxed(needs: &'static [Need], tests: &[(&str, fn())]) -> Vec<Trial> {
         let unmet = move || [Need::Root].iter().chain(needs).find_map(|need| need.unmet());
         let run = move || match unmet() {
             Some(reason) => Ok(Completion::ignored_with(reason)),
-            None => sandbox::run(test).map(|()| Completion::Completed),
+            None => with_or_without_others(needs, || sandbox::run(test)).map(|()| Completion::Completed),
         };
         Trial::ignorable_test(name.trim_start_matches("kernel::"), run)
     };
     tests.iter().map(trial).collect()
+}
+
+/// Runs a test beside others; one that changes the whole machine, alone.
+fn with_or_without_others<T>(needs: &[Need], test: impl FnOnce() -> T) -> T {
+    static MACHINE: RwLock<()> = RwLock::new(());
+    if needs.contains(&Need::OwnMachine) {
+        let _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+        test()
+    } else {
+        let _beside_others = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+        test()
+    }
 }
 
 /// Tests that need nothing.

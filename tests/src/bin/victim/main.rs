@@ -9,6 +9,7 @@ mod dying;
 mod faults;
 mod holding;
 mod relatives;
+mod sockets;
 mod threads;
 
 use std::env;
@@ -114,6 +115,7 @@ impl Victim {
             }
             ["read", index] => answer = self.read(index)?.to_string(),
             ["fill", index] => answer = self.fill(index)?.to_string(),
+            ["dup-to", fd, index] => answer = self.duplicate_to(fd, index)?.to_string(),
             ["dup", index] => self.doubles.push(self.socket(index)?.try_clone()?),
             ["close"] => self.sockets.clear(),
             ["keep-on-exec"] => self.keep_on_exec()?,
@@ -195,31 +197,6 @@ impl Victim {
         let address = net::local_address(listener.as_fd())?;
         self.listener = Some(listener);
         Ok(address)
-    }
-
-    /// A second listener, and both ends of a connection to it.
-    fn pair(&mut self) -> io::Result<()> {
-        let address = Family::V4.address(0);
-        let listener = net::socket(address, 0, 0)?;
-        net::bind(&listener, address)?;
-        net::listen(&listener, 1)?;
-        let address = net::local_address(listener.as_fd())?;
-        let client = net::socket(address, 0, 0)?;
-        net::connect(&client, address)?;
-        let accepted = net::accept(&listener)?;
-        self.sockets.extend([listener, client, accepted]);
-        Ok(())
-    }
-
-    /// Another listener at the same address, which SO_REUSEPORT allows.
-    fn listen_beside(&mut self) -> io::Result<()> {
-        let address = net::local_address(self.listener()?.as_fd())?;
-        let beside = net::socket(address, 0, 0)?;
-        net::set(&beside, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1_i32)?;
-        net::bind(&beside, address)?;
-        net::listen(&beside, 128)?;
-        self.sockets.push(beside);
-        Ok(())
     }
 
     fn connect(&mut self, address: &str, flags: i32) -> io::Result<()> {

@@ -1,0 +1,60 @@
+//! Further sockets and descriptors.
+
+use std::io::{self, Error};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use sockleak_tests::net::{self, Family, checked};
+
+use crate::{Victim, number};
+
+impl Victim {
+    /// Gives a socket that descriptor too, or the last one that the limit allows. Returns it.
+    pub fn duplicate_to(&mut self, fd: &str, index: &str) -> io::Result<i32> {
+        let mut limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: getrlimit writes one rlimit, which outlives the call.
+        checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+        let fd = if fd == "last" {
+            i32::try_from(limit.rlim_max - 1).map_err(Error::other)?
+        } else {
+            number(fd)?
+        };
+        limit.rlim_max = limit.rlim_max.max(u64::from(fd.unsigned_abs()) + 1);
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: setrlimit reads one rlimit, which outlives the call.
+        checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+        let socket = self.socket(index)?.as_raw_fd();
+        // SAFETY: dup2 takes two integers; nothing has that descriptor.
+        let made = checked(unsafe { libc::dup2(socket, fd) })?;
+        // SAFETY: The call has just made this descriptor, and nobody else owns it.
+        self.doubles.push(unsafe { OwnedFd::from_raw_fd(made) });
+        Ok(made)
+    }
+
+    /// A second listener, and both ends of a connection to it.
+    pub fn pair(&mut self) -> io::Result<()> {
+        let address = Family::V4.address(0);
+        let listener = net::socket(address, 0, 0)?;
+        net::bind(&listener, address)?;
+        net::listen(&listener, 1)?;
+        let address = net::local_address(listener.as_fd())?;
+        let client = net::socket(address, 0, 0)?;
+        net::connect(&client, address)?;
+        let accepted = net::accept(&listener)?;
+        self.sockets.extend([listener, client, accepted]);
+        Ok(())
+    }
+
+    /// Another listener at the same address, which SO_REUSEPORT allows.
+    pub fn listen_beside(&mut self) -> io::Result<()> {
+        let address = net::local_address(self.listener()?.as_fd())?;
+        let beside = net::socket(address, 0, 0)?;
+        net::set(&beside, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1_i32)?;
+        net::bind(&beside, address)?;
+        net::listen(&beside, 128)?;
+        self.sockets.push(beside);
+        Ok(())
+    }
+}
