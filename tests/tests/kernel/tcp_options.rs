@@ -1,8 +1,10 @@
 //! What the program's own options make of its connections.
 
+use std::time::Duration;
+
 use libtest_mimic::Trial;
 use sockleak_tests::judge;
-use sockleak_tests::limit::wait_until;
+use sockleak_tests::limit::{scaled, wait_until};
 use sockleak_tests::net;
 use sockleak_tests::peer::{Peer, RESET};
 use sockleak_tests::sandbox::sysctl;
@@ -76,9 +78,10 @@ fn a_user_timeout_ends_an_orphan() {
     let address = victim.listen("4");
     let _peer = Peer::connect_narrow(address);
     victim.does("accept 1");
-    victim.does("user-timeout 1500 0");
-    victim.does("fill 0");
+    let timeout = scaled(Duration::from_millis(1500)).as_millis();
+    victim.does(&format!("user-timeout {timeout} 0"));
     let mut tracer = Tracer::attach(victim.pid(), &["--wait"]);
+    victim.does("fill 0");
     victim.killed_by(libc::SIGKILL);
     let report = tracer.report();
     report.shows(&[
