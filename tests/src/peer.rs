@@ -53,6 +53,12 @@ impl Peer {
         self.0.local_addr().expect("it is connected")
     }
 
+    /// Where the victim is.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        self.0.peer_addr().expect("it is connected")
+    }
+
     /// Waits for the end, after whatever the victim had sent.
     pub fn end(&mut self) -> End {
         match io::copy(&mut self.0, &mut io::sink()) {

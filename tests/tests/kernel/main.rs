@@ -11,6 +11,7 @@ mod countdown;
 mod deaths;
 mod endings;
 mod families;
+mod half_closed;
 mod holders;
 mod host_limits;
 mod kernel_held;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         deaths::tests(),
         endings::tests(),
         families::tests(),
+        half_closed::tests(),
         holders::tests(),
         host_limits::tests(),
         kernel_held::tests(),

@@ -108,6 +108,7 @@ impl Victim {
                 net::set(self.listener()?, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, backlog)?;
             }
             ["listen-beside"] => self.listen_beside()?,
+            ["other-kinds"] => self.open_other_kinds()?,
             ["pair"] => self.pair()?,
             ["shutdown", index] => {
                 // SAFETY: shutdown takes two integers and touches no memory of ours.

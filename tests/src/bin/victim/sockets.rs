@@ -1,7 +1,14 @@
 //! Further sockets and descriptors.
 
+use std::env;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Error};
+use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::process;
 
 use sockleak_tests::net::{self, Family, checked};
 
@@ -31,6 +38,20 @@ impl Victim {
         // SAFETY: The call has just made this descriptor, and nobody else owns it.
         self.doubles.push(unsafe { OwnedFd::from_raw_fd(made) });
         Ok(made)
+    }
+
+    /// Sockets that are not TCP, and an O_PATH descriptor, which has a socket's mode only.
+    pub fn open_other_kinds(&mut self) -> io::Result<()> {
+        self.doubles.push(UdpSocket::bind("127.0.0.1:0")?.into());
+        let name = env::temp_dir().join(format!("sockleak-victim-{}", process::id()));
+        self.doubles.push(UnixListener::bind(&name)?.into());
+        let path = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH)
+            .open(&name);
+        fs::remove_file(&name)?;
+        self.doubles.push(path?.into());
+        Ok(())
     }
 
     /// A second listener, and both ends of a connection to it.
