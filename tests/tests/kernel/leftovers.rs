@@ -23,7 +23,7 @@ pub fn tests() -> Vec<Trial> {
             a_connection_to_itself_leaves_one_time_wait,
             an_outgoing_connection_leaves_fin_wait2,
             a_shutdown_before_leaves_fin_wait2,
-            a_long_fin_timeout_leaves_a_full_fin_wait2,
+            a_fin_timeout_above_a_minute_leaves_a_full_fin_wait2,
             an_unreachable_peer_leaves_fin_wait1,
             an_unreachable_peer_that_closed_first_leaves_last_ack,
             unsent_data_before_a_closed_window_leaves_fin_wait1,
@@ -130,7 +130,7 @@ fn a_shutdown_before_leaves_fin_wait2() {
 }
 
 /// Beyond 60 seconds the kernel keeps the whole socket for a while and then a time-wait socket.
-fn a_long_fin_timeout_leaves_a_full_fin_wait2() {
+fn a_fin_timeout_above_a_minute_leaves_a_full_fin_wait2() {
     sysctl("ipv4/tcp_fin_timeout", 120);
     let (mut victim, _peers) = Victim::serving("4", 1);
     let mut tracer = Tracer::attach(victim.pid(), &[]);
