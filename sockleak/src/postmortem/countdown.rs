@@ -50,7 +50,7 @@ pub fn followers(report: &Report) -> Vec<Follower> {
             remote: socket.socket.remote,
             cookie: socket.seen_cookie.filter(|_| followed)?,
             state: socket.state?,
-            fin_wait2_since: socket.socket.entered(super::State::FinWait2),
+            fin_wait2_since: socket.socket.fin_wait2_since(),
             freedom: socket.freedom,
         })
     });

@@ -153,9 +153,7 @@ fn report_socket(
     let freedom = match (outcome, sight) {
         (Outcome::Held, _) => Freedom::open(FreeRule::Holder),
         (Outcome::Reset | Outcome::Closed, _) => Freedom::now(time),
-        (_, Sight::Seen(snapshot, sighting)) => {
-            Freedom::of(sighting, snapshot, hz, socket.entered(State::FinWait2))
-        }
+        (_, Sight::Seen(snapshot, sighting)) => Freedom::of(sighting, snapshot, hz, socket.fin_wait2_since()),
         // Mini sockets end with their namespace; full orphans keep it.
         (_, Sight::Unreachable) if Ending::of(&socket) == Ending::TimeWait => {
             Freedom::open(FreeRule::NetnsGone)
@@ -201,7 +199,7 @@ fn follow_live(pid: u32, socket: &Socket, sight: Sight<'_>, hz: u32) -> Option<F
     let Sight::Seen(snapshot, sighting) = sight else {
         return None;
     };
-    let fin_wait2_since = socket.entered(State::FinWait2);
+    let fin_wait2_since = socket.fin_wait2_since();
     left_while_alive::is_leftover(sighting.state, sighting.inode).then(|| Follower {
         pid,
         netns: socket.netns,

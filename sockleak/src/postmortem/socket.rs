@@ -186,11 +186,29 @@ impl Socket {
             .find(|transition| transition.to == state)
             .map(|transition| transition.time)
     }
+
+    /// Since when it can have been FIN_WAIT2 at the earliest. sock_diag may have shown that before the change itself
+    /// was read: then since it was FIN_WAIT1.
+    #[must_use]
+    pub fn fin_wait2_since(&self) -> Option<Timestamp> {
+        self.entered(State::FinWait2)
+            .or_else(|| self.entered(State::FinWait1))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::ResetReason;
+    use super::{ResetReason, State};
+    use crate::postmortem::testing::{at, socket};
+
+    #[test]
+    fn fin_wait2_is_not_older_than_what_was_seen() {
+        let closing = socket(State::Established).changes(&[(State::Established, State::FinWait1)]);
+        assert_eq!(closing.clone().build().fin_wait2_since(), Some(at(1)));
+        let closed = closing.changes(&[(State::FinWait1, State::FinWait2)]);
+        assert_eq!(closed.build().fin_wait2_since(), Some(at(2)));
+        assert_eq!(socket(State::FinWait2).build().fin_wait2_since(), None);
+    }
 
     #[test]
     fn a_reason_is_named_as_the_kernel_names_it() {
