@@ -1,10 +1,13 @@
 //! Limits of the whole machine: how large an fd table may be, how many orphans there may be.
 
-use std::fs;
+use std::os::fd::AsRawFd as _;
+use std::{fs, io, thread};
 
 use libtest_mimic::Trial;
 use sockleak_tests::judge;
+use sockleak_tests::net::checked;
 use sockleak_tests::peer::Peer;
+use sockleak_tests::sandbox;
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
@@ -31,15 +34,30 @@ struct Setting {
 impl Setting {
     #[track_caller]
     fn change(path: &'static str, value: &str) -> Self {
-        let before = fs::read_to_string(path).expect("the setting can be read");
-        fs::write(path, value).expect("the setting can be changed");
+        let before = outside(|| {
+            let before = fs::read_to_string(path)?;
+            fs::write(path, value)?;
+            Ok(before)
+        });
+        let before = before.expect("the setting can be changed");
         Self { path, before }
     }
 }
 
+/// Works in the first network namespace, which alone has the settings of the whole machine.
+fn outside<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let namespace = sandbox::outside();
+    let inside = || {
+        // SAFETY: setns takes two integers; it changes the namespace of this thread alone.
+        checked(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) })?;
+        work()
+    };
+    thread::scope(|scope| scope.spawn(inside).join().expect("it does not panic"))
+}
+
 impl Drop for Setting {
     fn drop(&mut self) {
-        fs::write(self.path, &self.before).expect("the setting can be changed back");
+        outside(|| fs::write(self.path, &self.before)).expect("the setting can be changed back");
     }
 }
 
