@@ -105,6 +105,17 @@ impl Report {
         rows.sort_unstable();
         assert_eq!(found, rows, "{self}");
         self.adds_up();
+        self.changes_are_changes();
+    }
+
+    /// The kernel tells of changes from a state to itself, after shutdown() and of MPTCP (trap 24).
+    #[track_caller]
+    fn changes_are_changes(&self) {
+        for socket in self.sockets() {
+            for change in socket["transitions"].as_array().expect("a list") {
+                assert_ne!(change["from"], change["to"], "{socket}");
+            }
+        }
     }
 
     /// The counts of the summary are those of the sockets.
