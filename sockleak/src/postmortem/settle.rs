@@ -54,6 +54,8 @@ impl Report {
                 socket.why == Why::PeerUnreachable || socket.freedom.rule == FreeRule::PersistOpenEnded
             }
             Outcome::Held => !socket.holders.is_empty(),
+            // The kernel may have ended it after the maps were read and before sock_diag was.
+            Outcome::Unknown => socket.why != Why::Unknown,
             _ => true,
         })
     }
@@ -62,7 +64,23 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postmortem::testing::socket;
+    use crate::postmortem::examine;
+    use crate::postmortem::testing::{evidence, sighting, socket};
+
+    #[test]
+    fn waits_for_an_end_that_was_not_read_yet() {
+        let closing = socket(State::Established).changes(&[(State::Established, State::FinWait1)]);
+        let gone = examine(evidence(vec![closing.clone().build()], Vec::new()));
+        assert_eq!(gone.sockets[0].outcome, Outcome::Unknown);
+        assert!(!gone.settled());
+        let closed = closing.changes(&[
+            (State::FinWait1, State::FinWait2),
+            (State::FinWait2, State::Close),
+        ]);
+        let socket = closed.build();
+        let left = sighting(&socket, State::FinWait2);
+        assert!(examine(evidence(vec![socket], vec![left])).settled());
+    }
 
     #[test]
     fn waits_for_the_ack_of_the_fin() {
