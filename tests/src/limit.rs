@@ -7,12 +7,6 @@ use std::time::{Duration, Instant};
 /// An emulated machine sets this to how many times slower it is.
 const SLOW: &str = "SOCKLEAK_TEST_SLOW";
 
-/// Whether the machine is emulated.
-#[must_use]
-pub fn is_emulated() -> bool {
-    env::var_os(SLOW).is_some()
-}
-
 /// A duration of an ordinary machine as one of this machine.
 #[must_use]
 pub fn scaled(duration: Duration) -> Duration {

@@ -40,7 +40,7 @@ use std::sync::{PoisonError, RwLock};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use sockleak_tests::cgroup::SmallMemory;
 use sockleak_tests::report::LOST_EVENTS;
-use sockleak_tests::{io_uring, limit, pidfd, programs, reused_pid, sandbox};
+use sockleak_tests::{io_uring, pidfd, programs, reused_pid, sandbox};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -182,20 +182,20 @@ fn with_or_without_others<T>(needs: &[Need], test: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Runs a test, on an emulated machine again when events were lost.
+/// Runs a test, and again if events were lost.
 ///
-/// While an interrupt interrupts a program, the kernel skips the program for what it does meanwhile. Emulated
-/// programs take a hundred times longer, and so it happens to one in hundreds of tests there; the report says so, and
-/// is no evidence of what it would have been.
+/// While an interrupt interrupts a program, the kernel skips the program for what it does meanwhile: up to hundreds of
+/// events at once on a machine whose softirqs are behind. A report says how many were lost, and is then no
+/// evidence of what it would have been. It happens to one in hundreds of tests, and more often where programs are emulated.
 fn conclusive(test: fn()) -> Result<(), Failed> {
+    const ATTEMPTS: usize = 5;
     let lost = |failed: &Failed| {
         failed
             .message()
             .is_some_and(|message| message.contains(LOST_EVENTS))
     };
-    let attempts = if limit::is_emulated() { 5 } else { 1 };
     let mut result = sandbox::run(test);
-    for _ in 1..attempts {
+    for _ in 1..ATTEMPTS {
         if !result.as_ref().is_err_and(lost) {
             break;
         }
