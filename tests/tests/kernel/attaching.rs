@@ -137,15 +137,18 @@ fn sockets_in_two_network_namespaces() {
     let (mut victim, _peers) = Victim::serving("4", 2);
     victim.does("own-network");
     victim.does("pair");
+    // The client closes its side first. Left to the death, both ends may send their FIN before either
+    // reads the other's, and then both have a TIME_WAIT.
+    victim.does("shutdown 3");
+    victim.does("read 4");
     let mut tracer = Tracer::attach(victim.pid(), &[]);
     let inode = |path: String| fs::metadata(path).expect("it lives").ino();
     let other = inode(format!("/proc/{}/ns/net", victim.pid()));
     victim.killed_by(libc::SIGKILL);
     let report = tracer.report();
-    // Of the two ends of one connection, that which is closed first has the TIME_WAIT.
     report.reads(&[
-        "1 ESTABLISHED closed peer_closed_first now",
-        "1 ESTABLISHED time_wait closed_by_kernel timewait_timer",
+        "1 CLOSE_WAIT closed peer_closed_first now",
+        "1 FIN_WAIT2 time_wait shutdown_before timewait_timer",
         "2 ESTABLISHED fin_wait2 closed_by_kernel fin_timeout",
         "2 LISTEN closed listener now",
     ]);
