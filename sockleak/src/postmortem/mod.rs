@@ -4,6 +4,7 @@
 //! [`Evidence`], a [`Report`] goes out by [`examine`], and a [`Countdown`] follows what it leaves until it is
 //! free. Nothing here does I/O, reads a clock or knows about BPF.
 
+mod bind;
 mod countdown;
 mod death;
 mod examine;
@@ -25,6 +26,7 @@ pub(crate) mod testing;
 mod verdict;
 mod wheel;
 
+pub use bind::{Answer, Bucket, PortOwner, Request, Reuse, in_the_way};
 pub use countdown::{Countdown, Freed, Look, followers};
 pub use death::{Cause, Death, Exit, Sender, SignalSent, signal_name};
 pub use examine::{Evidence, examine};
