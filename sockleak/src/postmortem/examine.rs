@@ -8,7 +8,7 @@ use super::join::{Sight, join};
 use super::verdict::{Ending, decide};
 use super::{
     Death, Follower, FreeRule, Freedom, Holder, Holding, How, Lost, Outcome, Process, Protocol, Relation,
-    Report, Snapshot, Socket, SocketReport, State, Summary, left_while_alive, mptcp, overflow,
+    Report, Snapshot, Socket, SocketReport, State, Summary, left_while_alive, mptcp, overflow, restart,
 };
 
 /// All that was seen of one process.
@@ -128,6 +128,8 @@ pub fn examine(evidence: Evidence) -> Report {
         ));
     }
 
+    let restart = restart::of_report(&sockets, &live, &snapshots, hz);
+
     Report {
         time,
         process,
@@ -135,6 +137,7 @@ pub fn examine(evidence: Evidence) -> Report {
         summary: Summary::of(&sockets),
         sockets,
         left_while_alive,
+        restart,
         blind,
         lost,
         live_leftovers,

@@ -13,9 +13,11 @@ mod join;
 mod left_while_alive;
 mod mptcp;
 mod observation;
+mod occupant;
 mod overflow;
 mod process;
 mod report;
+mod restart;
 mod retransmission;
 mod settle;
 mod side;
@@ -31,12 +33,14 @@ pub use countdown::{Countdown, Freed, Look, followers};
 pub use death::{Cause, Death, Exit, Sender, SignalSent, signal_name};
 pub use examine::{Evidence, examine};
 pub use observation::{Holding, Relation, Sighting, Snapshot, Timer};
+pub use occupant::{Occupant, occupants};
 pub use overflow::Overflow;
 pub use process::Process;
 pub use report::{
     Follower, FreeRule, Freedom, Holder, How, LeftWhileAlive, Lost, Outcome, Report, SocketReport, Summary,
     Why,
 };
+pub use restart::{BindVerdict, Endpoint, Obstacle, Restart};
 pub use settle::settled;
 pub use side::{Side, Sides};
 pub use socket::{Family, Linger, Origin, Protocol, ResetReason, ResetReceived, Socket, SocketId};

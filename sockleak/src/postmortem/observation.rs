@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Overflow, Protocol, State};
+use super::{Overflow, PortOwner, Protocol, State};
 
 /// The timer of a socket as sock_diag tells it (`idiag_timer`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub struct Snapshot {
     pub orphan_retries: u32,
     /// What the namespace tells of missing TIME_WAITs; `None` where that is not known.
     pub overflow: Option<Overflow>,
+    /// Everything that has one of the ports asked for, with its options; `None` where they could not be read.
+    pub owners: Option<Vec<PortOwner>>,
 }
 
 /// A descriptor in another process that leads to a socket of the dead one.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Death, Process, Protocol, Socket, State};
+use super::{Death, Process, Protocol, Restart, Socket, State};
 
 /// Everything there is to say about one death.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct Report {
     /// What could not be seen, as sentences.
     pub blind: Vec<String>,
     pub lost: Lost,
+    /// One for each address and port that it listened on or was bound to.
+    pub restart: Vec<Restart>,
     /// The single sockets behind `left_while_alive`.
     pub live_leftovers: Vec<Follower>,
 }

@@ -111,6 +111,7 @@ pub fn snapshot(sightings: Vec<Sighting>) -> Snapshot {
         sightings: Some(sightings),
         orphan_retries: 8,
         overflow: None,
+        owners: None,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::kernel::proc::{self, Held, Holders};
 use crate::kernel::sock_diag::{Filter, SockDiag, SockDiagError};
 use crate::kernel::tables::Tables;
 use crate::kernel::translate::Translator;
-use crate::postmortem::{Family, Holding, Protocol, Sighting, Snapshot, Socket, State};
+use crate::postmortem::{Endpoint, Family, Holding, Protocol, Sighting, Snapshot, Socket, State};
 
 /// The sockets of one process, as the maps have them now.
 #[derive(Default)]
@@ -139,6 +139,12 @@ pub fn snapshots<'a>(
         if socket.protocol == Protocol::Mptcp {
             wanted.kinds.insert((Protocol::Tcp, socket.family));
         }
+        // Whoever has the port is in the way of a restart, in either family.
+        if Endpoint::of(socket).is_some() {
+            wanted
+                .kinds
+                .extend([Family::Ipv4, Family::Ipv6].map(|family| (Protocol::Tcp, family)));
+        }
     }
     wanted
         .into_iter()
@@ -176,6 +182,7 @@ pub fn look(inode: u32, namespace: Option<&Netns>, wanted: &Wanted) -> Result<Sn
         sightings,
         orphan_retries: namespace.map_or(0, |namespace| namespace.orphan_retries().unwrap_or_default()),
         overflow: None,
+        owners: None,
     })
 }
 

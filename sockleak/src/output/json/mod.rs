@@ -1,6 +1,7 @@
 //! JSON Lines: one object a line, `"type"` and `"v"` first.
 
 mod report;
+mod restart;
 mod view;
 
 use std::io::{self, BufWriter, Write};

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use serde::{Serialize, Serializer};
 
 use super::VERSION;
+use super::restart::RestartView;
 use super::view::{DeathView, Each, Time, millis};
 use crate::postmortem::{
     Family, FreeRule, Holder, How, LeftWhileAlive, Lost, Outcome, Process, Protocol, Report, ResetReason,
-    SocketReport, State, Summary, Transition, Why,
+    Restart, SocketReport, State, Summary, Transition, Why,
 };
 
 #[derive(Serialize)]
@@ -22,8 +23,8 @@ pub(super) struct ReportView<'a> {
     sockets: Option<Sockets<'a>>,
     summary: Summary,
     left_while_alive: Each<'a, LeftWhileAlive, GroupView>,
-    /// What follows for a restart, for ports and for the program is not decided yet.
-    restart: (),
+    restart: Each<'a, Restart, RestartView<'a>>,
+    /// What follows for other ports and for the program is not decided yet.
     ephemeral: (),
     advice: (),
     blind: &'a [String],
@@ -41,7 +42,7 @@ impl<'a> ReportView<'a> {
             sockets: (!summary).then_some(Sockets(report)),
             summary: report.summary,
             left_while_alive: Each(&report.left_while_alive, GroupView::new),
-            restart: (),
+            restart: Each(&report.restart, RestartView::new),
             ephemeral: (),
             advice: (),
             blind: &report.blind,

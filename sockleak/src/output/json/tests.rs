@@ -193,7 +193,20 @@ fn a_report_has_every_key_in_the_contracts_order() {
     assert_eq!(report["process"]["cgroup"], "/system.slice/orderd.service");
     assert_eq!(report["summary"]["fin_wait2"], 150);
     assert_eq!(report["sockets"].as_array().map(Vec::len), Some(203));
-    assert_eq!(report["restart"], Value::Null);
+    let verdict = |flags: Value, obstacles: Value| {
+        json!({"flags": flags, "bind": "in_use", "listen": "in_use", "blocked_by": obstacles, "free_at": null,
+               "free_at_latest": null})
+    };
+    let everything = json!(["listener", "fin_wait2", "fin_wait1"]);
+    assert_eq!(
+        report["restart"],
+        json!([{"laddr": "0.0.0.0", "lport": 8080, "v6only": null, "netns": 1, "verdicts": [
+            verdict(json!([]), everything.clone()),
+            verdict(json!(["reuseaddr"]), json!(["listener"])),
+            verdict(json!(["reuseport"]), everything),
+            verdict(json!(["reuseaddr", "reuseport"]), json!(["listener"])),
+        ]}])
+    );
     assert_eq!(report["lost"], json!({"events": 12, "inventory": 0, "slots": 0}));
     assert_eq!(
         report["left_while_alive"],

@@ -2,6 +2,7 @@
 
 mod groups;
 mod report;
+mod restart;
 mod style;
 mod table;
 pub(super) mod words;

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use jiff::Timestamp;
 
 use super::groups::{of_left_while_alive, of_sockets};
+use super::restart::restarts;
 use super::style::{Ink, Style};
 use super::table::table;
 use super::words::{block, clock, count, death, duration, how, outcome, plural, sender, state, wrap};
@@ -40,6 +41,7 @@ pub(super) fn report(report: &Report, style: &Style) -> Vec<String> {
     }
     lines.push(String::new());
     lines.append(&mut what_matters(report, style));
+    lines.append(&mut restarts(&report.restart, report.time, style));
     lines
 }
 

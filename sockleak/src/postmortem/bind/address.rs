@@ -16,33 +16,39 @@ enum Kind {
     Specific,
 }
 
-/// Whether the address that is asked for and that of the owner are, or may be, the same.
-pub fn overlaps(request: &Request, owner: &PortOwner) -> bool {
-    match request.address {
-        IpAddr::V4(asked) => ipv4_equal(asked, owner),
-        IpAddr::V6(asked) => ipv6_equal(asked, request.v6only, owner),
+/// Whether the address that is asked for and that of the owner meet; `None` where that depends on an IPV6_V6ONLY
+/// that was not seen.
+pub fn overlaps(request: &Request, owner: &PortOwner) -> Option<bool> {
+    let with = |has_v6only| match request.address {
+        IpAddr::V4(asked) => ipv4_equal(asked, owner, has_v6only),
+        IpAddr::V6(asked) => ipv6_equal(asked, request.v6only, owner, has_v6only),
+    };
+    match (owner.family, owner.v6only) {
+        (Family::Ipv4, _) => Some(with(false)),
+        (Family::Ipv6, Some(v6only)) => Some(with(v6only)),
+        (Family::Ipv6, None) => Some(with(false)).filter(|same| *same == with(true)),
     }
 }
 
 /// `ipv4_rcv_saddr_equal`, which a socket of either family may be held against.
-fn ipv4_equal(asked: Ipv4Addr, owner: &PortOwner) -> bool {
+fn ipv4_equal(asked: Ipv4Addr, owner: &PortOwner, has_v6only: bool) -> bool {
     let has = ipv4_of(owner.local.ip());
-    !owner.v6only && (asked == has || asked.is_unspecified() || has.is_unspecified())
+    !has_v6only && (asked == has || asked.is_unspecified() || has.is_unspecified())
 }
 
 /// `ipv6_rcv_saddr_equal`.
-fn ipv6_equal(asked: Ipv6Addr, v6only: bool, owner: &PortOwner) -> bool {
+fn ipv6_equal(asked: Ipv6Addr, v6only: bool, owner: &PortOwner, has_v6only: bool) -> bool {
     let asked_kind = kind(asked);
     let (has, has_kind) = match (owner.family, owner.local.ip()) {
         (Family::Ipv6, IpAddr::V6(address)) => (Some(address), kind(address)),
         _ => (None, Kind::Mapped),
     };
     if asked_kind == Kind::Mapped && has_kind == Kind::Mapped {
-        return ipv4_equal(ipv4_of(IpAddr::V6(asked)), owner);
+        return ipv4_equal(ipv4_of(IpAddr::V6(asked)), owner, has_v6only);
     }
     match (asked_kind, has_kind) {
         (Kind::Any, Kind::Any) => true,
-        (_, Kind::Any) if !(owner.v6only && asked_kind == Kind::Mapped) => true,
+        (_, Kind::Any) if !(has_v6only && asked_kind == Kind::Mapped) => true,
         (Kind::Any, _) if !(v6only && has_kind == Kind::Mapped) => true,
         _ => has == Some(asked),
     }

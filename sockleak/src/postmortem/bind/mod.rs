@@ -30,8 +30,8 @@ pub struct PortOwner {
     pub mini: bool,
     /// `None` where it was not seen.
     pub reuse: Option<Reuse>,
-    /// Only IPv6 sockets have it.
-    pub v6only: bool,
+    /// IPV6_V6ONLY of an IPv6 socket; `None` for IPv4, and where it was not seen.
+    pub v6only: Option<bool>,
     /// Index of the device that it is bound to; 0 for none.
     pub device: u32,
     /// The uid that the kernel compares for SO_REUSEPORT; `None` where it was not seen.
@@ -98,17 +98,21 @@ pub enum Answer {
     Unknown,
 }
 
-/// Which of the owners of the port are in the way of that `bind()`, or may be, and what it says then.
+/// What that `bind()` says, and which of the owners of the port, by their indices, are in its way or may be.
 ///
 /// The owners are all of one port in one network namespace.
 #[must_use]
-pub fn in_the_way<'a>(request: &Request, owners: &'a [PortOwner]) -> (Answer, Vec<&'a PortOwner>) {
-    if owners.iter().any(|owner| shortcut(request, owner)) {
+pub fn in_the_way<'a>(
+    request: &Request,
+    owners: impl IntoIterator<Item = &'a PortOwner, IntoIter: Clone>,
+) -> (Answer, Vec<usize>) {
+    let owners = owners.into_iter();
+    if owners.clone().any(|owner| shortcut(request, owner)) {
         return (Answer::Ok, Vec::new());
     }
     let mut answer = Answer::Ok;
     let mut blockers = Vec::new();
-    for owner in owners {
+    for (index, owner) in owners.enumerate() {
         let one = conflict(request, owner);
         if one == Answer::Ok {
             continue;
@@ -116,7 +120,7 @@ pub fn in_the_way<'a>(request: &Request, owners: &'a [PortOwner]) -> (Answer, Ve
         if answer != Answer::InUse {
             answer = one;
         }
-        blockers.push(owner);
+        blockers.push(index);
     }
     (answer, blockers)
 }
@@ -132,8 +136,10 @@ fn shortcut(request: &Request, owner: &PortOwner) -> bool {
 
 /// `inet_bind_conflict` (net/ipv4/inet_connection_sock.c) for a new socket that is bound to no device.
 fn conflict(request: &Request, owner: &PortOwner) -> Answer {
-    if !address::overlaps(request, owner) {
-        return Answer::Ok;
+    match address::overlaps(request, owner) {
+        None => return Answer::Unknown,
+        Some(false) => return Answer::Ok,
+        Some(true) => {}
     }
     if request.reuse == Reuse::default() {
         return Answer::InUse;

@@ -20,7 +20,7 @@ fn owner(address: &str, state: State, reuse: Reuse) -> PortOwner {
         state,
         mini: matches!(state, State::TimeWait | State::FinWait2),
         reuse: Some(reuse),
-        v6only: false,
+        v6only: (!address.is_ipv4()).then_some(false),
         device: 0,
         uid: Some(1000),
         cookie: None,
@@ -147,7 +147,7 @@ fn what_is_not_known_of_an_owner_is_said() {
 fn the_leftovers_own_address_decides() {
     let conflicts = |has: &str, old_v6only: bool, asked: &str, v6only: bool| {
         let mut owner = owner(has, State::TimeWait, Reuse::default());
-        owner.v6only = old_v6only;
+        owner.v6only = Some(old_v6only);
         let mut asked = request(asked, Reuse::default());
         asked.v6only = v6only;
         answer(&asked, owner) == Answer::InUse
@@ -172,13 +172,20 @@ fn the_leftovers_own_address_decides() {
     // The IPv4 address that the IPv6 socket has besides meets the wildcard.
     assert!(conflicts("::1", false, "0.0.0.0", false));
     assert!(!conflicts("::1", true, "0.0.0.0", false));
+    let mut unseen = owner("::1", State::TimeWait, Reuse::default());
+    unseen.v6only = None;
+    assert_eq!(
+        answer(&request("0.0.0.0", Reuse::default()), unseen.clone()),
+        Answer::Unknown
+    );
+    assert_eq!(answer(&request("::", Reuse::default()), unseen), Answer::InUse);
 }
 
 #[test]
 fn a_wildcard_listener_takes_every_address_of_its_families() {
     let conflicts = |has: &str, old_v6only: bool, asked: &str| {
         let mut owner = owner(has, State::Listen, Reuse::default());
-        owner.v6only = old_v6only;
+        owner.v6only = Some(old_v6only);
         answer(&request(asked, Reuse::default()), owner) == Answer::InUse
     };
     for asked in ["0.0.0.0", "10.1.1.1", "::", "::ffff:10.1.1.1"] {
@@ -217,7 +224,7 @@ proptest! {
             .into_iter()
             .map(|(address, state, reuse, v6only)| {
                 let mut owner = owner(address, State::ALL[state % State::ALL.len()], Reuse::ALL[reuse]);
-                owner.v6only = v6only && owner.family == Family::Ipv6;
+                owner.v6only = (owner.family == Family::Ipv6).then_some(v6only);
                 owner
             })
             .collect();

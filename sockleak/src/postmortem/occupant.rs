@@ -1,0 +1,129 @@
+//! The sockets that have a port, and until when: what a look at a network namespace tells of them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{
+    Family, FreeRule, Freedom, Outcome, PortOwner, Protocol, Reuse, Sighting, Snapshot, Socket, SocketReport,
+    State, Timer,
+};
+
+/// A socket that has a port, and when it gives it up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occupant {
+    pub owner: PortOwner,
+    pub freedom: Freedom,
+}
+
+impl Occupant {
+    /// A process has a descriptor of it, or the kernel holds its file.
+    #[must_use]
+    pub fn held(&self) -> bool {
+        self.freedom.rule == FreeRule::Holder
+    }
+}
+
+/// Everything that has one of these ports in the namespace of that look.
+///
+/// `known` are the sockets of the dead process, whose options are used where the look tells none.
+#[must_use]
+pub fn occupants(
+    look: &Snapshot,
+    ports: &BTreeSet<u16>,
+    known: &[SocketReport],
+    live: &[&Socket],
+    hz: u32,
+) -> Vec<Occupant> {
+    let sightings = look.sightings.as_deref().unwrap_or_default();
+    let sightings = sightings.iter().filter(|seen| ports.contains(&seen.local.port()));
+    let sockets = known.iter().map(|report| (report.seen_cookie, &report.socket));
+    let sockets = sockets.chain(live.iter().map(|live| (None, *live)));
+    let by_cookie: HashMap<u64, &Socket> = sockets
+        .filter_map(|(seen, socket)| Some((seen.or(socket.cookie)?, socket)))
+        .collect();
+    let since = |cookie| by_cookie.get(&cookie).and_then(|socket| socket.fin_wait2_since());
+
+    let Some(owners) = &look.owners else {
+        let bound_only = known
+            .iter()
+            .filter(|report| report.outcome == Outcome::Held && report.state.is_none())
+            .map(|report| &report.socket)
+            .filter(|socket| socket.netns == look.netns && ports.contains(&socket.local.port()))
+            .map(|socket| bound(socket));
+        return sightings
+            // A request of a handshake has no port of its own, and an MPTCP socket has that of its subflow.
+            .filter(|seen| seen.state != State::NewSynRecv && seen.protocol == Protocol::Tcp)
+            .map(|seen| Occupant {
+                owner: from_sighting(look.netns, seen, by_cookie.get(&seen.cookie).copied()),
+                freedom: Freedom::of(seen, look, hz, since(seen.cookie)),
+            })
+            .chain(bound_only)
+            .collect();
+    };
+    let seen: HashMap<u64, &Sighting> = sightings.map(|seen| (seen.cookie, seen)).collect();
+    owners
+        .iter()
+        .filter(|owner| ports.contains(&owner.local.port()))
+        .map(|owner| {
+            let seen = owner.cookie.and_then(|cookie| seen.get(&cookie));
+            let freedom = match seen.filter(|seen| seen.state == owner.state) {
+                _ if owner.inode != 0 => Freedom::open(FreeRule::Holder),
+                Some(seen) => Freedom::of(seen, look, hz, since(seen.cookie)),
+                None => Freedom::open(FreeRule::Unknown),
+            };
+            Occupant {
+                owner: owner.clone(),
+                freedom,
+            }
+        })
+        .collect()
+}
+
+/// What sock_diag alone tells, with the options of the socket if it was the dead process's.
+fn from_sighting(netns: u32, seen: &Sighting, known: Option<&Socket>) -> PortOwner {
+    let family = if seen.local.is_ipv4() {
+        Family::Ipv4
+    } else {
+        Family::Ipv6
+    };
+    PortOwner {
+        sk: 0,
+        netns,
+        protocol: seen.protocol,
+        family,
+        local: seen.local,
+        remote: (seen.remote.port() != 0).then_some(seen.remote),
+        state: seen.state,
+        mini: seen.timer == Timer::TimeWait,
+        reuse: known.map(|socket| Reuse::new(socket.reuseaddr, socket.reuseport)),
+        v6only: known.and_then(|socket| socket.v6only),
+        device: 0,
+        uid: known.and_then(|socket| socket.uid),
+        cookie: Some(seen.cookie),
+        inode: seen.inode,
+        bucket: None,
+    }
+}
+
+/// A socket that is bound and that sock_diag does not list before 6.8: another process has it.
+fn bound(socket: &Socket) -> Occupant {
+    Occupant {
+        owner: PortOwner {
+            sk: socket.id.sk,
+            netns: socket.netns,
+            protocol: socket.protocol,
+            family: socket.family,
+            local: socket.local,
+            remote: None,
+            state: State::BoundInactive,
+            mini: false,
+            reuse: Some(Reuse::new(socket.reuseaddr, socket.reuseport)),
+            v6only: socket.v6only,
+            device: 0,
+            uid: socket.uid,
+            cookie: socket.cookie,
+            inode: socket.inode.unwrap_or_default(),
+            bucket: None,
+        },
+        freedom: Freedom::open(FreeRule::Holder),
+    }
+}
