@@ -48,7 +48,7 @@ pub fn occupants(
             .filter(|report| report.outcome == Outcome::Held && report.state.is_none())
             .map(|report| &report.socket)
             .filter(|socket| socket.netns == look.netns && ports.contains(&socket.local.port()))
-            .map(|socket| bound(socket));
+            .map(bound);
         return sightings
             // A request of a handshake has no port of its own, and an MPTCP socket has that of its subflow.
             .filter(|seen| seen.state != State::NewSynRecv && seen.protocol == Protocol::Tcp)
