@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::limit::wait_until;
+
 /// A line of `/proc/net/tcp` or `tcp6`.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -72,9 +74,16 @@ pub fn netstat(counter: &str) -> u64 {
     number.parse().expect("a number")
 }
 
-/// Time-wait sockets of the namespace, by the kernel's own counter.
-#[must_use]
-pub fn sockstat_timewaits() -> usize {
+/// The kernel's own counter comes to so many time-wait sockets of the namespace. It counts one a moment after that is
+/// in the table (`inet_twsk_hashdance_schedule`, net/ipv4/inet_timewait_sock.c).
+#[track_caller]
+pub fn counts_timewaits(number: usize) {
+    wait_until(&format!("{number} time-wait sockets in sockstat"), || {
+        sockstat_timewaits() == number
+    });
+}
+
+fn sockstat_timewaits() -> usize {
     let text = fs::read_to_string("/proc/thread-self/net/sockstat").expect("the kernel has it");
     let words: Vec<&str> = text.split_whitespace().collect();
     let tw = words

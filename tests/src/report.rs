@@ -155,11 +155,7 @@ impl Report {
             }
         }
         let mini = |entry: &&Entry| entry.timer == Timer::TimeWait;
-        assert_eq!(
-            table.iter().filter(mini).count(),
-            judge::sockstat_timewaits(),
-            "sockstat"
-        );
+        judge::counts_timewaits(table.iter().filter(mini).count());
     }
 
     /// The kernel's entry of a socket. A new socket may have the same addresses only if it has an inode.

@@ -1,9 +1,11 @@
 //! Sockets of which no process has a descriptor, and that the kernel holds all the same.
 
+use std::time::Duration;
+
 use libtest_mimic::Trial;
 use serde_json::json;
 use sockleak_tests::judge;
-use sockleak_tests::limit::wait_until;
+use sockleak_tests::limit::{scaled, wait_until};
 use sockleak_tests::peer::Peer;
 use sockleak_tests::report::Report;
 use sockleak_tests::tracer::Tracer;
@@ -119,7 +121,8 @@ fn its_own_ring_is_closed_after_the_reaping() {
     let (mut victim, _peers) = Victim::serving("4", 1);
     victim.does("ring-register listener");
     victim.does("ring-register 0");
-    let mut tracer = Tracer::attach(victim.pid(), &[]);
+    let settle = format!("{}ms", scaled(Duration::from_secs(1)).as_millis());
+    let mut tracer = Tracer::attach(victim.pid(), &["--settle", &settle]);
     victim.killed_by(libc::SIGKILL);
     let report = tracer.report();
     report.shows(&[
