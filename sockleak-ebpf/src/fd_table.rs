@@ -8,6 +8,7 @@
 
 use sockleak_ebpf::{FdKey, ORIGIN_INVENTORY, ProcessKey, SocketKey, SocketRecord, counter};
 
+use crate::file;
 use crate::maps::{EXTRA_FDS, FOLLOWED, SOCKETS, WALK, count};
 use crate::memory::{read, read_or_zero};
 use crate::mptcp::{self, Subflows};
@@ -18,8 +19,6 @@ use crate::socket;
 const MAX_SLOTS: u32 = 1 << 20;
 /// Bits of a word of the bitmap.
 const BITS: u32 = 64;
-const S_IFMT: u16 = 0xf000;
-const S_IFSOCK: u16 = 0xc000;
 const BPF_NOEXIST: u64 = 1;
 const EEXIST: i32 = -17;
 
@@ -157,17 +156,9 @@ pub fn current() -> Option<&'static mut Walk> {
 #[inline(always)]
 fn take(walk: &mut Walk, fd: u32) {
     let file: u64 = read_or_zero(walk.fds + u64::from(fd) * 8, 0);
-    let inode: u64 = read_or_zero(file, FILE_INODE.load());
-    let mode: u16 = read_or_zero(inode, INODE_MODE.load());
-    if mode & S_IFMT != S_IFSOCK {
+    let Some((inode, sk)) = file::socket(file) else {
         return;
-    }
-    // An O_PATH descriptor of a unix socket's name has the mode, but no struct socket that points back to it.
-    let socket: u64 = read_or_zero(file, FILE_PRIVATE_DATA.load());
-    if read_or_zero::<u64>(socket, SOCKET_FILE.load()) != file {
-        return;
-    }
-    let sk: u64 = read_or_zero(socket, SOCKET_SK.load());
+    };
     let Some((family, protocol)) = socket::tcp_kind(sk) else {
         return;
     };

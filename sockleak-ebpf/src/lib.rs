@@ -24,6 +24,8 @@ pub const PREEMPT_ENABLE: usize = 0x7fff_0002;
 
 /// Names of the maps, as user space asks for them. The statics of `maps.rs` carry these names.
 pub mod maps {
+    /// Maps that can be as small as can be where nothing is traced.
+    pub const OF_THE_TRACER: [&str; 6] = [WATCHED, DEATHS, SOCKETS, FOLLOWED, EXTRA_FDS, EVENTS];
     /// Hash: tgid (`u32`) to [`Watched`](crate::Watched).
     pub const WATCHED: &str = "WATCHED";
     /// Hash: [`ProcessKey`](crate::ProcessKey) to [`Death`](crate::Death).
@@ -38,11 +40,13 @@ pub mod maps {
     pub const EVENTS: &str = "EVENTS";
     /// Per-CPU array of `u64`, indexed by [`counter`](crate::counter).
     pub const COUNTERS: &str = "COUNTERS";
+    /// Array of one [`Ports`](crate::Ports): which local ports the iterators are asked for.
+    pub const PORTS: &str = "PORTS";
 }
 
-/// Names of the programs. Each is the name of the tracepoint that it attaches to.
+/// Names of the programs. Each is the name of the tracepoint that it attaches to, but for [`ITERATORS`](programs::ITERATORS).
 pub mod programs {
-    /// Every program, in the order in which they are attached: the walk at exit comes last, so that
+    /// Every program of a tracepoint, in the order in which they are attached: the walk at exit comes last, so that
     /// whatever it records is already being followed.
     pub const ALL: [&str; 8] = [
         INET_SOCK_SET_STATE,
@@ -65,6 +69,12 @@ pub mod programs {
         ("sched_process_exit_3", SCHED_PROCESS_EXIT),
         ("sched_process_exit_4", SCHED_PROCESS_EXIT),
     ];
+    /// The iterators, with what the kernel calls that which they visit. They run when they are read.
+    pub const ITERATORS: [(&str, &str); 2] = [(TCP_PORT_OWNERS, "tcp"), (PORT_FILES, "task_file")];
+    /// Every TCP socket of a network namespace that has one of the ports: [`PortRecord`](crate::PortRecord).
+    pub const TCP_PORT_OWNERS: &str = "tcp_port_owners";
+    /// Every descriptor of a TCP or MPTCP socket that has one of the ports: [`PortFileRecord`](crate::PortFileRecord).
+    pub const PORT_FILES: &str = "port_files";
     /// A TCP or MPTCP socket changes its state.
     pub const INET_SOCK_SET_STATE: &str = "inet_sock_set_state";
     /// The kernel sends an RST.
@@ -91,6 +101,8 @@ pub mod globals {
     pub const HAS_RESET_REASON: &str = "HAS_RESET_REASON";
     /// `u8`: tracing programs may call `bpf_get_socket_cookie` (absent in 5.10).
     pub const HAS_SOCKET_COOKIE: &str = "HAS_SOCKET_COOKIE";
+    /// `u8`: `bind()` compares the uid of the socket's inode, as `sock_i_uid` tells it (before 6.17).
+    pub const HAS_SOCK_I_UID: &str = "HAS_SOCK_I_UID";
     /// `u8`: the copies of the programs are attached too.
     pub const HAS_COPIES: &str = "HAS_COPIES";
     /// `u8`: children of watched processes are watched too.

@@ -1,17 +1,20 @@
-//! The BPF programs: one file for each hook, named as the tracepoint.
+//! The BPF programs: one file for each hook, named as the tracepoint, and one for each iterator.
 //!
 //! They decide nothing. They write into the maps what the kernel does to the sockets of watched
-//! processes; what that means is user space's business.
+//! processes, and the iterators tell which sockets have a port; what that means is user space's business.
 
 #![no_std]
 #![no_main]
 
 mod fd_table;
+mod file;
 mod inet_sock_set_state;
 mod maps;
 mod memory;
 mod mptcp;
 mod offsets;
+mod port_files;
+mod port_owner;
 mod preemption;
 mod sched_process_exec;
 mod sched_process_exit;
@@ -20,6 +23,7 @@ mod signal_deliver;
 mod signal_generate;
 mod socket;
 mod task;
+mod tcp_port_owners;
 mod tcp_receive_reset;
 mod tcp_send_reset;
 

@@ -8,9 +8,9 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use sockleak_ebpf::{Death, FdKey, ProcessKey, SocketKey, SocketRecord, Watched, counter};
+use sockleak_ebpf::{Death, FdKey, Ports, ProcessKey, SocketKey, SocketRecord, Watched, counter};
 
 use crate::fd_table::Walk;
 
@@ -48,6 +48,10 @@ pub static DYING: PerCpuArray<Death> = PerCpuArray::with_max_entries(1, 0);
 /// The walk over the fd table of a dying process.
 #[map]
 pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
+
+/// 8 KiB, which one call of user space sets.
+#[map]
+pub static PORTS: Array<Ports> = Array::with_max_entries(1, 0);
 
 /// The record that follows the socket at this address now, and its key.
 #[inline(always)]

@@ -232,6 +232,76 @@ pub const SOCKET_ERR_RESET: u8 = 16;
 /// [`SocketRecord::flags`]: an MPTCP socket every subflow of which is recorded too.
 pub const SOCKET_SUBFLOWS: u8 = 32;
 
+/// Bit `port % 64` of word `port / 64` says that this port is asked for. Value of `PORTS`.
+pub type Ports = [u64; 1024];
+
+/// A socket that has a local port, with all that `bind()` looks at.
+///
+/// Of a time-wait mini socket only what `struct sock_common` and `struct inet_timewait_sock` have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PortRecord {
+    /// Address of the `struct sock` or `struct inet_timewait_sock`.
+    pub sk: u64,
+    /// `skc_cookie`; 0 if none was generated yet.
+    pub cookie: u64,
+    /// Inode of the socket in sockfs; 0 for one that has no `struct socket`.
+    pub inode: u64,
+    /// Local address; IPv4 in the first four bytes.
+    pub laddr: [u8; 16],
+    /// Remote address; all zero without a peer.
+    pub raddr: [u8; 16],
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// `skc_bound_dev_if`; 0 for none.
+    pub device: u32,
+    /// The uid that `bind()` compares for SO_REUSEPORT; [`NO_UID`] for a mini socket, of which it compares none.
+    pub uid: u32,
+    /// `fastuid` of the bind bucket.
+    pub bucket_uid: u32,
+    /// Local port (`skc_num`), which a socket has until it gives it back.
+    pub lport: u16,
+    /// Remote port; 0 without a peer.
+    pub rport: u16,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u16,
+    /// `IPPROTO_TCP` or `IPPROTO_MPTCP`.
+    pub protocol: u16,
+    /// `skc_state`, but for a mini socket `tw_substate`.
+    pub state: u8,
+    /// [`SOCKET_REUSE`], [`SOCKET_REUSEPORT`], [`SOCKET_V6ONLY`], [`PORT_MINI`] and [`PORT_BUCKET`].
+    pub flags: u8,
+    /// `fastreuse` of the bind bucket.
+    pub fastreuse: i8,
+    /// `fastreuseport` of the bind bucket: [`FASTREUSEPORT_ANY`] or another number.
+    pub fastreuseport: i8,
+    /// Padding, always 0.
+    pub _pad: u32,
+}
+
+/// A descriptor that leads to a socket with a local port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PortFileRecord {
+    /// The socket.
+    pub owner: PortRecord,
+    /// Process id.
+    pub tgid: u32,
+    /// The descriptor.
+    pub fd: u32,
+    /// `comm` of the thread-group leader.
+    pub comm: [u8; 16],
+}
+
+/// [`PortRecord::flags`]: a time-wait mini socket.
+pub const PORT_MINI: u8 = 64;
+/// [`PortRecord::flags`]: the members of the bind bucket hold.
+pub const PORT_BUCKET: u8 = 128;
+/// [`PortRecord::uid`]: none.
+pub const NO_UID: u32 = u32::MAX;
+/// `FASTREUSEPORT_ANY` of include/net/inet_hashtables.h, equal from 5.10 to 7.3.
+pub const FASTREUSEPORT_ANY: i8 = 1;
+
 /// What every event of the ring begins with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -313,12 +383,16 @@ pub mod state {
     pub const SYN_RECV: u8 = 3;
     /// TCP_FIN_WAIT1.
     pub const FIN_WAIT1: u8 = 4;
+    /// TCP_TIME_WAIT.
+    pub const TIME_WAIT: u8 = 6;
     /// TCP_CLOSE.
     pub const CLOSE: u8 = 7;
     /// TCP_LAST_ACK.
     pub const LAST_ACK: u8 = 9;
     /// TCP_LISTEN.
     pub const LISTEN: u8 = 10;
+    /// TCP_NEW_SYN_RECV.
+    pub const NEW_SYN_RECV: u8 = 12;
 }
 
 const _: () = {
@@ -330,6 +404,8 @@ const _: () = {
     assert!(size_of::<FdKey>() == 24);
     assert!(size_of::<StateChange>() == 16);
     assert!(size_of::<SocketRecord>() == 176);
+    assert!(size_of::<PortRecord>() == 88);
+    assert!(size_of::<PortFileRecord>() == 112);
     assert!(size_of::<EventHeader>() == 16);
     assert!(size_of::<ForkEvent>() == 24);
     assert!(size_of::<ExecEvent>() == 32);

@@ -8,9 +8,9 @@ use sockleak_ebpf::{
 use crate::memory::{read, read_bits, read_into, read_or_zero};
 use crate::offsets::*;
 
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
-const IPPROTO_TCP: u16 = 6;
+pub const AF_INET: u16 = 2;
+pub const AF_INET6: u16 = 10;
+pub const IPPROTO_TCP: u16 = 6;
 pub const IPPROTO_MPTCP: u16 = 262;
 /// `SOCK_LINGER` of `enum sock_flags` (include/net/sock.h), equal from 5.10 to 7.3.
 const SOCK_LINGER_BIT: u64 = 1 << 4;
@@ -41,16 +41,16 @@ fn local_port(sk: u64) -> u16 {
 
 /// Reads the local and the remote address: of IPv4 the first four bytes.
 #[inline(always)]
-fn addresses(record: &mut SocketRecord, sk: u64, family: u16) {
+pub fn addresses(laddr: &mut [u8; 16], raddr: &mut [u8; 16], sk: u64, family: u16) {
     if family == AF_INET6 {
-        read_into(&mut record.laddr, sk, SK_V6_RCV_SADDR.load());
-        read_into(&mut record.raddr, sk, SK_V6_DADDR.load());
+        read_into(laddr, sk, SK_V6_RCV_SADDR.load());
+        read_into(raddr, sk, SK_V6_DADDR.load());
         return;
     }
-    record.laddr = [0; 16];
-    record.raddr = [0; 16];
-    read_into(&mut record.laddr[..4], sk, SK_RCV_SADDR.load());
-    read_into(&mut record.raddr[..4], sk, SK_DADDR.load());
+    *laddr = [0; 16];
+    *raddr = [0; 16];
+    read_into(&mut laddr[..4], sk, SK_RCV_SADDR.load());
+    read_into(&mut raddr[..4], sk, SK_DADDR.load());
 }
 
 /// Inode of the socket's own network namespace: that of the task is gone when a dying process closes.
@@ -63,7 +63,7 @@ pub fn netns(sk: u64) -> u32 {
 /// Fills in everything that the `struct sock` itself tells. `fd` and what belongs to it stay empty.
 #[inline(always)]
 pub fn fill(record: &mut SocketRecord, sk: u64, family: u16, protocol: u16) {
-    addresses(record, sk, family);
+    addresses(&mut record.laddr, &mut record.raddr, sk, family);
     record.cookie = read_or_zero(sk, SK_COOKIE.load());
     record.inode = 0;
     record.msk = 0;
@@ -121,8 +121,9 @@ fn linger(sk: u64) -> u32 {
     }
 }
 
+/// What `struct sock_common` tells of the options, as bits of [`SocketRecord::flags`].
 #[inline(always)]
-fn flags(sk: u64) -> u8 {
+pub fn options(sk: u64) -> u8 {
     let mut flags = 0;
     if read_bits(sk, SK_REUSE.load(), 4) != 0 {
         flags |= SOCKET_REUSE;
@@ -133,6 +134,12 @@ fn flags(sk: u64) -> u8 {
     if read_bits(sk, SK_IPV6ONLY.load(), 1) != 0 {
         flags |= SOCKET_V6ONLY;
     }
+    flags
+}
+
+#[inline(always)]
+fn flags(sk: u64) -> u8 {
+    let mut flags = options(sk);
     if read_or_zero::<u32>(sk, SK_ERR.load()) == ECONNRESET {
         flags |= SOCKET_ERR_RESET;
     }

@@ -3,12 +3,14 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use aya::programs::{BtfTracePoint, Program, ProgramError};
-use aya::{Ebpf, EbpfError, EbpfLoader};
-use sockleak_ebpf::{globals, maps, programs};
+use aya::programs::{BtfTracePoint, Iter, Program, ProgramError};
+use aya::{Ebpf, EbpfError};
+use sockleak_ebpf::{maps, programs};
 
 use super::btf::{Btf, BtfError, MissingMember};
-use super::fields::{self, MissingFields, Problem, Resolved};
+use super::fields::{MissingFields, Problem, Resolved};
+use super::globals::Globals;
+use super::port_table::PortReader;
 use super::preemption;
 
 /// The committed object.
@@ -55,6 +57,8 @@ pub enum LoadError {
 pub struct Loaded {
     /// Dropping it detaches every program.
     pub ebpf: Ebpf,
+    /// Tells who has a port; `None` where the kernel refuses it, which `blind` says then.
+    pub ports: Option<PortReader>,
     /// Names of `enum sk_rst_reason`, by number; empty before 6.10.
     pub reset_reasons: Vec<(String, i64)>,
     /// Sentences about what this kernel cannot tell.
@@ -66,59 +70,65 @@ pub struct Loaded {
 /// # Errors
 /// When BTF or a required struct member is missing, or when the kernel refuses a program. Nothing stays behind.
 pub fn load(settings: Settings) -> Result<Loaded, LoadError> {
-    match load_with(settings, true) {
+    let kernel = Kernel::read()?;
+    let mut loaded = match load_with(&kernel, settings, true) {
         // 5.10 refuses bpf_get_socket_cookie in tracing programs, and nothing but a load tells.
         Err(LoadError::Program { name, .. }) if name == programs::INET_SOCK_SET_STATE => {
-            let mut loaded = load_with(settings, false)?;
+            let mut loaded = load_with(&kernel, settings, false)?;
             loaded.blind.push(
                 "this kernel's tracing programs make no socket cookies: sockets are told apart by their addresses"
                     .to_owned(),
             );
-            Ok(loaded)
+            loaded
         }
-        other => other,
+        other => other?,
+    };
+    match port_reader(&kernel) {
+        Ok(reader) => loaded.ports = Some(reader),
+        Err(error) => loaded.blind.push(format!(
+            "the sockets that have a port cannot be read from the kernel, so options that sock_diag does not tell are \
+             not known: {error}"
+        )),
+    }
+    Ok(loaded)
+}
+
+/// What the kernel tells of itself, read once for everything that is loaded.
+struct Kernel {
+    btf: Btf,
+    /// The same once more, as aya wants it.
+    loader_btf: aya::Btf,
+}
+
+impl Kernel {
+    fn read() -> Result<Self, LoadError> {
+        Ok(Self {
+            btf: Btf::running()?,
+            loader_btf: aya::Btf::from_sys_fs()?,
+        })
     }
 }
 
-fn load_with(settings: Settings, cookies: bool) -> Result<Loaded, LoadError> {
-    let btf = Btf::running()?;
-    let resolved = fields::resolve(&btf)?;
-    let group_dead = u8::from(btf.tracepoint_args(programs::SCHED_PROCESS_EXIT) == Some(2));
-    let reset_reason = u8::from(btf.tracepoint_args(programs::TCP_SEND_RESET) == Some(3));
-    let sigaction_size = btf.size_of_struct("k_sigaction").unwrap_or(0);
-    // The state of a grace period that only preemptible tracepoints have (kernel/tracepoint.c, 7.0 and later).
-    let preempted = btf.member("tp_transition_snapshot", &["srcu_gp"]).is_ok();
-    let has_copies = u8::from(preempted);
-    let follow_children = u8::from(settings.follow_children);
-    let socket_cookie = u8::from(cookies);
-    let level = u8::from(settings.log) * log::Level::Warn as u8;
-
-    let loader_btf = aya::Btf::from_sys_fs()?;
-    let mut loader = EbpfLoader::new();
-    loader
-        .btf(None)
-        .override_global(globals::HAS_GROUP_DEAD, &group_dead, true)
-        .override_global(globals::HAS_COPIES, &has_copies, true)
-        .override_global(globals::HAS_RESET_REASON, &reset_reason, true)
-        .override_global(globals::HAS_SOCKET_COOKIE, &socket_cookie, true)
-        .override_global(globals::FOLLOW_CHILDREN, &follow_children, true)
-        .override_global(globals::K_SIGACTION_SIZE, &sigaction_size, true)
-        .override_global(globals::MAX_SOCKETS, &settings.max_sockets, true)
-        .override_global(aya_log::LEVEL, &level, false)
+fn load_with(kernel: &Kernel, settings: Settings, cookies: bool) -> Result<Loaded, LoadError> {
+    let Kernel { btf, loader_btf } = kernel;
+    let mut globals = Globals::of(btf)?;
+    globals.socket_cookie = u8::from(cookies);
+    globals.follow_children = u8::from(settings.follow_children);
+    globals.max_sockets = settings.max_sockets;
+    globals.log_level = u8::from(settings.log) * log::Level::Warn as u8;
+    let mut ebpf = globals
+        .loader()
         .map_max_entries(maps::SOCKETS, settings.max_sockets)
-        .map_max_entries(maps::FOLLOWED, settings.max_sockets);
-    for field in &resolved {
-        loader.override_global(field.field.global, &field.value, true);
-    }
-    let mut ebpf = loader.load(&preemption::resolve(OBJECT, &btf, preempted))?;
-    let copies = programs::COPIES.into_iter().filter(|_| preempted);
+        .map_max_entries(maps::FOLLOWED, settings.max_sockets)
+        .load(&preemption::resolve(OBJECT, btf, globals.preempted))?;
+    let copies = programs::COPIES.into_iter().filter(|_| globals.preempted);
     let wanted: Vec<_> = programs::ALL
         .map(|name| (name, name))
         .into_iter()
         .chain(copies)
         .collect();
     for (name, tracepoint) in &wanted {
-        load_program(&mut ebpf, name, tracepoint, &loader_btf)?;
+        load_program(&mut ebpf, name, tracepoint, loader_btf)?;
     }
     for (name, _) in wanted {
         program(&mut ebpf, name)?
@@ -127,9 +137,35 @@ fn load_with(settings: Settings, cookies: bool) -> Result<Loaded, LoadError> {
     }
     Ok(Loaded {
         ebpf,
+        ports: None,
         reset_reasons: btf.enum_values("sk_rst_reason"),
-        blind: blind(&resolved),
+        blind: blind(&globals.resolved),
     })
+}
+
+/// Loads the iterators and nothing else: what `sockleak` needs to tell who has a port, without a tracer.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_port_reader() -> Result<PortReader, LoadError> {
+    port_reader(&Kernel::read()?)
+}
+
+/// An object of its own, with the smallest maps: so the reader owns all that it needs.
+fn port_reader(kernel: &Kernel) -> Result<PortReader, LoadError> {
+    let Kernel { btf, loader_btf } = kernel;
+    let globals = Globals::of(btf)?;
+    let mut loader = globals.loader();
+    for name in maps::OF_THE_TRACER {
+        loader.map_max_entries(name, 1);
+    }
+    let mut ebpf = loader.load(&preemption::resolve(OBJECT, btf, false))?;
+    for (name, visited) in programs::ITERATORS {
+        iterator(&mut ebpf, name)?
+            .load(visited, loader_btf)
+            .map_err(|source| refused(name, source))?;
+    }
+    Ok(PortReader::new(ebpf))
 }
 
 /// What is not known because the kernel lacks an optional member. Of `f_count` and `f_ref` each kernel has one,
@@ -160,10 +196,19 @@ fn blind(resolved: &[Resolved]) -> Vec<String> {
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, LoadError> {
-    ebpf.program_mut(name)
-        .ok_or(ProgramError::NotLoaded)
-        .and_then(<&mut BtfTracePoint>::try_from)
-        .map_err(|source| LoadError::Unusable { name, source })
+    find(ebpf, name).map_err(|source| LoadError::Unusable { name, source })
+}
+
+fn iterator<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Iter, LoadError> {
+    find(ebpf, name).map_err(|source| LoadError::Unusable { name, source })
+}
+
+/// The program of that name and kind.
+pub(super) fn find<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<T, ProgramError>
+where
+    T: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
 }
 
 fn load_program(

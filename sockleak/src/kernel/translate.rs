@@ -176,7 +176,7 @@ fn signal_sent(record: &SignalRecord) -> Option<SignalSent> {
     })
 }
 
-fn protocol(number: u16) -> Protocol {
+pub(super) fn protocol(number: u16) -> Protocol {
     if number == IPPROTO_MPTCP {
         Protocol::Mptcp
     } else {
@@ -184,7 +184,7 @@ fn protocol(number: u16) -> Protocol {
     }
 }
 
-fn family(number: u16) -> Family {
+pub(super) fn family(number: u16) -> Family {
     if number == AF_INET6 {
         Family::Ipv6
     } else {
@@ -192,7 +192,7 @@ fn family(number: u16) -> Family {
     }
 }
 
-fn address(family: u16, bytes: &[u8; 16], port: u16) -> SocketAddr {
+pub(super) fn address(family: u16, bytes: &[u8; 16], port: u16) -> SocketAddr {
     let ip: IpAddr = if family == AF_INET6 {
         Ipv6Addr::from(*bytes).into()
     } else {

@@ -32,7 +32,7 @@ pub use bind::{Answer, Bucket, PortOwner, Request, Reuse, in_the_way};
 pub use countdown::{Countdown, Freed, Look, followers};
 pub use death::{Cause, Death, Exit, Sender, SignalSent, signal_name};
 pub use examine::{Evidence, examine};
-pub use observation::{Holding, Relation, Sighting, Snapshot, Timer};
+pub use observation::{Holding, PortFile, Relation, Sighting, Snapshot, Timer};
 pub use occupant::{Occupant, occupants};
 pub use overflow::Overflow;
 pub use process::Process;

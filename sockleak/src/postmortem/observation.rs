@@ -62,6 +62,15 @@ pub struct Snapshot {
     pub owners: Option<Vec<PortOwner>>,
 }
 
+/// A descriptor that leads to a socket with a local port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortFile {
+    pub pid: u32,
+    pub comm: String,
+    pub fd: u32,
+    pub owner: PortOwner,
+}
+
 /// A descriptor in another process that leads to a socket of the dead one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {

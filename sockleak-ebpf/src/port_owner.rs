@@ -1,0 +1,126 @@
+//! Reading who has a local port, as far as `bind()` looks at it.
+
+use aya_ebpf::bindings::seq_file;
+use aya_ebpf::helpers::generated::bpf_seq_write;
+use sockleak_ebpf::{NO_UID, PORT_BUCKET, PORT_MINI, PortRecord};
+
+use crate::maps::PORTS;
+use crate::memory::{read, read_or_zero};
+use crate::offsets::*;
+use crate::socket;
+
+/// `struct bpf_iter_meta` (include/linux/bpf.h), which the verifier knows by its type.
+#[repr(C)]
+pub struct Meta {
+    seq: *mut seq_file,
+    session_id: u64,
+    seq_num: u64,
+}
+
+/// Appends a record to what the iterator's reader gets. When it does not fit into the kernel's buffer, the
+/// kernel empties that and shows the same object again (`bpf_seq_read`, kernel/bpf/bpf_iter.c).
+#[inline(always)]
+pub fn write<T>(meta: *mut Meta, record: &T) {
+    // SAFETY: The kernel gives every iterator its meta, and the helper copies as many bytes as the record has.
+    unsafe {
+        bpf_seq_write(
+            (*meta).seq,
+            core::ptr::from_ref(record).cast(),
+            size_of::<T>() as u32,
+        )
+    };
+}
+
+/// Whether a socket of any kind has one of the ports that are asked for. It has the port for as long as `skc_num`
+/// says so: `__inet_put_port` (net/ipv4/inet_hashtables.c) sets that to 0.
+#[inline(always)]
+pub fn is_wanted(sk: u64) -> bool {
+    let port: u16 = read_or_zero(sk, SK_NUM.load());
+    let Some(ports) = PORTS.get(0) else {
+        return false;
+    };
+    ports[usize::from(port >> 6)] >> (port & 63) & 1 != 0
+}
+
+/// A full socket.
+#[inline(always)]
+pub fn full(sk: u64, family: u16, protocol: u16) -> PortRecord {
+    let mut record = common(sk, family, protocol);
+    let socket: u64 = read_or_zero(sk, SK_SOCKET.load());
+    // `struct socket` is the beginning of `struct socket_alloc` (SOCK_INODE of include/net/sock.h).
+    let inode = if socket == 0 {
+        0
+    } else {
+        socket + u64::from(SOCKET_INODE.load())
+    };
+    record.inode = read_or_zero(inode, INODE_INO.load());
+    record.uid = if HAS_SOCK_I_UID.load() != 0 {
+        read_or_zero(inode, INODE_UID.load())
+    } else {
+        read(sk, SK_UID.load()).unwrap_or(NO_UID)
+    };
+    bucket(&mut record, sk, ICSK_BIND_HASH.load());
+    record
+}
+
+/// A time-wait mini socket. It has no member of `struct sock` beyond `struct sock_common`.
+#[inline(always)]
+pub fn mini(tw: u64, family: u16) -> PortRecord {
+    let mut record = common(tw, family, socket::IPPROTO_TCP);
+    record.state = read_or_zero(tw, TW_SUBSTATE.load());
+    record.flags |= PORT_MINI;
+    bucket(&mut record, tw, TW_TB.load());
+    record
+}
+
+/// What `struct sock_common` tells, which every kind of socket begins with.
+#[inline(always)]
+fn common(sk: u64, family: u16, protocol: u16) -> PortRecord {
+    let mut record = PortRecord {
+        sk,
+        cookie: read_or_zero(sk, SK_COOKIE.load()),
+        inode: 0,
+        laddr: [0; 16],
+        raddr: [0; 16],
+        netns: socket::netns(sk),
+        device: read_or_zero(sk, SK_BOUND_DEV_IF.load()),
+        uid: NO_UID,
+        bucket_uid: 0,
+        lport: read_or_zero(sk, SK_NUM.load()),
+        rport: u16::from_be(read_or_zero(sk, SK_DPORT.load())),
+        family,
+        protocol,
+        state: read_or_zero(sk, SK_STATE.load()),
+        flags: socket::options(sk),
+        fastreuse: 0,
+        fastreuseport: 0,
+        _pad: 0,
+    };
+    socket::addresses(&mut record.laddr, &mut record.raddr, sk, family);
+    record
+}
+
+/// The bind bucket that the member at `offset` leads to. It is freed when its last owner gives the port back,
+/// which clears that member first: so what was read holds if the member is still the same.
+#[inline(always)]
+fn bucket(record: &mut PortRecord, sk: u64, offset: u32) {
+    let Some(bucket) = read::<u64>(sk, offset) else {
+        return;
+    };
+    let Some(fastreuse) = read(bucket, TB_FASTREUSE.load()) else {
+        return;
+    };
+    let Some(fastreuseport) = read(bucket, TB_FASTREUSEPORT.load()) else {
+        return;
+    };
+    let Some(uid) = read(bucket, TB_FASTUID.load()) else {
+        return;
+    };
+    if read::<u64>(sk, offset) != Some(bucket) {
+        return;
+    }
+    record.fastreuse = fastreuse;
+    record.fastreuseport = fastreuseport;
+    record.bucket_uid = uid;
+    record.flags |= PORT_BUCKET;
+}

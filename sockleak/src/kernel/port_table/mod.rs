@@ -1,0 +1,153 @@
+//! Who has a local port, with the options that sock_diag does not tell: read by BPF iterators, which run in the
+//! kernel while they are read.
+
+mod decode;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::hash::Hash;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::BorrowedFd;
+
+use aya::Ebpf;
+use aya::maps::{Array, MapError};
+use aya::programs::Iter;
+use aya::programs::iter::IterLink;
+use sockleak_ebpf::{Ports, maps, programs};
+
+use self::decode::Record;
+use super::{load, netns};
+use crate::postmortem::{PortFile, PortOwner};
+
+/// How much is read at a time: what the kernel keeps of an iterator's output (`bpf_seq_read`,
+/// kernel/bpf/bpf_iter.c).
+const CHUNK: usize = 32 << 10;
+
+/// Reads who has a local port. [`load::load_port_reader`] makes it.
+pub struct PortReader {
+    ebpf: Ebpf,
+}
+
+impl PortReader {
+    /// The object must have its iterators loaded.
+    pub(super) const fn new(ebpf: Ebpf) -> Self {
+        Self { ebpf }
+    }
+
+    /// The TCP sockets that have one of the ports in that network namespace, mini sockets and listeners too. Sockets
+    /// that are only bound are in no table that could be read: [`PortReader::files`] finds those.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, which needs CAP_SYS_ADMIN, or when the kernel refuses an iterator.
+    pub fn owners(&mut self, namespace: BorrowedFd<'_>, ports: &[u16]) -> io::Result<Vec<PortOwner>> {
+        let link = self.link(programs::TCP_PORT_OWNERS, ports)?;
+        // The iterator is one of the namespace of the thread that creates it (`bpf_iter_init_seq_net`,
+        // fs/proc/proc_net.c).
+        let file = netns::within(namespace, || open(link, programs::TCP_PORT_OWNERS))?;
+        let owners = read(file, programs::TCP_PORT_OWNERS)?;
+        Ok(latest(owners, |owner: &PortOwner| owner.sk))
+    }
+
+    /// The descriptors, of all processes of this PID namespace, that lead to a TCP or MPTCP socket with one of the
+    /// ports, in whatever network namespace and state it is. Threads that share a table are one process.
+    ///
+    /// # Errors
+    /// When the kernel refuses an iterator.
+    pub fn files(&mut self, ports: &[u16]) -> io::Result<Vec<PortFile>> {
+        let link = self.link(programs::PORT_FILES, ports)?;
+        let files = read(open(link, programs::PORT_FILES)?, programs::PORT_FILES)?;
+        Ok(latest(files, |file: &PortFile| {
+            (file.owner.sk, file.pid, file.fd)
+        }))
+    }
+
+    /// Sets the ports and makes what an iterator is created from.
+    fn link(&mut self, name: &'static str, ports: &[u16]) -> io::Result<IterLink> {
+        self.ask_for(ports)
+            .map_err(|error| refused(name, "be told the ports", &error))?;
+        let iterator: &mut Iter =
+            load::find(&mut self.ebpf, name).map_err(|error| refused(name, "be found", &error))?;
+        iterator
+            .attach()
+            .and_then(|link| iterator.take_link(link))
+            .map_err(|error| refused(name, "be attached", &error))
+    }
+
+    fn ask_for(&mut self, ports: &[u16]) -> Result<(), MapError> {
+        let mut asked: Ports = [0; _];
+        for port in ports {
+            asked[usize::from(port / 64)] |= 1 << (port % 64);
+        }
+        let map = self.ebpf.map_mut(maps::PORTS).ok_or(MapError::InvalidName {
+            name: maps::PORTS.to_owned(),
+        })?;
+        Array::<_, Ports>::try_from(map)?.set(0, asked, 0)
+    }
+}
+
+/// Creates the iterator. It holds its network namespace until it is closed.
+fn open(link: IterLink, name: &str) -> io::Result<File> {
+    link.into_file()
+        .map_err(|error| refused(name, "be created", &error))
+}
+
+/// Runs the iterator to its end.
+fn read<T: Record>(mut iterator: impl Read, name: &str) -> io::Result<Vec<T>> {
+    // Each read may end within a record, so the bytes are put together first.
+    let mut bytes = Vec::new();
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match iterator.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(length) => bytes.extend_from_slice(&chunk[..length]),
+            // EAGAIN: it visited a million objects and found nothing yet (MAX_ITER_OBJECTS, kernel/bpf/bpf_iter.c).
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            Err(error) => return Err(refused(name, "be read", &error)),
+        }
+    }
+    decode::all(&bytes).map_err(|error| refused(name, "be understood", &error))
+}
+
+/// What has the same key is the same thing that was shown again, because the table changed meanwhile: the last
+/// sight of it holds.
+fn latest<T, K: Eq + Hash>(all: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
+    let mut places = HashMap::new();
+    let mut kept = Vec::with_capacity(all.len());
+    for one in all {
+        match places.entry(key(&one)) {
+            Entry::Occupied(place) => kept[*place.get()] = one,
+            Entry::Vacant(place) => {
+                place.insert(kept.len());
+                kept.push(one);
+            }
+        }
+    }
+    kept
+}
+
+/// The kernel's own words stand at the end of the chain of errors, and its number decides the kind.
+fn refused(name: &str, what: &str, error: &(dyn Error + 'static)) -> io::Error {
+    let mut told = format!("the BPF iterator {name} cannot {what}: {error}");
+    let mut kind = ErrorKind::Other;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(cause) = error.downcast_ref::<io::Error>() {
+            kind = cause.kind();
+        }
+        next = error.source();
+        if let Some(cause) = next {
+            let _ = write!(told, ": {cause}");
+        }
+    }
+    if kind == ErrorKind::PermissionDenied {
+        told.push_str("; it needs CAP_BPF and CAP_PERFMON (sudo)");
+    } else {
+        told.push_str("; `sockleak check` says what is missing");
+    }
+    io::Error::new(kind, told)
+}
