@@ -20,6 +20,7 @@ mod mptcp;
 mod namespace_ends;
 mod out_of_memory;
 mod passing;
+mod port_table;
 mod refusals;
 mod releasing;
 mod reset_reasons;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         namespace_ends::tests(),
         out_of_memory::tests(),
         passing::tests(),
+        port_table::tests(),
         refusals::tests(),
         releasing::tests(),
         reset_reasons::tests(),

@@ -146,8 +146,6 @@ fn refused(name: &str, what: &str, error: &(dyn Error + 'static)) -> io::Error {
     }
     if kind == ErrorKind::PermissionDenied {
         told.push_str("; it needs CAP_BPF and CAP_PERFMON (sudo)");
-    } else {
-        told.push_str("; `sockleak check` says what is missing");
     }
     io::Error::new(kind, told)
 }

@@ -1,8 +1,8 @@
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
-use std::{process, thread};
+use std::{fs, process, thread};
 
 use socket2::{Domain, Socket, Type};
 
@@ -15,8 +15,8 @@ const V4: (Domain, SocketAddr) = (Domain::IPV4, SocketAddr::V4(loopback()));
 const V6: (Domain, SocketAddr) = (Domain::IPV6, v6(Ipv6Addr::LOCALHOST));
 const MAPPED: (Domain, SocketAddr) = (Domain::IPV6, v6(Ipv4Addr::LOCALHOST.to_ipv6_mapped()));
 
-const fn loopback() -> std::net::SocketAddrV4 {
-    std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)
+const fn loopback() -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)
 }
 
 const fn v6(address: Ipv6Addr) -> SocketAddr {
@@ -48,6 +48,14 @@ fn bound((domain, address): (Domain, SocketAddr), reuse: Reuse) -> (Socket, u16)
 
 fn local(socket: &Socket) -> SocketAddr {
     socket.local_addr().unwrap().as_socket().unwrap()
+}
+
+/// The client and the server of a new connection.
+fn connect(listener: &Socket) -> (Socket, Socket) {
+    let address = local(listener);
+    let client = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    client.connect(&address.into()).unwrap();
+    (client, listener.accept().unwrap().0)
 }
 
 fn inode(socket: &Socket) -> u64 {
@@ -114,9 +122,7 @@ fn connection(reader: &mut PortReader, netns: &Netns, at: (Domain, SocketAddr), 
     let bucket = owner.bucket.unwrap();
     assert!(!bucket.reuse_addr, "listen() ends this shortcut");
 
-    let client = Socket::new(at.0, Type::STREAM, None).unwrap();
-    client.connect(&local(&listener).into()).unwrap();
-    let (server, _) = listener.accept().unwrap();
+    let (client, server) = connect(&listener);
     let owners = reader.owners(netns.as_fd(), &[port]).unwrap();
     assert_eq!(owners.len(), 2, "the client has another port: {owners:#?}");
     let owner = owners
@@ -233,6 +239,113 @@ fn devices_and_v6only_are_those_of_the_socket() {
     });
 }
 
+/// Does something as another effective user. The raw call changes this thread alone.
+fn as_user<T>(uid: u32, work: impl FnOnce() -> T) -> T {
+    let become_user = |uid: u32| {
+        // SAFETY: The call takes three integers, of which -1 means no change.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, -1, uid, -1) }, 0);
+    };
+    become_user(uid);
+    let result = work();
+    become_user(0);
+    result
+}
+
+/// Before 6.17 an orphan is root's for `bind()`, and later its creator's. Root shares the port by SO_REUSEPORT with
+/// its own sockets alone, so `bind()` tells which it is.
+#[test]
+#[ignore = "needs root"]
+fn the_uid_is_the_one_that_bind_compares() {
+    const USER: u32 = 1000;
+    let mut reader = load::load_port_reader().unwrap();
+    isolated(|netns| {
+        let ((client, server), port) = as_user(USER, || {
+            let (listener, port) = bound(V4, Reuse::new(false, true));
+            listener.listen(1).unwrap();
+            (connect(&listener), port)
+        });
+        let mut owner = || {
+            let owners = reader.owners(netns.as_fd(), &[port]).unwrap();
+            assert_eq!(owners.len(), 1, "{owners:#?}");
+            owners[0].clone()
+        };
+        let root_may_bind = || {
+            let other = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            other.set_reuse_port(true).unwrap();
+            other
+                .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())
+                .is_ok()
+        };
+        assert_eq!(owner().uid, Some(USER));
+        assert_eq!(owner().bucket.map(|bucket| bucket.uid), Some(USER));
+        assert!(!root_may_bind());
+
+        // Its FIN is never acknowledged.
+        let peer = TcpStream::from(client);
+        stage::drop_everything(&peer).unwrap();
+        drop(server);
+        let orphan = owner();
+        assert_eq!((orphan.state, orphan.inode), (State::FinWait1, 0));
+        assert!(orphan.uid == Some(0) || orphan.uid == Some(USER), "{orphan:?}");
+        assert_eq!(root_may_bind(), orphan.uid == Some(0));
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_request_has_no_port_of_its_own() {
+    let mut reader = load::load_port_reader().unwrap();
+    isolated(|netns| {
+        let (listener, port) = bound(V4, Reuse::default());
+        listener.listen(1).unwrap();
+        let client = TcpStream::from(Socket::new(Domain::IPV4, Type::STREAM, None).unwrap());
+        client.set_nonblocking(true).unwrap();
+        // It never sees the answer to its SYN.
+        stage::drop_everything(&client).unwrap();
+        let client = Socket::from(client);
+        client.connect(&local(&listener).into()).unwrap_err();
+        // In hexadecimal: its state is SYN_RECV.
+        let request = format!("0100007F:{port:04X} 0100007F:{:04X} 03", local(&client).port());
+        let table = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+        assert!(table.contains(&request), "{table}");
+        let owners = reader.owners(netns.as_fd(), &[port]).unwrap();
+        let states: Vec<_> = owners.iter().map(|owner| owner.state).collect();
+        assert_eq!(states, [State::Listen]);
+    });
+}
+
+/// The MPTCP socket has the file, and its subflow the place in the table.
+#[test]
+#[ignore = "needs root and a kernel with MPTCP"]
+fn an_mptcp_socket_is_told_from_its_subflow() {
+    let mut reader = load::load_port_reader().unwrap();
+    isolated(|netns| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(socket2::Protocol::MPTCP)).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&V4.1.into()).unwrap();
+        socket.listen(1).unwrap();
+        let port = local(&socket).port();
+        let mut files = reader.files(&[port]).unwrap();
+        files.retain(|file| file.owner.netns == netns.inode());
+        let [file] = &files[..] else { panic!("{files:#?}") };
+        assert_eq!(
+            (file.owner.protocol, file.owner.state),
+            (Protocol::Mptcp, State::Listen)
+        );
+        assert_eq!((file.owner.inode, file.owner.bucket), (inode(&socket), None));
+        let owners = reader.owners(netns.as_fd(), &[port]).unwrap();
+        let [owner] = &owners[..] else {
+            panic!("{owners:#?}")
+        };
+        assert_eq!((owner.protocol, owner.state), (Protocol::Tcp, State::Listen));
+        assert_eq!(
+            (owner.reuse, owner.local),
+            (Some(Reuse::new(true, false)), local(&socket))
+        );
+        assert!(owner.bucket.is_some() && owner.sk != file.owner.sk);
+    });
+}
+
 /// More than the kernel keeps at a time, so that it shows some sockets to the program twice.
 #[test]
 #[ignore = "needs root"]
@@ -244,9 +357,7 @@ fn many_sockets_are_all_there_once() {
         listener.listen(64).unwrap();
         let mut kept = Vec::new();
         for _ in 0..CONNECTIONS {
-            let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-            client.connect(&local(&listener).into()).unwrap();
-            kept.push((client, listener.accept().unwrap().0));
+            kept.push(connect(&listener));
         }
         let owners = reader.owners(netns.as_fd(), &[port]).unwrap();
         assert_eq!(owners.len(), CONNECTIONS + 1);

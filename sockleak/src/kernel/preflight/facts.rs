@@ -1,9 +1,12 @@
 //! What the machine says of itself, before it is judged.
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::{env, fs, process};
+use std::{env, fs, io, process};
 
 use crate::kernel::btf::{Btf, BtfError};
+use crate::kernel::load::{self, LoadError};
+use crate::kernel::netns::Netns;
 use crate::kernel::proc;
 use crate::kernel::sock_diag::{Filter, SockDiag, SockDiagError};
 use crate::postmortem::{Family, Protocol, State};
@@ -23,6 +26,8 @@ pub struct Facts {
     pub lockdown: Option<String>,
     /// Whether a trial dump worked.
     pub sock_diag: Result<(), SockDiagError>,
+    /// Whether the iterators could be loaded and read, or what was said instead.
+    pub port_table: Result<(), String>,
     pub nested_pid_namespace: bool,
     pub nested_user_namespace: bool,
     /// Path of this program, for the commands that fix something.
@@ -49,6 +54,7 @@ impl Facts {
             effective_capabilities: status.effective_capabilities.unwrap_or(0),
             lockdown: fs::read_to_string("/sys/kernel/security/lockdown").ok(),
             sock_diag: trial_dump(),
+            port_table: trial_iterators(),
             nested_pid_namespace: proc::in_nested_pid_namespace().unwrap_or(false),
             nested_user_namespace: inode("/proc/self/ns/user").is_ok_and(|ino| ino != INITIAL_USER_NAMESPACE),
             executable: env::current_exe().map_or_else(
@@ -63,5 +69,20 @@ impl Facts {
 fn trial_dump() -> Result<(), SockDiagError> {
     let filter = Filter::all().states(&[State::Listen]).local_ports([1]);
     SockDiag::open(None)?.dump(Protocol::Tcp, Family::Ipv4, &filter)?;
+    Ok(())
+}
+
+/// Asks who has one port, of all tables that can be read.
+fn trial_iterators() -> Result<(), String> {
+    let mut reader = load::load_port_reader().map_err(|error| match error {
+        LoadError::Program { name, reason, .. } => {
+            format!("the kernel refused the BPF program {name}: {reason}")
+        }
+        other => other.to_string(),
+    })?;
+    let told = |error: io::Error| error.to_string();
+    let own = Netns::current().map_err(told)?;
+    reader.owners(own.as_fd(), &[1]).map_err(told)?;
+    reader.files(&[1]).map_err(told)?;
     Ok(())
 }

@@ -101,6 +101,7 @@ impl Facts {
             self.lockdown(),
             self.pid_namespace(),
             self.sock_diag(),
+            self.port_table(),
         ]);
         all
     }
@@ -223,6 +224,22 @@ impl Facts {
             Ok(()) => Requirement::met("sock_diag", "lists TCP sockets"),
             Err(error) => Requirement::unmet("sock_diag", error.to_string(), "`sudo modprobe tcp_diag`"),
         }
+    }
+
+    fn port_table(&self) -> Requirement {
+        const NAME: &str = "port_table";
+        let found = match &self.port_table {
+            Ok(()) => Requirement::met(NAME, "tells who has a port, and with which options"),
+            Err(told) => {
+                // With the capabilities it is the kernel that cannot do it.
+                let fix = self.bpf_capabilities().fix.unwrap_or_else(|| {
+                    "nothing needs to be done; options that sock_diag does not tell are unknown then"
+                        .to_owned()
+                });
+                Requirement::unmet(NAME, told, fix)
+            }
+        };
+        found.optional()
     }
 }
 

@@ -15,6 +15,7 @@ fn good() -> Facts {
         effective_capabilities: ALL_CAPABILITIES,
         lockdown: Some("[none] integrity confidentiality\n".to_owned()),
         sock_diag: Ok(()),
+        port_table: Ok(()),
         nested_pid_namespace: false,
         nested_user_namespace: false,
         executable: "/usr/bin/sockleak".to_owned(),
@@ -118,6 +119,23 @@ fn old_kernels_and_nested_namespaces_are_refused() {
     assert!(refused(&denied, "sock_diag").contains("not permitted"));
     assert_eq!(version("7.3-rc1"), Some((7, 3)));
     assert_eq!(version(""), None);
+}
+
+#[test]
+fn without_iterators_the_rest_still_works() {
+    let facts = |effective_capabilities| Facts {
+        effective_capabilities,
+        port_table: Err("the kernel refused the BPF program port_files: Invalid argument".to_owned()),
+        ..good()
+    };
+    let able = find(&facts(ALL_CAPABILITIES), "port_table");
+    assert!(!able.required && !able.met);
+    assert!(able.detail.contains("port_files") && able.fix.unwrap().contains("nothing needs to be done"));
+    let nobody = facts(0);
+    assert_eq!(
+        find(&nobody, "port_table").fix,
+        find(&nobody, "bpf_capabilities").fix
+    );
 }
 
 #[test]
