@@ -35,12 +35,29 @@ pub fn read_or_zero<T: Copy + Default>(base: u64, offset: u32) -> T {
     read(base, offset).unwrap_or_default()
 }
 
+/// Reads a member that the loader promises to exist, without a branch: zero for a null base too, as the first page is
+/// never kernel memory. A verifier looks at both ways of every branch, and at all that follows once for each.
+#[inline(always)]
+pub fn read_straight<T: Copy + Default>(base: u64, offset: u32) -> T {
+    let mut value = T::default();
+    let place = core::ptr::from_mut(&mut value).cast();
+    // SAFETY: The helper writes exactly the given size to `place`, zeros if the address faults.
+    unsafe {
+        bpf_probe_read_kernel_raw(
+            place,
+            size_of::<T>() as u32,
+            (base + u64::from(offset)) as *const _,
+        )
+    };
+    value
+}
+
 /// Reads a bit field of at most 8 bits that does not cross a byte, at `bit_offset` of the object at `base`.
 #[inline(always)]
 pub fn read_bits(base: u64, bit_offset: u32, width: u32) -> u8 {
     if bit_offset == MISSING {
         return 0;
     }
-    let byte: u8 = read_or_zero(base, bit_offset / 8);
+    let byte: u8 = read_straight(base, bit_offset / 8);
     (byte >> (bit_offset % 8)) & ((1u16 << width) - 1) as u8
 }

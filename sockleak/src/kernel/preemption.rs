@@ -23,10 +23,11 @@ type Instruction = [u8; 8];
 /// The object with its calls replaced as this kernel needs it: by calls of `bpf_preempt_disable` and
 /// `bpf_preempt_enable` (6.10 and later) if its programs are `preempted`, else by nothing.
 pub fn resolve(object: &[u8], btf: &Btf, preempted: bool) -> Vec<u8> {
-    let functions = btf
-        .function(DISABLE)
-        .zip(btf.function(ENABLE))
-        .filter(|_| preempted);
+    let functions = if preempted {
+        btf.function(DISABLE).zip(btf.function(ENABLE))
+    } else {
+        None
+    };
     let mut resolved = object.to_vec();
     for (number, id) in [
         (PREEMPT_DISABLE, functions.map(|(disable, _)| disable)),
