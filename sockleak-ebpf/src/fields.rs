@@ -81,6 +81,10 @@ macro_rules! kernel_fields {
             TB_FASTREUSE: inet_bind_bucket.fastreuse, bytes 1, optional;
             TB_FASTREUSEPORT: inet_bind_bucket.fastreuseport, bytes 1, optional;
             TB_FASTUID: inet_bind_bucket.fastuid, bytes 4, optional;
+            TB_FAST_SK_FAMILY: inet_bind_bucket.fast_sk_family, bytes 2, optional;
+            TB_FAST_RCV_SADDR: inet_bind_bucket.fast_rcv_saddr, bytes 4, optional;
+            TB_FAST_V6_RCV_SADDR: inet_bind_bucket.fast_v6_rcv_saddr, array, optional;
+            TB_FAST_IPV6_ONLY: inet_bind_bucket.fast_ipv6_only, bytes 1, optional;
             TCP_RCV_NXT: tcp_sock.rcv_nxt, bytes 4, required;
             TCP_COPIED_SEQ: tcp_sock.copied_seq, bytes 4, required;
             TCP_WRITE_SEQ: tcp_sock.write_seq, bytes 4, required;

@@ -91,7 +91,11 @@ fn common(sk: u64, family: u16, protocol: u16) -> PortRecord {
         flags: socket::options(sk),
         fastreuse: 0,
         fastreuseport: 0,
-        _pad: 0,
+        fast_addr: [0; 4],
+        fast_v6_addr: [0; 16],
+        fast_family: 0,
+        fast_v6only: 0,
+        _pad: [0; 5],
     };
     socket::addresses(&mut record.laddr, &mut record.raddr, sk, family);
     record
@@ -106,6 +110,8 @@ fn bucket(record: &mut PortRecord, sk: u64, offset: u32) {
         TB_FASTREUSE.load(),
         TB_FASTREUSEPORT.load(),
         TB_FASTUID.load(),
+        TB_FAST_SK_FAMILY.load(),
+        TB_FAST_RCV_SADDR.load(),
     ];
     if members.contains(&MISSING) {
         return;
@@ -114,6 +120,13 @@ fn bucket(record: &mut PortRecord, sk: u64, offset: u32) {
     record.fastreuse = read_straight(bucket, TB_FASTREUSE.load());
     record.fastreuseport = read_straight(bucket, TB_FASTREUSEPORT.load());
     record.bucket_uid = read_straight(bucket, TB_FASTUID.load());
+    record.fast_family = read_straight(bucket, TB_FAST_SK_FAMILY.load());
+    record.fast_addr = read_straight(bucket, TB_FAST_RCV_SADDR.load());
+    // A kernel without IPv6 has neither of these.
+    if TB_FAST_V6_RCV_SADDR.load() != MISSING && TB_FAST_IPV6_ONLY.load() != MISSING {
+        record.fast_v6_addr = read_straight(bucket, TB_FAST_V6_RCV_SADDR.load());
+        record.fast_v6only = read_straight(bucket, TB_FAST_IPV6_ONLY.load());
+    }
     if bucket != 0 && bucket == read_straight(sk, offset) {
         record.flags |= PORT_BUCKET;
     }

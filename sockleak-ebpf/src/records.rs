@@ -273,10 +273,18 @@ pub struct PortRecord {
     pub flags: u8,
     /// `fastreuse` of the bind bucket.
     pub fastreuse: i8,
-    /// `fastreuseport` of the bind bucket: [`FASTREUSEPORT_ANY`] or another number.
+    /// `fastreuseport` of the bind bucket: [`FASTREUSEPORT_ANY`], [`FASTREUSEPORT_STRICT`] or another number.
     pub fastreuseport: i8,
+    /// `fast_rcv_saddr` of the bind bucket.
+    pub fast_addr: [u8; 4],
+    /// `fast_v6_rcv_saddr` of the bind bucket.
+    pub fast_v6_addr: [u8; 16],
+    /// `fast_sk_family` of the bind bucket, which says which of the two holds.
+    pub fast_family: u16,
+    /// `fast_ipv6_only` of the bind bucket.
+    pub fast_v6only: u8,
     /// Padding, always 0.
-    pub _pad: u32,
+    pub _pad: [u8; 5],
 }
 
 /// A descriptor that leads to a socket with a local port.
@@ -301,6 +309,8 @@ pub const PORT_BUCKET: u8 = 128;
 pub const NO_UID: u32 = u32::MAX;
 /// `FASTREUSEPORT_ANY` of include/net/inet_hashtables.h, equal from 5.10 to 7.3.
 pub const FASTREUSEPORT_ANY: i8 = 1;
+/// `FASTREUSEPORT_STRICT`, as above.
+pub const FASTREUSEPORT_STRICT: i8 = 2;
 
 /// What every event of the ring begins with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -404,8 +414,8 @@ const _: () = {
     assert!(size_of::<FdKey>() == 24);
     assert!(size_of::<StateChange>() == 16);
     assert!(size_of::<SocketRecord>() == 176);
-    assert!(size_of::<PortRecord>() == 88);
-    assert!(size_of::<PortFileRecord>() == 112);
+    assert!(size_of::<PortRecord>() == 112);
+    assert!(size_of::<PortFileRecord>() == 136);
     assert!(size_of::<EventHeader>() == 16);
     assert!(size_of::<ForkEvent>() == 24);
     assert!(size_of::<ExecEvent>() == 32);

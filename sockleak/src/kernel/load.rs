@@ -171,7 +171,13 @@ fn port_reader(kernel: &Kernel) -> Result<PortReader, LoadError> {
 /// What is not known because the kernel lacks an optional member. Of `f_count` and `f_ref` each kernel has one,
 /// a kernel without IPv6 or io_uring needs none of theirs.
 fn blind(resolved: &[Resolved]) -> Vec<String> {
-    const MAY_LACK: [&str; 3] = ["TASK_IO_URING", "SK_V6_DADDR", "SK_V6_RCV_SADDR"];
+    const MAY_LACK: [&str; 5] = [
+        "TASK_IO_URING",
+        "SK_V6_DADDR",
+        "SK_V6_RCV_SADDR",
+        "TB_FAST_V6_RCV_SADDR",
+        "TB_FAST_IPV6_ONLY",
+    ];
     const REFERENCES: [&str; 2] = ["FILE_COUNT", "FILE_REF"];
     let missing = |global: &str| {
         resolved

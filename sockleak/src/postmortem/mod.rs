@@ -28,7 +28,7 @@ pub(crate) mod testing;
 mod verdict;
 mod wheel;
 
-pub use bind::{Answer, Bucket, PortOwner, Request, Reuse, in_the_way};
+pub use bind::{Answer, Bucket, PortOwner, Request, Reuse, SharedAddress, in_the_way};
 pub use countdown::{Countdown, Freed, Look, followers};
 pub use death::{Cause, Death, Exit, Sender, SignalSent, signal_name};
 pub use examine::{Evidence, examine};

@@ -1,13 +1,15 @@
 //! Bytes of the iterators, as the domain's owners and files.
 
+use std::net::IpAddr;
+
 use sockleak_ebpf::{
-    FASTREUSEPORT_ANY, NO_UID, PORT_BUCKET, PORT_MINI, PortFileRecord, PortRecord, SOCKET_REUSE,
-    SOCKET_REUSEPORT, SOCKET_V6ONLY,
+    FASTREUSEPORT_ANY, FASTREUSEPORT_STRICT, NO_UID, PORT_BUCKET, PORT_MINI, PortFileRecord, PortRecord,
+    SOCKET_REUSE, SOCKET_REUSEPORT, SOCKET_V6ONLY,
 };
 
 use crate::kernel::decode::{DecodeError, Fields};
 use crate::kernel::translate;
-use crate::postmortem::{Bucket, Family, PortFile, PortOwner, Reuse};
+use crate::postmortem::{Bucket, Family, PortFile, PortOwner, Reuse, SharedAddress};
 
 /// What an iterator writes of each thing that it finds.
 pub trait Record: Sized {
@@ -68,7 +70,11 @@ fn port_record(fields: &mut Fields<'_>) -> Result<PortRecord, DecodeError> {
         flags: fields.u8()?,
         fastreuse: fields.u8()?.cast_signed(),
         fastreuseport: fields.u8()?.cast_signed(),
-        _pad: fields.u32()?,
+        fast_addr: fields.array()?,
+        fast_v6_addr: fields.array()?,
+        fast_family: fields.u16()?,
+        fast_v6only: fields.u8()?,
+        _pad: fields.array()?,
     })
 }
 
@@ -90,11 +96,24 @@ fn owner(record: &PortRecord) -> PortOwner {
         uid: (record.uid != NO_UID).then_some(record.uid),
         cookie: (record.cookie != 0).then_some(record.cookie),
         inode: record.inode,
-        bucket: has(PORT_BUCKET).then_some(Bucket {
-            reuse_addr: record.fastreuse > 0,
-            reuse_port: record.fastreuseport == FASTREUSEPORT_ANY,
-            uid: record.bucket_uid,
+        bucket: has(PORT_BUCKET).then(|| bucket(record)),
+    }
+}
+
+fn bucket(record: &PortRecord) -> Bucket {
+    let family = translate::family(record.fast_family);
+    let address = match family {
+        Family::Ipv4 => IpAddr::from(record.fast_addr),
+        Family::Ipv6 => IpAddr::from(record.fast_v6_addr),
+    };
+    Bucket {
+        reuse_addr: record.fastreuse > 0,
+        reuse_port: record.fastreuseport == FASTREUSEPORT_ANY,
+        reuse_port_at: (record.fastreuseport == FASTREUSEPORT_STRICT).then_some(SharedAddress {
+            address,
+            v6only: family == Family::Ipv6 && record.fast_v6only != 0,
         }),
+        uid: record.bucket_uid,
     }
 }
 
@@ -133,7 +152,10 @@ mod tests {
             bytes.extend_from_slice(&word.to_ne_bytes());
         }
         bytes.extend_from_slice(&[5, SOCKET_REUSE | SOCKET_REUSEPORT | PORT_MINI | PORT_BUCKET, 1, 1]);
-        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&[127, 0, 0, 1]);
+        bytes.extend_from_slice(&[0; 16]);
+        bytes.extend_from_slice(&2_u16.to_ne_bytes());
+        bytes.extend_from_slice(&[0; 6]);
         bytes
     }
 
@@ -160,6 +182,7 @@ mod tests {
                 bucket: Some(Bucket {
                     reuse_addr: true,
                     reuse_port: true,
+                    reuse_port_at: None,
                     uid: 1000,
                 }),
             }
@@ -173,6 +196,18 @@ mod tests {
         bytes[82..84].copy_from_slice(&[255, 2]);
         let bucket = PortOwner::decode(&bytes).unwrap().bucket.unwrap();
         assert!(!bucket.reuse_addr && !bucket.reuse_port);
+        let at = |address: &str, v6only| {
+            let address = address.parse().unwrap();
+            Some(SharedAddress { address, v6only })
+        };
+        assert_eq!(bucket.reuse_port_at, at("127.0.0.1", false));
+        bytes[103] = 1;
+        bytes[104..106].copy_from_slice(&10_u16.to_ne_bytes());
+        bytes[106] = 1;
+        assert_eq!(
+            PortOwner::decode(&bytes).unwrap().bucket.unwrap().reuse_port_at,
+            at("::1", true)
+        );
         bytes[81] = PORT_MINI;
         assert_eq!(PortOwner::decode(&bytes).unwrap().bucket, None);
     }

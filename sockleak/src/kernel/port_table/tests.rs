@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 use super::*;
 use crate::kernel::netns::Netns;
 use crate::kernel::stage;
-use crate::postmortem::{Family, Protocol, Reuse, State};
+use crate::postmortem::{Answer, Family, Protocol, Request, Reuse, State, in_the_way};
 
 const V4: (Domain, SocketAddr) = (Domain::IPV4, SocketAddr::V4(loopback()));
 const V6: (Domain, SocketAddr) = (Domain::IPV6, v6(Ipv6Addr::LOCALHOST));
@@ -48,6 +48,13 @@ fn bound((domain, address): (Domain, SocketAddr), reuse: Reuse) -> (Socket, u16)
 
 fn local(socket: &Socket) -> SocketAddr {
     socket.local_addr().unwrap().as_socket().unwrap()
+}
+
+fn may_bind(address: Ipv4Addr, port: u16, reuse: Reuse) -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(reuse.addr).unwrap();
+    socket.set_reuse_port(reuse.port).unwrap();
+    socket.bind(&SocketAddr::from((address, port)).into()).is_ok()
 }
 
 /// The client and the server of a new connection.
@@ -196,17 +203,14 @@ fn the_bucket_has_the_shortcuts_that_bind_takes() {
                 assert_eq!(files[0].owner.reuse, Some(Reuse::default()));
                 files[0].owner.bucket.unwrap()
             };
-            let binds = |address: Ipv4Addr, reuse: Reuse| {
-                let other = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-                other.set_reuse_address(reuse.addr).unwrap();
-                other.set_reuse_port(reuse.port).unwrap();
-                other.bind(&SocketAddr::from((address, port)).into()).is_ok()
-            };
-            assert_eq!(bucket().uid, 0);
+            let binds = |address, reuse| may_bind(address, port, reuse);
             assert_eq!(
                 binds(Ipv4Addr::UNSPECIFIED, Reuse::new(false, true)),
                 bucket().reuse_port
             );
+            let shared =
+                bucket().reuse_port || bucket().reuse_port_at.is_some_and(|it| it.address == at.ip());
+            assert_eq!(binds(Ipv4Addr::LOCALHOST, Reuse::new(false, true)), shared);
             assert_eq!(
                 binds(Ipv4Addr::LOCALHOST, Reuse::new(true, false)),
                 bucket().reuse_addr
@@ -251,43 +255,81 @@ fn as_user<T>(uid: u32, work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Before 6.17 an orphan is root's for `bind()`, and later its creator's. Root shares the port by SO_REUSEPORT with
-/// its own sockets alone, so `bind()` tells which it is.
-#[test]
-#[ignore = "needs root"]
-fn the_uid_is_the_one_that_bind_compares() {
-    const USER: u32 = 1000;
-    let mut reader = load::load_port_reader().unwrap();
-    isolated(|netns| {
+/// What is left of a server of another user, in one of the ways that the rule tells apart.
+#[derive(Clone, Copy, Debug)]
+struct Leftover {
+    /// Where the listener was.
+    listener: Ipv4Addr,
+    reuse: Reuse,
+    /// No process has the connection any more: before 6.17 it is root's for `bind()` then.
+    orphan: bool,
+}
+
+const USER: u32 = 1000;
+
+impl Leftover {
+    fn all() -> impl Iterator<Item = Self> {
+        let listeners = [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED].into_iter();
+        listeners
+            .flat_map(|listener| Reuse::ALL.map(|reuse| (listener, reuse)))
+            .flat_map(|(listener, reuse)| {
+                [false, true].map(|orphan| Self {
+                    listener,
+                    reuse,
+                    orphan,
+                })
+            })
+    }
+
+    /// Leaves it on a port. What is given back keeps it there.
+    fn make(self) -> (u16, TcpStream, Option<Socket>) {
         let ((client, server), port) = as_user(USER, || {
-            let (listener, port) = bound(V4, Reuse::new(false, true));
+            let (listener, port) = bound((Domain::IPV4, (self.listener, 0).into()), self.reuse);
             listener.listen(1).unwrap();
             (connect(&listener), port)
         });
-        let mut owner = || {
-            let owners = reader.owners(netns.as_fd(), &[port]).unwrap();
-            assert_eq!(owners.len(), 1, "{owners:#?}");
-            owners[0].clone()
-        };
-        let root_may_bind = || {
-            let other = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-            other.set_reuse_port(true).unwrap();
-            other
-                .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())
-                .is_ok()
-        };
-        assert_eq!(owner().uid, Some(USER));
-        assert_eq!(owner().bucket.map(|bucket| bucket.uid), Some(USER));
-        assert!(!root_may_bind());
-
         // Its FIN is never acknowledged.
         let peer = TcpStream::from(client);
         stage::drop_everything(&peer).unwrap();
-        drop(server);
-        let orphan = owner();
-        assert_eq!((orphan.state, orphan.inode), (State::FinWait1, 0));
-        assert!(orphan.uid == Some(0) || orphan.uid == Some(USER), "{orphan:?}");
-        assert_eq!(root_may_bind(), orphan.uid == Some(0));
+        (port, peer, (!self.orphan).then_some(server))
+    }
+}
+
+/// The uid and the bucket matter only together with the rule, so `bind()` is asked as either user.
+#[test]
+#[ignore = "needs root"]
+fn bind_answers_as_the_rule_does_for_what_was_read() {
+    let mut reader = load::load_port_reader().unwrap();
+    let requests = [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED]
+        .into_iter()
+        .flat_map(|address| Reuse::ALL.map(|reuse| (address, reuse)))
+        .flat_map(|(address, reuse)| [0, USER].map(|uid| (address, reuse, uid)));
+    isolated(|netns| {
+        for leftover in Leftover::all() {
+            for (address, reuse, uid) in requests.clone() {
+                let (port, _peer, server) = leftover.make();
+                let owners = reader.owners(netns.as_fd(), &[port]).unwrap();
+                let [owner] = &owners[..] else {
+                    panic!("{owners:#?}")
+                };
+                if let Some(server) = &server {
+                    assert_eq!((owner.state, owner.inode), (State::Established, inode(server)));
+                    assert_eq!(owner.uid, Some(USER));
+                } else {
+                    assert_eq!((owner.state, owner.inode), (State::FinWait1, 0));
+                }
+                let request = Request {
+                    address: address.into(),
+                    v6only: false,
+                    reuse,
+                    uid: Some(uid),
+                };
+                let (answer, _) = in_the_way(&request, &owners);
+                let succeeds = as_user(uid, || may_bind(address, port, reuse));
+                let told = format!("{leftover:?} {request:?} {owners:#?}");
+                assert_eq!(answer == Answer::Ok, succeeds, "{told}");
+            }
+        }
     });
 }
 

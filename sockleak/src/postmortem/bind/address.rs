@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{PortOwner, Request};
+use super::{PortOwner, Request, SharedAddress};
 use crate::postmortem::Family;
 
 /// LOOPBACK4_IPV6 (include/net/ipv6.h): the IPv4 address that a socket of a pure IPv6 address has besides.
@@ -51,6 +51,28 @@ fn ipv6_equal(asked: Ipv6Addr, v6only: bool, owner: &PortOwner, has_v6only: bool
         (_, Kind::Any) if !(has_v6only && asked_kind == Kind::Mapped) => true,
         (Kind::Any, _) if !(v6only && has_kind == Kind::Mapped) => true,
         _ => has == Some(asked),
+    }
+}
+
+/// Whether the address that is asked for is that one, or the wildcard is that one: the comparison of
+/// `sk_reuseport_match`, for which a wildcard that is asked for is an address like another.
+pub fn is_within(request: &Request, shared: SharedAddress) -> bool {
+    let ipv4_equal = || {
+        let has = ipv4_of(shared.address);
+        !request.v6only && (has == ipv4_of(request.address) || has.is_unspecified())
+    };
+    let IpAddr::V6(has) = shared.address else {
+        return ipv4_equal();
+    };
+    let asked = match request.address {
+        IpAddr::V4(_) => Kind::Mapped,
+        IpAddr::V6(asked) => kind(asked),
+    };
+    match (kind(has), asked) {
+        (Kind::Mapped, Kind::Mapped) => ipv4_equal(),
+        (Kind::Any, Kind::Mapped) if shared.v6only => false,
+        (Kind::Any, _) => true,
+        _ => request.address == shared.address,
     }
 }
 

@@ -72,8 +72,18 @@ pub struct Bucket {
     pub reuse_addr: bool,
     /// `fastreuseport` is FASTREUSEPORT_ANY: every owner was bound with SO_REUSEPORT, to any address.
     pub reuse_port: bool,
+    /// `fastreuseport` is FASTREUSEPORT_STRICT: the last socket that was bound with SO_REUSEPORT has this address.
+    pub reuse_port_at: Option<SharedAddress>,
     /// `fastuid`: the uid of those that were bound with SO_REUSEPORT.
     pub uid: u32,
+}
+
+/// An address that SO_REUSEPORT shares whatever else its owners are: `fast_rcv_saddr`, or `fast_v6_rcv_saddr` with
+/// `fast_ipv6_only`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedAddress {
+    pub address: IpAddr,
+    pub v6only: bool,
 }
 
 /// A socket that is about to be bound to a port, and then to listen.
@@ -131,7 +141,11 @@ fn shortcut(request: &Request, owner: &PortOwner) -> bool {
         return false;
     };
     let same_uid = request.uid.is_none_or(|uid| uid == bucket.uid);
-    (bucket.reuse_addr && request.reuse.addr) || (bucket.reuse_port && request.reuse.port && same_uid)
+    let shared = bucket.reuse_port
+        || bucket
+            .reuse_port_at
+            .is_some_and(|at| address::is_within(request, at));
+    (bucket.reuse_addr && request.reuse.addr) || (shared && request.reuse.port && same_uid)
 }
 
 /// `inet_bind_conflict` (net/ipv4/inet_connection_sock.c) for a new socket that is bound to no device.

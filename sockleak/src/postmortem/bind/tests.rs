@@ -103,6 +103,7 @@ fn the_bucket_answers_before_the_owners() {
     orphan.bucket = Some(Bucket {
         reuse_addr: false,
         reuse_port: true,
+        reuse_port_at: None,
         uid: 1000,
     });
     let asked = request("0.0.0.0", Reuse::new(false, true));
@@ -115,12 +116,60 @@ fn the_bucket_answers_before_the_owners() {
     orphan.bucket = Some(Bucket {
         reuse_addr: true,
         reuse_port: false,
+        reuse_port_at: None,
         uid: 0,
     });
     assert_eq!(
         answer(&request("0.0.0.0", Reuse::new(true, false)), orphan),
         Answer::Ok
     );
+}
+
+/// The strict mark holds for the address of the last one that was bound, of which a wildcard has all.
+#[test]
+fn a_shared_address_is_no_other() {
+    let bind = |has: &str, has_v6only, asked: &str, v6only, uid| {
+        let mut orphan = owner("127.0.0.1", State::FinWait1, Reuse::default());
+        orphan.local = SocketAddr::new(has.parse().unwrap(), 8080);
+        orphan.bucket = Some(Bucket {
+            reuse_addr: false,
+            reuse_port: false,
+            reuse_port_at: Some(SharedAddress {
+                address: has.parse().unwrap(),
+                v6only: has_v6only,
+            }),
+            uid: 1000,
+        });
+        let asked = Request {
+            v6only,
+            uid: Some(uid),
+            ..request(asked, Reuse::new(false, true))
+        };
+        shortcut(&asked, &orphan)
+    };
+    for (has, has_v6only, asked, v6only, expected) in [
+        ("127.0.0.1", false, "127.0.0.1", false, true),
+        ("127.0.0.1", false, "0.0.0.0", false, false),
+        ("127.0.0.1", false, "127.0.0.2", false, false),
+        ("127.0.0.1", false, "::ffff:127.0.0.1", false, true),
+        ("0.0.0.0", false, "127.0.0.1", false, true),
+        ("::", false, "127.0.0.1", false, true),
+        ("::", true, "127.0.0.1", false, false),
+        ("::", true, "::1", false, true),
+        ("::", true, "::", true, true),
+        ("::1", false, "::1", true, true),
+        ("::1", false, "::", false, false),
+        ("::1", false, "127.0.0.1", false, false),
+        ("::ffff:127.0.0.1", false, "127.0.0.1", false, true),
+        ("::ffff:127.0.0.1", false, "::ffff:127.0.0.2", false, false),
+    ] {
+        assert_eq!(
+            bind(has, has_v6only, asked, v6only, 1000),
+            expected,
+            "{has} {asked}"
+        );
+        assert!(!bind(has, has_v6only, asked, v6only, 0), "another user");
+    }
 }
 
 #[test]
