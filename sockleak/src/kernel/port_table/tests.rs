@@ -1,4 +1,4 @@
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
@@ -217,6 +217,23 @@ fn the_bucket_has_the_shortcuts_that_bind_takes() {
             );
         });
     }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn another_namespace_has_its_own_owners() {
+    let mut reader = load::load_port_reader().unwrap();
+    let made = netns::in_new_namespace(|| Ok((Netns::current()?, TcpListener::bind("0.0.0.0:0")?)));
+    let (other, listener) = made;
+    let port = listener.local_addr().unwrap().port();
+    let owners = reader.owners(other.as_fd(), &[port]).unwrap();
+    let told: Vec<_> = owners.iter().map(|owner| (owner.netns, owner.state)).collect();
+    assert_eq!(told, [(other.inode(), State::Listen)]);
+    let own = Netns::current().unwrap();
+    let owners = reader.owners(own.as_fd(), &[port]).unwrap();
+    assert!(owners.iter().all(|owner| owner.netns == own.inode()));
+    let files = reader.files(&[port]).unwrap();
+    assert!(files.iter().any(|file| file.owner.netns == other.inode()));
 }
 
 #[test]
