@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use jiff::SignedDuration;
 
 use crate::kernel::terminal;
 use crate::output::{self, Color, Format, Output};
+use crate::postmortem::Reuse;
 
 /// Default of `--max-sockets`.
 const MAX_SOCKETS: u32 = 262_144;
@@ -43,15 +45,15 @@ impl Cli {
         match &self.verb {
             None => Some(&self.trace),
             Some(Verb::Trace(args)) => Some(args),
-            Some(Verb::Demo | Verb::Check(_)) => None,
+            Some(Verb::Port(_) | Verb::Wait(_) | Verb::Demo | Verb::Check(_)) => None,
         }
     }
 }
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done, 1 as asked by --exit-code, 2 usage or refused. With
-COMMAND: its own (128+N for signal N), 125 if sockleak failed, 126 or 127 if
-COMMAND could not be run.";
+Exit status: 0 done, 1 as asked by --exit-code, by `port` (a restart would
+fail) or by `wait` (timeout), 2 usage or refused. With COMMAND: its own (128+N
+for signal N), 125 if sockleak failed, 126 or 127 if COMMAND could not be run.";
 
 #[derive(Args, Debug, Clone)]
 pub struct Common {
@@ -88,6 +90,10 @@ impl Common {
 pub enum Verb {
     /// Follow a process across its death and report (what sockleak does without a verb)
     Trace(TraceArgs),
+    /// Say who has a port now, and whether a restart can have it: no tracer needed before
+    Port(BindArgs),
+    /// Wait until a restart on a port would succeed
+    Wait(WaitArgs),
     /// Make a small server in its own network namespace, crash it, and report
     Demo,
     /// Say whether sockleak can run here, and what to do if not
@@ -137,6 +143,43 @@ impl TraceArgs {
     pub fn max_sockets(&self) -> u32 {
         self.max_sockets.unwrap_or(MAX_SOCKETS)
     }
+}
+
+/// The bind() that a restart would make. It is taken for one of the user who had the port before.
+#[derive(Args, Debug, Clone)]
+pub struct BindArgs {
+    /// The local port
+    #[arg(value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Answer for a socket with SO_REUSEADDR
+    #[arg(long)]
+    pub reuseaddr: bool,
+    /// Answer for a socket with SO_REUSEPORT
+    #[arg(long)]
+    pub reuseport: bool,
+    /// Where it would bind [default: 0.0.0.0 and ::]
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    pub address: Vec<IpAddr>,
+    /// Answer for IPv6 sockets with IPV6_V6ONLY
+    #[arg(long)]
+    pub v6only: bool,
+}
+
+impl BindArgs {
+    /// The options of the socket.
+    #[must_use]
+    pub const fn reuse(&self) -> Reuse {
+        Reuse::new(self.reuseaddr, self.reuseport)
+    }
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct WaitArgs {
+    #[command(flatten)]
+    pub bind: BindArgs,
+    /// Give up after this time, with exit status 1
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
 }
 
 #[derive(Args, Debug, Clone)]

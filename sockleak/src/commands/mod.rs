@@ -3,7 +3,10 @@
 mod check;
 pub mod cli;
 mod demo;
+mod occupancy;
+mod port;
 mod trace;
+mod wait;
 
 use anyhow::{Result, bail};
 use clap::CommandFactory as _;
@@ -20,6 +23,8 @@ pub fn run(cli: &Cli) -> Result<u8> {
     match &cli.verb {
         None => trace::run(&cli.common, &cli.trace),
         Some(Verb::Trace(args)) => trace::run(&cli.common, args),
+        Some(Verb::Port(args)) => port::run(&cli.common, args),
+        Some(Verb::Wait(args)) => wait::run(&cli.common, args),
         Some(Verb::Demo) => demo::run(&cli.common),
         Some(Verb::Check(args)) => check::run(&cli.common, args),
     }

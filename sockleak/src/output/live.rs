@@ -25,6 +25,13 @@ pub enum Status {
         /// When the last leftover is free that will be free by itself.
         last: Option<Timestamp>,
     },
+    /// It waits for a port.
+    Waiting {
+        now: Timestamp,
+        port: u16,
+        /// From when on a restart succeeds, at the earliest.
+        free_at: Option<Timestamp>,
+    },
 }
 
 impl Status {
@@ -56,6 +63,13 @@ impl Status {
                 }
                 text
             }
+            Self::Waiting { now, port, free_at } => match free_at.map(|at| at.duration_since(now)) {
+                Some(left) if left.is_positive() => {
+                    format!("waiting for port {port}: free in {}", duration(left))
+                }
+                Some(_) => format!("waiting for port {port}: free at any moment"),
+                None => format!("waiting for port {port}: no end can be told"),
+            },
         };
         text.chars().take(width).collect()
     }

@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use jiff::Timestamp;
 
 use self::text::words::plural;
-use crate::postmortem::{Death, Follower, Freed, Process, Report, State};
+use crate::postmortem::{Death, Follower, Freed, PortReport, Process, Report, Reuse, State};
 
 pub use checks::{Checks, FieldRow, RequirementRow};
 pub use escape::escape;
@@ -101,6 +101,10 @@ pub trait Output {
     fn death(&mut self, process: &Process, death: &Death) -> io::Result<()>;
     /// What the death left behind.
     fn report(&mut self, report: &Report) -> io::Result<()>;
+    /// Who has a port.
+    fn port(&mut self, report: &PortReport) -> io::Result<()>;
+    /// A wait for a port ended with this look, for sockets with these options.
+    fn waited(&mut self, report: &PortReport, reuse: Reuse) -> io::Result<()>;
     /// What one look found in another state, or to be free at another moment, than was told before.
     fn moved(&mut self, time: Timestamp, moved: &[Follower]) -> io::Result<()>;
     /// What one look found to be free since the look before.

@@ -15,6 +15,7 @@ mod mptcp;
 mod observation;
 mod occupant;
 mod overflow;
+mod port;
 mod process;
 mod report;
 mod restart;
@@ -35,6 +36,7 @@ pub use examine::{Evidence, examine};
 pub use observation::{Holding, PortFile, Relation, Sighting, Snapshot, Timer};
 pub use occupant::{Occupant, occupants};
 pub use overflow::Overflow;
+pub use port::{PortEvidence, PortHolder, PortReport, PortSocket};
 pub use process::Process;
 pub use report::{
     Follower, FreeRule, Freedom, Holder, How, LeftWhileAlive, Lost, Outcome, Report, SocketReport, Summary,

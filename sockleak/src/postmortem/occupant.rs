@@ -20,6 +20,20 @@ impl Occupant {
     pub fn held(&self) -> bool {
         self.freedom.rule == FreeRule::Holder
     }
+
+    /// What it is called as a leftover.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self.owner.state {
+            _ if self.held() => Outcome::Held,
+            State::TimeWait => Outcome::TimeWait,
+            State::FinWait2 => Outcome::FinWait2,
+            State::FinWait1 => Outcome::FinWait1,
+            State::Closing => Outcome::Closing,
+            State::LastAck => Outcome::LastAck,
+            _ => Outcome::Unknown,
+        }
+    }
 }
 
 /// Everything that has one of these ports in the namespace of that look.

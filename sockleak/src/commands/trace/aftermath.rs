@@ -1,19 +1,17 @@
-//! What is looked up after a death: the inventory, sock_diag's answer, the holders. Decides nothing.
+//! What is looked up after a death: the inventory and the holders. Decides nothing.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd as _;
 
-use jiff::Timestamp;
 use sockleak_ebpf::{ORIGIN_INVENTORY, ORIGIN_LIVE, ORIGIN_SUBFLOW, SocketKey, SocketRecord};
 
 use super::namespaces::Namespaces;
 use super::processes::Processes;
-use crate::kernel::netns::Netns;
 use crate::kernel::proc::{self, Held, Holders};
 use crate::kernel::sock_diag::{Filter, SockDiag, SockDiagError};
 use crate::kernel::tables::Tables;
 use crate::kernel::translate::Translator;
-use crate::postmortem::{Endpoint, Family, Holding, Protocol, Sighting, Snapshot, Socket, State};
+use crate::postmortem::{Family, Holding, Protocol, Snapshot, Socket, State};
 
 /// The sockets of one process, as the maps have them now.
 #[derive(Default)]
@@ -119,81 +117,6 @@ fn borrow_changes(tables: &Tables, reported: &Reported, key: &SocketKey, record:
     record.reset_reason = later.reset_reason;
     record.reset_received = later.reset_received;
     record.reset_received_in = later.reset_received_in;
-}
-
-/// Looks once at every namespace that one of these sockets is in, at their local ports.
-///
-/// # Errors
-/// When sock_diag is missing or broken; a namespace that is gone is no error.
-pub fn snapshots<'a>(
-    sockets: impl Iterator<Item = &'a Socket>,
-    namespaces: &mut Namespaces,
-) -> Result<Vec<Snapshot>, SockDiagError> {
-    let mut wanted: HashMap<u32, (u32, Wanted)> = HashMap::new();
-    for socket in sockets.flat_map(|socket| std::iter::once(socket).chain(&socket.subflows)) {
-        let (_, wanted) = wanted
-            .entry(socket.netns)
-            .or_insert_with(|| (socket.id.tgid, Wanted::default()));
-        wanted.ports.insert(socket.local.port());
-        wanted.kinds.insert((socket.protocol, socket.family));
-        if socket.protocol == Protocol::Mptcp {
-            wanted.kinds.insert((Protocol::Tcp, socket.family));
-        }
-        // Whoever has the port is in the way of a restart, in either family.
-        if Endpoint::of(socket).is_some() {
-            wanted
-                .kinds
-                .extend([Family::Ipv4, Family::Ipv6].map(|family| (Protocol::Tcp, family)));
-        }
-    }
-    wanted
-        .into_iter()
-        .map(|(inode, (pid, wanted))| {
-            let mut snapshot = look(inode, namespaces.get(pid, inode), &wanted)?;
-            snapshot.overflow = namespaces.overflow(inode);
-            Ok(snapshot)
-        })
-        .collect()
-}
-
-/// What to ask sock_diag for in one namespace.
-#[derive(Default)]
-pub struct Wanted {
-    /// Local ports.
-    pub ports: BTreeSet<u16>,
-    /// Which of its four lists.
-    pub kinds: BTreeSet<(Protocol, Family)>,
-}
-
-/// Looks once at a namespace; `None` stands for one that is not there any more.
-///
-/// # Errors
-/// When sock_diag is missing or broken.
-pub fn look(inode: u32, namespace: Option<&Netns>, wanted: &Wanted) -> Result<Snapshot, SockDiagError> {
-    let began = Timestamp::now();
-    let sightings = match namespace {
-        Some(namespace) => Some(dump(namespace, wanted)?),
-        None => None,
-    };
-    Ok(Snapshot {
-        netns: inode,
-        began,
-        time: Timestamp::now(),
-        sightings,
-        orphan_retries: namespace.map_or(0, |namespace| namespace.orphan_retries().unwrap_or_default()),
-        overflow: None,
-        owners: None,
-    })
-}
-
-fn dump(namespace: &Netns, wanted: &Wanted) -> Result<Vec<Sighting>, SockDiagError> {
-    let mut sock_diag = SockDiag::open(Some(namespace.as_fd()))?;
-    let filter = Filter::all().local_ports(wanted.ports.iter().copied());
-    let mut sightings = Vec::new();
-    for (protocol, family) in &wanted.kinds {
-        sightings.extend(sock_diag.dump(*protocol, *family, &filter)?);
-    }
-    Ok(sightings)
 }
 
 /// Counts the listeners and the other TCP sockets that living processes have open. Looking gives every

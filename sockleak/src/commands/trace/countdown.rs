@@ -7,7 +7,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use super::Interrupts;
-use super::aftermath::{self, Wanted};
+use super::looks::{self, Wanted};
 use super::session::Session;
 use crate::kernel::netns::Netns;
 use crate::output::Status;
@@ -62,7 +62,7 @@ pub fn look(session: &mut Session<'_>) -> Result<()> {
         // Opened for this look only: an open namespace would keep its TIME_WAITs alive.
         let known = session.netns_cookies.get(&inode).copied().flatten();
         let namespace = Netns::find(inode)?.filter(|found| known.is_none() || found.cookie() == known);
-        let snapshot = aftermath::look(inode, namespace.as_ref(), &wanted)?;
+        let snapshot = looks::look(inode, namespace.as_ref(), &wanted)?;
         let look = session.countdown.look(&snapshot);
         session.output.moved(snapshot.time, &look.moved)?;
         session.output.freed(&look.freed)?;

@@ -3,6 +3,7 @@
 mod aftermath;
 mod countdown;
 mod executing;
+mod looks;
 mod namespaces;
 mod processes;
 mod reports;

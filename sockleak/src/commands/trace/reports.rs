@@ -11,6 +11,7 @@ use sockleak_ebpf::{
 };
 
 use super::aftermath::{self, Records};
+use super::looks;
 use super::processes::Stage;
 use super::session::Session;
 use crate::kernel::netns::Netns;
@@ -94,7 +95,7 @@ impl Session<'_> {
                 .flat_map(|records| records.inventory.iter().chain(&records.live))
         };
         let began = Timestamp::now();
-        let snapshots = aftermath::snapshots(sockets(), &mut self.namespaces)?;
+        let snapshots = looks::snapshots(sockets(), &mut self.namespaces, self.loaded.ports.as_mut())?;
         let time = Timestamp::now();
         let holders = aftermath::holders(sockets(), &snapshots);
         Ok(Gathered {

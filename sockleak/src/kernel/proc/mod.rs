@@ -163,9 +163,8 @@ pub fn holders(inodes: &HashSet<u64>) -> io::Result<Holders> {
         match held_by(pid, inodes) {
             Ok(held) => holders.held.extend(held),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                // The links of a process that dies meanwhile are refused too (`proc_pid_readlink`, fs/proc/base.c).
-                let has_table = |stat: Stat| !stat.is_kernel_thread() && !stat.is_zombie();
-                holders.unreadable += usize::from(stat(pid).is_ok_and(has_table));
+                let has_table = stat(pid).is_ok_and(|stat| !stat.holds_nothing());
+                holders.unreadable += usize::from(has_table);
             }
             Err(_) => {} // It is gone.
         }

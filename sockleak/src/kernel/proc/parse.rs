@@ -1,5 +1,7 @@
 //! The texts of /proc, as proc(5) describes them.
 
+/// PF_EXITING of include/linux/sched.h.
+const PF_EXITING: u32 = 0x4;
 /// PF_KTHREAD of include/linux/sched.h.
 const PF_KTHREAD: u32 = 0x0020_0000;
 
@@ -47,6 +49,13 @@ impl Stat {
     #[must_use]
     pub fn is_zombie(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
+    }
+
+    /// It has no descriptors and no namespaces, or is about to lose them: dead, dying, or a thread of the kernel. What
+    /// it has left in /proc is refused to root too (`proc_pid_readlink`, fs/proc/base.c).
+    #[must_use]
+    pub fn holds_nothing(&self) -> bool {
+        self.is_kernel_thread() || self.is_zombie() || self.flags & PF_EXITING != 0
     }
 }
 

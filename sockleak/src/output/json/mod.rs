@@ -1,5 +1,6 @@
 //! JSON Lines: one object a line, `"type"` and `"v"` first.
 
+mod port;
 mod report;
 mod restart;
 mod view;
@@ -9,10 +10,13 @@ use std::io::{self, BufWriter, Write};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use self::port::PortView;
 use self::report::ReportView;
 use self::view::{DeathView, Time};
 use super::{LiveLine, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch, watch_line};
-use crate::postmortem::{Death, Follower, FreeRule, Freed, Outcome, Process, Report, State};
+use crate::postmortem::{
+    Death, Follower, FreeRule, Freed, Outcome, PortReport, Process, Report, Reuse, State,
+};
 
 /// The version of the format. Fields and values may be added to it without another number.
 const VERSION: u32 = 1;
@@ -204,6 +208,14 @@ impl<W: Write, S: Write> Output for Json<W, S> {
     fn report(&mut self, report: &Report) -> io::Result<()> {
         let view = ReportView::new(report, self.summary);
         self.line(&view)
+    }
+
+    fn port(&mut self, report: &PortReport) -> io::Result<()> {
+        self.line(&PortView::new(report))
+    }
+
+    fn waited(&mut self, report: &PortReport, _: Reuse) -> io::Result<()> {
+        self.port(report)
     }
 
     fn moved(&mut self, time: Timestamp, moved: &[Follower]) -> io::Result<()> {

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 
-use crate::postmortem::{FreeRule, LeftWhileAlive, Outcome, Protocol, Report, Side, Sides, State, Why};
+use crate::postmortem::{
+    FreeRule, LeftWhileAlive, Occupant, Outcome, PortSocket, Protocol, Report, Reuse, Side, Sides, State, Why,
+};
 
 /// What the sockets of one line have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,6 +19,8 @@ pub(super) struct Common {
     /// `None` for what the process closed itself.
     pub why: Option<Why>,
     pub rule: Option<FreeRule>,
+    /// Its options, where they are told.
+    pub reuse: Option<Reuse>,
     pub laddr: IpAddr,
     pub lport: Option<u16>,
     pub rport: Option<u16>,
@@ -70,6 +74,7 @@ pub(super) fn of_sockets(report: &Report) -> Vec<Group> {
                 subflows: (socket.protocol == Protocol::Mptcp).then_some(report.subflows.len()),
                 why: Some(report.why),
                 rule: Some(report.freedom.rule),
+                reuse: None,
                 laddr: socket.local.ip(),
                 lport: (side != Side::Client).then_some(socket.local.port()),
                 rport: socket
@@ -96,6 +101,7 @@ pub(super) fn of_left_while_alive(groups: &[LeftWhileAlive]) -> Vec<Group> {
             subflows: None,
             why: None,
             rule: None,
+            reuse: None,
             laddr: group.laddr,
             lport: group.lport,
             rport: group.rport,
@@ -106,6 +112,32 @@ pub(super) fn of_left_while_alive(groups: &[LeftWhileAlive]) -> Vec<Group> {
         count: group.count,
         free: group.free_at.map(|at| (at, at)),
         accept_queue: 0,
+    }))
+}
+
+/// What has a port, largest group first.
+pub(super) fn of_port(sockets: &[&PortSocket]) -> Vec<Group> {
+    fold(sockets.iter().map(|socket| {
+        let Occupant { owner, freedom } = &socket.occupant;
+        Item {
+            common: Common {
+                outcome: socket.occupant.outcome(),
+                state: Some(owner.state),
+                subflows: None,
+                why: None,
+                rule: Some(freedom.rule),
+                reuse: owner.reuse,
+                laddr: owner.local.ip(),
+                lport: Some(owner.local.port()),
+                rport: None,
+            },
+            remote: owner.remote.map(|remote| remote.ip()),
+            lport: Some(owner.local.port()),
+            rport: owner.remote.map(|remote| remote.port()),
+            count: 1,
+            free: freedom.at.zip(freedom.latest),
+            accept_queue: 0,
+        }
     }))
 }
 
@@ -241,6 +273,7 @@ mod tests {
                 subflows: None,
                 why: Some(Why::ClosedByKernel),
                 rule: Some(FreeRule::TimewaitTimer),
+                reuse: None,
                 laddr: [10, 0, 0, 7].into(),
                 lport: Some(8080),
                 rport: None,

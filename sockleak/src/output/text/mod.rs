@@ -1,6 +1,7 @@
 //! Text for people.
 
 mod groups;
+mod port;
 mod report;
 mod restart;
 mod style;
@@ -16,7 +17,7 @@ use self::words::{clock, count, plural};
 use super::{
     LiveLine, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch, escape, watch_line,
 };
-use crate::postmortem::{Death, Follower, Freed, Process, Report};
+use crate::postmortem::{Death, Follower, Freed, PortReport, Process, Report, Reuse};
 
 /// Reports on one writer, everything else on the other.
 #[derive(Debug)]
@@ -91,6 +92,20 @@ impl<W: Write, S: Write> Output for Text<W, S> {
             writeln!(self.data, "{line}")?;
         }
         self.data.flush()
+    }
+
+    fn port(&mut self, report: &PortReport) -> io::Result<()> {
+        for line in port::port(report, &self.style) {
+            writeln!(self.data, "{line}")?;
+        }
+        self.data.flush()
+    }
+
+    fn waited(&mut self, report: &PortReport, reuse: Reuse) -> io::Result<()> {
+        for line in port::still_in_use(report, reuse, &self.style) {
+            self.status.say(&line)?;
+        }
+        Ok(())
     }
 
     fn moved(&mut self, time: Timestamp, moved: &[Follower]) -> io::Result<()> {

@@ -9,7 +9,9 @@ use super::groups::{of_left_while_alive, of_sockets};
 use super::restart::restarts;
 use super::style::{Ink, Style};
 use super::table::table;
-use super::words::{block, clock, count, death, duration, how, outcome, plural, sender, state, wrap};
+use super::words::{
+    block, clock, count, death, duration, first_few, how, outcome, plural, sender, state, wrap,
+};
 use crate::output::escape;
 use crate::postmortem::{How, LeftWhileAlive, Outcome, Report, SocketReport, Why, followers};
 
@@ -278,24 +280,15 @@ fn holders(report: &Report) -> Vec<String> {
         .collect()
 }
 
-/// Up to three of them by address and descriptor, the rest as a number.
+/// Some of them by address and descriptor, the rest as a number.
 fn held_sockets(held: &[Held<'_>]) -> String {
-    const NAMED: usize = 3;
-    let mut parts: Vec<String> = held
-        .iter()
-        .take(NAMED)
-        .map(|(report, fd)| {
-            let socket = &report.socket;
-            let remote = socket
-                .remote
-                .map_or_else(String::new, |remote| format!(" to {remote}"));
-            let fd = fd.map_or_else(String::new, |fd| format!(" (fd {fd})"));
-            let state = state(Outcome::Held, report.state.or_else(|| Some(socket.last_state())));
-            format!("{state} {}{remote}{fd}", socket.local)
-        })
-        .collect();
-    if let Some(more) = held.len().checked_sub(NAMED).filter(|&more| more > 0) {
-        parts.push(format!("and {} more", count(more as u64)));
-    }
-    parts.join(", ")
+    first_few(held.iter().map(|(report, fd)| {
+        let socket = &report.socket;
+        let remote = socket
+            .remote
+            .map_or_else(String::new, |remote| format!(" to {remote}"));
+        let fd = fd.map_or_else(String::new, |fd| format!(" (fd {fd})"));
+        let state = state(Outcome::Held, report.state.or_else(|| Some(socket.last_state())));
+        format!("{state} {}{remote}{fd}", socket.local)
+    }))
 }

@@ -33,7 +33,7 @@ pub(super) fn restarts(restarts: &[Restart], now: Timestamp, style: &Style) -> V
 fn sentence(restart: &Restart, now: Timestamp, style: &Style) -> (Ink, String) {
     let endpoint = &restart.endpoint;
     let mut place = SocketAddr::new(endpoint.address, endpoint.port).to_string();
-    if endpoint.v6only == Some(true) {
+    if endpoint.v6only == Some(true) && endpoint.address.is_unspecified() {
         place += " (IPv6 only)";
     }
     let verdict = |addr, port| restart.verdict(Reuse::new(addr, port));

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use super::groups::Group;
 use super::style::{Ink, Style};
 use super::words::{block, clock, count, outcome, plural, state, why};
-use crate::postmortem::{FreeRule, Outcome};
+use crate::postmortem::{FreeRule, Outcome, Reuse};
 
 /// So many groups are printed.
 const LIMIT: usize = 12;
@@ -125,6 +125,9 @@ fn meaning(group: &Group, zone: &TimeZone) -> String {
             many => format!("MPTCP with {}", plural(many as u64, "subflow", "subflows")),
         });
     }
+    if let Some(reuse) = common.reuse {
+        parts.push(options(reuse).to_owned());
+    }
     if group.addresses > 1 {
         parts.push(plural(group.addresses, "remote address", "remote addresses"));
     }
@@ -137,6 +140,15 @@ fn meaning(group: &Group, zone: &TimeZone) -> String {
     }
     parts.extend(free(group, zone));
     parts.join("; ")
+}
+
+const fn options(reuse: Reuse) -> &'static str {
+    match (reuse.addr, reuse.port) {
+        (false, false) => "without SO_REUSEADDR",
+        (true, false) => "with SO_REUSEADDR",
+        (false, true) => "with SO_REUSEPORT, without SO_REUSEADDR",
+        (true, true) => "with SO_REUSEADDR and SO_REUSEPORT",
+    }
 }
 
 fn free(group: &Group, zone: &TimeZone) -> Option<String> {

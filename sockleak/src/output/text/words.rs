@@ -163,6 +163,17 @@ fn fill(mut filled: String, text: &str, width: usize, indent: usize) -> String {
     filled
 }
 
+/// Up to three of them, and how many more there are.
+pub(super) fn first_few(parts: impl ExactSizeIterator<Item = String>) -> String {
+    const NAMED: usize = 3;
+    let more = parts.len().saturating_sub(NAMED);
+    let mut named: Vec<String> = parts.take(NAMED).collect();
+    if more > 0 {
+        named.push(format!("and {} more", count(more as u64)));
+    }
+    named.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,15 +1,14 @@
 //! Network namespaces: finding one, entering it, reading its sysctls.
 
+mod search;
+
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
-use std::{ffi::OsString, panic, thread};
-
-use super::proc;
+use std::path::Path;
+use std::{panic, thread};
 
 /// The namespace of the calling thread.
 const OWN: &str = "/proc/thread-self/ns/net";
@@ -39,35 +38,6 @@ impl Netns {
     /// CAP_SYS_PTRACE is missing.
     pub fn of_process(pid: u32) -> io::Result<Self> {
         Self::open(Path::new(&format!("/proc/{pid}/ns/net")))
-    }
-
-    /// Searches a namespace by its inode: first in all processes, then in the bind mounts of
-    /// `ip netns` and of container runtimes, at last in the descriptors of all processes. `None` if nothing
-    /// that can be seen has it.
-    ///
-    /// # Errors
-    ///
-    /// When /proc cannot be read.
-    pub fn find(inode: u32) -> io::Result<Option<Self>> {
-        let processes = proc::pids()?
-            .into_iter()
-            .map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net")));
-        let link = link(inode);
-        for path in processes {
-            // The link is read first because opening the namespace of every process costs more.
-            let same = fs::read_link(&path).is_ok_and(|target| target.as_os_str() == link.as_str());
-            if same && let Some(found) = Self::open_as(&path, inode) {
-                return Ok(Some(found));
-            }
-        }
-        let mounts = fs::read("/proc/self/mountinfo")?;
-        Ok(mount_points(&mounts, &link)
-            .iter()
-            .find_map(|path| Self::open_as(path, inode))
-            .or_else(|| {
-                let descriptors = proc::links_to(link.as_bytes()).unwrap_or_default();
-                descriptors.iter().find_map(|path| Self::open_as(path, inode))
-            }))
     }
 
     /// Its inode, which is also `skc_net->ns.inum`.
@@ -192,48 +162,6 @@ fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
     Err(io::Error::new(error.kind(), told))
 }
 
-/// What the links of /proc/PID/ns/net and the roots of nsfs mounts say.
-fn link(inode: u32) -> String {
-    format!("net:[{inode}]")
-}
-
-/// Where a namespace is mounted, from the text of /proc/PID/mountinfo: fields are separated by spaces, the
-/// fourth is the root within the file system, the fifth the mount point (Documentation/filesystems/proc.rst).
-fn mount_points(mountinfo: &[u8], root: &str) -> Vec<PathBuf> {
-    mountinfo
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| {
-            let mut fields = line.split(|byte| *byte == b' ').skip(3);
-            let found = fields.next()? == root.as_bytes();
-            let point = fields.next()?;
-            found.then(|| PathBuf::from(OsString::from_vec(unescape(point))))
-        })
-        .collect()
-}
-
-/// Undoes the kernel's escapes of space, tab, newline and backslash as three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let escaped = tail
-            .get(..3)
-            .filter(|_| *first == b'\\')
-            .and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
-        match escaped {
-            Some(byte) => {
-                out.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                out.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    out
-}
-
 /// Runs `work` in a new namespace.
 #[cfg(test)]
 pub(super) fn in_new_namespace<T: Send + 'static>(work: fn() -> io::Result<T>) -> T {
@@ -250,20 +178,6 @@ pub(super) fn in_new_namespace<T: Send + 'static>(work: fn() -> io::Result<T>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn finds_mounts_of_a_namespace() {
-        let mountinfo = b"21 1 0:20 / /proc rw - proc proc rw\n\
-            99 22 0:4 net:[4026532281] /run/netns/with\\040space rw shared:5 - nsfs nsfs rw\n\
-            98 22 0:4 net:[4026532999] /run/netns/other rw - nsfs nsfs rw\n\
-            broken line\n";
-        assert_eq!(
-            mount_points(mountinfo, &link(4_026_532_281)),
-            [Path::new("/run/netns/with space")]
-        );
-        assert!(mount_points(mountinfo, &link(1)).is_empty());
-        assert_eq!(unescape(b"a\\134b\\9\\12"), b"a\\b\\9\\12");
-    }
 
     #[test]
     fn the_own_namespace_needs_no_privilege() {

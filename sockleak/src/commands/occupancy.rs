@@ -1,0 +1,204 @@
+//! What the verbs without a tracer look at: everything that has a port now.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+
+use super::cli::BindArgs;
+use crate::kernel::netns::Netns;
+use crate::kernel::port_table::PortReader;
+use crate::kernel::sock_diag::{Filter, SockDiag};
+use crate::kernel::{clock, load, proc};
+use crate::postmortem::{
+    Endpoint, Family, Occupant, PortEvidence, PortFile, PortReport, Protocol, Snapshot, occupants,
+};
+
+/// Looks at one port, as often as is wanted.
+pub struct Occupancy {
+    port: u16,
+    addresses: Vec<Endpoint>,
+    /// `None` where the kernel's own list of the port cannot be read.
+    reader: Option<PortReader>,
+    /// Why it cannot.
+    blind: Option<String>,
+    hz: u32,
+}
+
+/// Which network namespaces are looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// That of the caller.
+    Own,
+    /// Every one that a process is in or that is mounted.
+    All,
+}
+
+impl Occupancy {
+    /// Gets ready for that port.
+    ///
+    /// # Errors
+    /// When /proc is not mounted.
+    pub fn new(args: &BindArgs) -> Result<Self> {
+        let own = Netns::current().context("/proc is needed: `sudo mount -t proc proc /proc`")?;
+        let (reader, blind) = match load::load_port_reader() {
+            Ok(reader) => (Some(reader), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Ok(Self {
+            port: args.port,
+            addresses: addresses(args)
+                .into_iter()
+                .map(|address| Endpoint {
+                    netns: own.inode(),
+                    address,
+                    port: args.port,
+                    v6only: address.is_ipv6().then_some(args.v6only),
+                    uid: None,
+                })
+                .collect(),
+            reader,
+            blind,
+            hz: clock::hz()?,
+        })
+    }
+
+    /// Looks once.
+    ///
+    /// # Errors
+    /// When sock_diag does not answer in the own namespace, or /proc cannot be read.
+    pub fn look(&mut self, scope: Scope) -> Result<PortReport> {
+        let mut blind: Vec<String> = self.blind.iter().map(|why| without_reader(why)).collect();
+        let namespaces = match scope {
+            Scope::Own => vec![(Netns::current()?, PathBuf::new())],
+            Scope::All => {
+                let (all, refused) = Netns::all()?;
+                if refused > 0 {
+                    blind.push(format!(
+                        "The network namespaces of some processes ({refused}) may not be looked into, which needs \
+                         root and CAP_SYS_PTRACE: what only those have is not listed."
+                    ));
+                }
+                all
+            }
+        };
+        let own = namespaces.first().map_or(0, |(namespace, _)| namespace.inode());
+        let mut looks = Vec::with_capacity(namespaces.len());
+        for (namespace, path) in &namespaces {
+            match self.look_into(namespace) {
+                Ok(look) => looks.push(look),
+                Err(error) if namespace.inode() == own => return Err(error),
+                Err(error) => blind.push(format!("{} was not looked into: {error:#}", path.display())),
+            }
+        }
+        let time = looks.first().map_or_else(Timestamp::now, |look| look.time);
+        let files = self.files(&looks, &mut blind)?;
+        let pids: HashSet<u32> = files.iter().map(|file| file.pid).collect();
+        let dumping = |pid: &u32| proc::status(*pid).is_ok_and(|status| status.core_dumping);
+        Ok(PortReport::examine(PortEvidence {
+            time,
+            port: self.port,
+            own,
+            addresses: self.addresses.clone(),
+            looks,
+            parents: parents(&pids),
+            dumping: pids.iter().copied().filter(dumping).collect(),
+            files,
+            blind,
+            hz: self.hz,
+        }))
+    }
+
+    fn look_into(&mut self, namespace: &Netns) -> Result<Snapshot> {
+        let began = Timestamp::now();
+        let filter = Filter::all().local_ports([self.port]);
+        let mut sock_diag = SockDiag::open(Some(namespace.as_fd()))?;
+        let mut sightings = sock_diag.dump(Protocol::Tcp, Family::Ipv4, &filter)?;
+        sightings.extend(sock_diag.dump(Protocol::Tcp, Family::Ipv6, &filter)?);
+        // After sock_diag, which gives every socket the cookie that the two are joined by.
+        let owners = match &mut self.reader {
+            Some(reader) => Some(reader.owners(namespace.as_fd(), &[self.port])?),
+            None => None,
+        };
+        Ok(Snapshot {
+            netns: namespace.inode(),
+            began,
+            time: Timestamp::now(),
+            sightings: Some(sightings),
+            orphan_retries: namespace.orphan_retries().unwrap_or_default(),
+            overflow: None,
+            owners,
+        })
+    }
+
+    /// Who has descriptors of what was seen: as the kernel lists them, or as far as /proc may be read.
+    fn files(&mut self, looks: &[Snapshot], blind: &mut Vec<String>) -> Result<Vec<PortFile>> {
+        if let Some(reader) = &mut self.reader {
+            return Ok(reader.files(&[self.port])?);
+        }
+        let ports = BTreeSet::from([self.port]);
+        let held: HashMap<u64, Occupant> = looks
+            .iter()
+            .flat_map(|look| occupants(look, &ports, &[], &[], self.hz))
+            .filter(|occupant| occupant.owner.inode != 0)
+            .map(|occupant| (occupant.owner.inode, occupant))
+            .collect();
+        let holders = proc::holders(&held.keys().copied().collect())?;
+        if holders.unreadable > 0 {
+            blind.push(format!(
+                "The descriptors of some processes ({}) may not be read without root: who has a socket may be missing.",
+                holders.unreadable
+            ));
+        }
+        Ok(holders
+            .held
+            .into_iter()
+            .filter_map(|holder| {
+                Some(PortFile {
+                    pid: holder.pid,
+                    comm: holder.comm,
+                    fd: holder.fd,
+                    owner: held.get(&holder.inode)?.owner.clone(),
+                })
+            })
+            .collect())
+    }
+}
+
+/// Where a restart would bind: as asked, or else at the wildcard of each family.
+fn addresses(args: &BindArgs) -> Vec<IpAddr> {
+    if !args.address.is_empty() {
+        return args.address.clone();
+    }
+    let mut addresses = vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
+    if Path::new("/proc/net/tcp6").exists() {
+        addresses.push(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    }
+    addresses
+}
+
+/// The parents of those processes, and theirs, up to the first.
+fn parents(pids: &HashSet<u32>) -> HashMap<u32, u32> {
+    let mut parents = HashMap::new();
+    for pid in pids {
+        let mut current = *pid;
+        while !parents.contains_key(&current) {
+            let Ok(stat) = proc::stat(current) else {
+                break;
+            };
+            parents.insert(current, stat.parent);
+            current = stat.parent;
+        }
+    }
+    parents
+}
+
+fn without_reader(why: &str) -> String {
+    format!(
+        "The kernel's list of who has the port could not be read, so SO_REUSEADDR of what is left, sockets that are \
+         only bound, and who else has a descriptor are not known: {why}"
+    )
+}

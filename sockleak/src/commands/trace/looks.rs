@@ -1,0 +1,145 @@
+//! One look at the network namespaces of a death: sock_diag's answer, and who has the ports. Decides nothing.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
+use std::os::fd::AsFd as _;
+
+use jiff::Timestamp;
+
+use super::namespaces::Namespaces;
+use crate::kernel::netns::Netns;
+use crate::kernel::port_table::PortReader;
+use crate::kernel::sock_diag::{Filter, SockDiag, SockDiagError};
+use crate::postmortem::{Endpoint, Family, PortOwner, Protocol, Sighting, Snapshot, Socket};
+
+/// Looks once at every namespace that one of these sockets is in, at their local ports.
+///
+/// # Errors
+/// When sock_diag is missing or broken; a namespace that is gone is no error.
+pub fn snapshots<'a>(
+    sockets: impl Iterator<Item = &'a Socket>,
+    namespaces: &mut Namespaces,
+    reader: Option<&mut PortReader>,
+) -> Result<Vec<Snapshot>, SockDiagError> {
+    let mut wanted: HashMap<u32, (u32, Wanted)> = HashMap::new();
+    for socket in sockets.flat_map(|socket| std::iter::once(socket).chain(&socket.subflows)) {
+        let (_, wanted) = wanted
+            .entry(socket.netns)
+            .or_insert_with(|| (socket.id.tgid, Wanted::default()));
+        wanted.ports.insert(socket.local.port());
+        wanted.kinds.insert((socket.protocol, socket.family));
+        if socket.protocol == Protocol::Mptcp {
+            wanted.kinds.insert((Protocol::Tcp, socket.family));
+        }
+        // Whoever has the port is in the way of a restart, in either family.
+        if Endpoint::of(socket).is_some() {
+            wanted.bound.insert(socket.local.port());
+            wanted
+                .kinds
+                .extend([Family::Ipv4, Family::Ipv6].map(|family| (Protocol::Tcp, family)));
+        }
+    }
+    let mut reader = reader.map(|reader| {
+        let bound: BTreeSet<u16> = wanted
+            .values()
+            .flat_map(|(_, wanted)| wanted.bound.iter().copied())
+            .collect();
+        Bound::read(reader, &bound.into_iter().collect::<Vec<_>>())
+    });
+    wanted
+        .into_iter()
+        .map(|(inode, (pid, wanted))| {
+            let namespace = namespaces.get(pid, inode);
+            let mut snapshot = look(inode, namespace, &wanted)?;
+            if let (Some(reader), Some(namespace)) = (&mut reader, namespace) {
+                snapshot.owners = reader.owners(namespace, &wanted.bound);
+            }
+            snapshot.overflow = namespaces.overflow(inode);
+            Ok(snapshot)
+        })
+        .collect()
+}
+
+/// Who has the ports that processes listened on or were bound to.
+struct Bound<'a> {
+    reader: &'a mut PortReader,
+    /// Sockets that somebody has a descriptor of: only those may be in no table of a namespace.
+    held: Option<Vec<PortOwner>>,
+}
+
+impl<'a> Bound<'a> {
+    fn read(reader: &'a mut PortReader, ports: &[u16]) -> Self {
+        let files = if ports.is_empty() {
+            Ok(Vec::new())
+        } else {
+            reader.files(ports)
+        };
+        let held = told(files).map(|files| files.into_iter().map(|file| file.owner).collect());
+        Self { reader, held }
+    }
+
+    /// `None` where it cannot be read; why is a warning, and the report then knows the dead process's sockets only.
+    fn owners(&mut self, namespace: &Netns, ports: &BTreeSet<u16>) -> Option<Vec<PortOwner>> {
+        let ports: Vec<u16> = ports.iter().copied().collect();
+        if ports.is_empty() {
+            return None;
+        }
+        let mut owners = told(self.reader.owners(namespace.as_fd(), &ports))?;
+        let listed: HashSet<u64> = owners.iter().map(|owner| owner.sk).collect();
+        // An MPTCP socket has its port by a subflow, which is listed.
+        let only_bound = self.held.as_ref()?.iter().filter(|owner| {
+            owner.netns == namespace.inode()
+                && owner.protocol == Protocol::Tcp
+                && ports.contains(&owner.local.port())
+                && !listed.contains(&owner.sk)
+        });
+        owners.extend(only_bound.cloned());
+        Some(owners)
+    }
+}
+
+fn told<T>(result: io::Result<T>) -> Option<T> {
+    result.inspect_err(|error| log::warn!("{error}")).ok()
+}
+
+/// What to ask sock_diag for in one namespace.
+#[derive(Default)]
+pub struct Wanted {
+    /// Local ports.
+    pub ports: BTreeSet<u16>,
+    /// Those of them that a process listened on or was bound to.
+    pub bound: BTreeSet<u16>,
+    /// Which of its four lists.
+    pub kinds: BTreeSet<(Protocol, Family)>,
+}
+
+/// Looks once at a namespace; `None` stands for one that is not there any more.
+///
+/// # Errors
+/// When sock_diag is missing or broken.
+pub fn look(inode: u32, namespace: Option<&Netns>, wanted: &Wanted) -> Result<Snapshot, SockDiagError> {
+    let began = Timestamp::now();
+    let sightings = match namespace {
+        Some(namespace) => Some(dump(namespace, wanted)?),
+        None => None,
+    };
+    Ok(Snapshot {
+        netns: inode,
+        began,
+        time: Timestamp::now(),
+        sightings,
+        orphan_retries: namespace.map_or(0, |namespace| namespace.orphan_retries().unwrap_or_default()),
+        overflow: None,
+        owners: None,
+    })
+}
+
+fn dump(namespace: &Netns, wanted: &Wanted) -> Result<Vec<Sighting>, SockDiagError> {
+    let mut sock_diag = SockDiag::open(Some(namespace.as_fd()))?;
+    let filter = Filter::all().local_ports(wanted.ports.iter().copied());
+    let mut sightings = Vec::new();
+    for (protocol, family) in &wanted.kinds {
+        sightings.extend(sock_diag.dump(*protocol, *family, &filter)?);
+    }
+    Ok(sightings)
+}

@@ -1,0 +1,132 @@
+//! Who has a port, in JSON.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use super::VERSION;
+use super::restart::RestartView;
+use super::view::{Each, Time, millis};
+use crate::postmortem::{
+    Family, FreeRule, How, PortHolder, PortReport, PortSocket, Protocol, Restart, Reuse,
+};
+
+#[derive(Serialize)]
+pub(super) struct PortView<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    v: u32,
+    time: Time,
+    port: u16,
+    /// The namespace that the caller is in.
+    netns: u32,
+    sockets: Sockets<'a>,
+    restart: Each<'a, Restart, RestartView<'a>>,
+    blind: &'a [String],
+}
+
+impl<'a> PortView<'a> {
+    pub(super) fn new(report: &'a PortReport) -> Self {
+        Self {
+            kind: "port",
+            v: VERSION,
+            time: Time(report.time),
+            port: report.port,
+            netns: report.own,
+            sockets: Sockets(report),
+            restart: Each(&report.restart, RestartView::new),
+            blind: &report.blind,
+        }
+    }
+}
+
+struct Sockets<'a>(&'a PortReport);
+
+impl Serialize for Sockets<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let now = self.0.time;
+        serializer.collect_seq(self.0.sockets.iter().map(|socket| SocketView::new(socket, now)))
+    }
+}
+
+#[derive(Serialize)]
+struct SocketView<'a> {
+    protocol: &'static str,
+    family: &'static str,
+    laddr: IpAddr,
+    lport: u16,
+    raddr: Option<IpAddr>,
+    rport: Option<u16>,
+    netns: u32,
+    cookie: Option<u64>,
+    inode: Option<u64>,
+    state: &'static str,
+    /// `None` where the options could not be read.
+    reuseaddr: Option<bool>,
+    reuseport: Option<bool>,
+    v6only: Option<bool>,
+    holders: Each<'a, PortHolder, HolderView<'a>>,
+    free_rule: FreeRule,
+    free_in_ms: Option<u64>,
+    free_at: Option<Time>,
+    free_at_latest: Option<Time>,
+}
+
+impl<'a> SocketView<'a> {
+    fn new(socket: &'a PortSocket, now: Timestamp) -> Self {
+        let owner = &socket.occupant.owner;
+        let freedom = &socket.occupant.freedom;
+        let free_in = freedom
+            .at
+            .map(|at| at.duration_since(now).try_into().unwrap_or_default());
+        let option = |which: fn(&Reuse) -> bool| owner.reuse.as_ref().map(which);
+        Self {
+            protocol: match owner.protocol {
+                Protocol::Tcp => "tcp",
+                Protocol::Mptcp => "mptcp",
+            },
+            family: match owner.family {
+                Family::Ipv4 => "ipv4",
+                Family::Ipv6 => "ipv6",
+            },
+            laddr: owner.local.ip(),
+            lport: owner.local.port(),
+            raddr: owner.remote.map(|remote| remote.ip()),
+            rport: owner.remote.map(|remote| remote.port()),
+            netns: owner.netns,
+            cookie: owner.cookie,
+            inode: (owner.inode != 0).then_some(owner.inode),
+            state: owner.state.name(),
+            reuseaddr: option(|reuse| reuse.addr),
+            reuseport: option(|reuse| reuse.port),
+            v6only: owner.v6only,
+            holders: Each(&socket.holders, HolderView::new),
+            free_rule: freedom.rule,
+            free_in_ms: free_in.map(millis),
+            free_at: freedom.at.map(Time),
+            free_at_latest: freedom.latest.map(Time),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct HolderView<'a> {
+    pid: u32,
+    comm: &'a str,
+    fd: u32,
+    how: Option<How>,
+    dumping_core: bool,
+}
+
+impl<'a> HolderView<'a> {
+    fn new(holder: &'a PortHolder) -> Self {
+        Self {
+            pid: holder.pid,
+            comm: &holder.comm,
+            fd: holder.fd,
+            how: holder.how,
+            dumping_core: holder.dumping_core,
+        }
+    }
+}
