@@ -4,6 +4,7 @@
 //! ([`victim`]) whose peers live in the test process ([`peer`]), lets sockleak watch it ([`tracer`]),
 //! and holds the report ([`report`]) against what the kernel says itself ([`judge`]).
 
+pub mod binding;
 pub mod cgroup;
 pub mod death;
 pub mod io_uring;

@@ -22,10 +22,16 @@ pub fn limit() -> Duration {
 
 /// Waits for the condition and fails the test when it does not come true.
 #[track_caller]
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_for(limit(), what, condition);
+}
+
+/// The same for what takes long on purpose.
+#[track_caller]
+pub fn wait_for(longest: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < limit(), "waited in vain: {what}");
+        assert!(start.elapsed() < longest, "waited in vain: {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }

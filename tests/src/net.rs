@@ -13,6 +13,8 @@ pub enum Family {
     V6,
     /// An IPv6 socket bound to `::ffff:127.0.0.1`.
     Mapped,
+    /// An IPv4 wildcard socket.
+    Any,
     /// An IPv6 wildcard socket that takes IPv4 as well.
     Dual,
 }
@@ -24,6 +26,7 @@ impl Family {
             "4" => Self::V4,
             "6" => Self::V6,
             "mapped" => Self::Mapped,
+            "any" => Self::Any,
             "dual" => Self::Dual,
             _ => return None,
         })
@@ -36,6 +39,7 @@ impl Family {
             Self::V4 => (Ipv4Addr::LOCALHOST, port).into(),
             Self::V6 => (Ipv6Addr::LOCALHOST, port).into(),
             Self::Mapped => (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), port).into(),
+            Self::Any => (Ipv4Addr::UNSPECIFIED, port).into(),
             Self::Dual => (Ipv6Addr::UNSPECIFIED, port).into(),
         }
     }

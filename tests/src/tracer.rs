@@ -6,10 +6,11 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::limit::wait_until;
+use crate::limit::{limit, wait_for};
 use crate::lines::Lines;
 use crate::net::checked;
 use crate::report::Report;
@@ -182,8 +183,14 @@ impl Tracer {
     /// Waits for the end and gives the exit status, 128 and more for a signal as a shell does.
     #[track_caller]
     pub fn status(&mut self) -> i32 {
+        self.status_within(limit())
+    }
+
+    /// The same for one that runs longer on purpose.
+    #[track_caller]
+    pub fn status_within(&mut self, longest: Duration) -> i32 {
         let mut status = None;
-        wait_until("the end of sockleak", || {
+        wait_for(longest, "the end of sockleak", || {
             status = self.child.try_wait().expect("it is our child");
             status.is_some()
         });
@@ -210,6 +217,12 @@ impl Tracer {
     #[must_use]
     pub fn stderr(&self) -> String {
         self.errors.all()
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     #[track_caller]

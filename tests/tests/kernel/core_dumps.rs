@@ -9,10 +9,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use libtest_mimic::Trial;
+use serde_json::Value;
 use sockleak_tests::limit::wait_until;
 use sockleak_tests::net::{self, Family};
 use sockleak_tests::peer::Peer;
-use sockleak_tests::tracer::Tracer;
+use sockleak_tests::tracer::{Tracer, run};
 use sockleak_tests::victim::Victim;
 use sockleak_tests::{death, judge, programs};
 use tempfile::TempDir;
@@ -222,6 +223,17 @@ fn a_dump_keeps_every_socket_open() {
     let restart = net::socket(Family::V4.address(port), 0, 0).expect("a socket");
     let refused = net::bind(&restart, Family::V4.address(port)).expect_err("the port is in use");
     assert_eq!(refused.raw_os_error(), Some(libc::EADDRINUSE));
+    let told = run(["port", &port.to_string(), "-ojson"]);
+    assert_eq!(told.status, 1, "{}", told.stderr);
+    let told: Value = serde_json::from_str(&told.stdout).expect("a line of JSON");
+    for socket in told["sockets"].as_array().expect("a list") {
+        let holder = &socket["holders"][0];
+        assert_eq!(
+            (&holder["pid"], &holder["dumping_core"]),
+            (&pid.into(), &true.into()),
+            "{told:#}"
+        );
+    }
     let seen = began.elapsed();
     slow.release();
     let status = server.victim.end();

@@ -154,7 +154,7 @@ fn a_connect_under_way_is_closed() {
 
 fn a_bound_socket_is_closed() {
     let mut victim = Victim::start();
-    victim.does("bind");
+    victim.does("bind 4");
     let mut tracer = Tracer::attach(victim.pid(), &[]);
     victim.killed_by(libc::SIGKILL);
     tracer.report().shows(&["1 CLOSE closed never_connected now"]);

@@ -21,9 +21,12 @@ mod namespace_ends;
 mod out_of_memory;
 mod passing;
 mod port_table;
+mod port_waits;
+mod ports;
 mod refusals;
 mod releasing;
 mod reset_reasons;
+mod restarting;
 mod segments;
 mod shared_tables;
 mod signals;
@@ -67,9 +70,12 @@ fn main() -> ExitCode {
         out_of_memory::tests(),
         passing::tests(),
         port_table::tests(),
+        port_waits::tests(),
+        ports::tests(),
         refusals::tests(),
         releasing::tests(),
         reset_reasons::tests(),
+        restarting::tests(),
         segments::tests(),
         shared_tables::tests(),
         signals::tests(),

@@ -57,7 +57,7 @@ fn help_and_version_need_nothing() {
 }
 
 /// A copy that an unprivileged user can run wherever the build is.
-fn public_copy() -> (tempfile::TempDir, PathBuf) {
+pub fn public_copy() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
     let copy = folder.path().join("sockleak");

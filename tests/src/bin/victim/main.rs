@@ -23,7 +23,7 @@ use std::str::FromStr;
 use std::thread;
 
 use sockleak_tests::io_uring::Ring;
-use sockleak_tests::net::{self, Family, checked};
+use sockleak_tests::net::{self, checked};
 
 fn main() {
     let mut victim = Victim::default();
@@ -80,12 +80,12 @@ impl Victim {
             }
             ["connect", address] => self.connect(address, 0)?,
             ["connecting", address] => self.connect(address, libc::SOCK_NONBLOCK)?,
-            ["bind"] => {
-                let address = Family::V4.address(0);
-                let socket = net::socket(address, 0, 0)?;
-                net::bind(&socket, address)?;
+            ["bind", family, ref options @ ..] => {
+                let socket = sockets::bound(family, options)?;
+                answer = net::local_address(socket.as_fd())?.to_string();
                 self.sockets.push(socket);
             }
+            ["restart", address, ref options @ ..] => answer = sockets::restart(address, options)?,
             ["linger", seconds, index] => net::set_linger(self.socket(index)?, number(seconds)?)?,
             ["linger2", seconds, index] => {
                 let seconds: i32 = number(seconds)?;
@@ -175,25 +175,7 @@ impl Victim {
     }
 
     fn listen(&mut self, family: &str, options: &[&str]) -> io::Result<SocketAddr> {
-        let family = Family::named(family).ok_or_else(|| Error::other("no such family"))?;
-        let protocol = if options.contains(&"mptcp") {
-            libc::IPPROTO_MPTCP
-        } else {
-            0
-        };
-        let listener = net::socket(family.address(0), protocol, 0)?;
-        for (name, option) in [
-            ("reuseaddr", libc::SO_REUSEADDR),
-            ("reuseport", libc::SO_REUSEPORT),
-        ] {
-            net::set(
-                &listener,
-                libc::SOL_SOCKET,
-                option,
-                i32::from(options.contains(&name)),
-            )?;
-        }
-        net::bind(&listener, family.address(0))?;
+        let listener = sockets::bound(family, options)?;
         net::listen(&listener, 128)?;
         let address = net::local_address(listener.as_fd())?;
         self.listener = Some(listener);

@@ -3,7 +3,7 @@
 use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Error};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -78,4 +78,51 @@ impl Victim {
         self.sockets.push(beside);
         Ok(())
     }
+}
+
+/// A socket of that family, bound to a port that the kernel chose, with the options that are named.
+pub fn bound(family: &str, options: &[&str]) -> io::Result<OwnedFd> {
+    let address = Family::named(family)
+        .ok_or_else(|| Error::other("no such family"))?
+        .address(0);
+    let socket = with_options(address, options)?;
+    net::bind(&socket, address)?;
+    Ok(socket)
+}
+
+/// What the kernel says to `bind()` and then to `listen()` of such a socket: `ok` or `in_use`.
+pub fn restart(address: &str, options: &[&str]) -> io::Result<String> {
+    let address = address.parse().map_err(Error::other)?;
+    let socket = with_options(address, options)?;
+    let bind = answer(net::bind(&socket, address))?;
+    let listen = if bind == "ok" {
+        answer(net::listen(&socket, 8))?
+    } else {
+        bind
+    };
+    Ok(format!("{bind} {listen}"))
+}
+
+fn answer(result: io::Result<()>) -> io::Result<&'static str> {
+    match result {
+        Ok(()) => Ok("ok"),
+        Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => Ok("in_use"),
+        Err(error) => Err(error),
+    }
+}
+
+fn with_options(address: SocketAddr, options: &[&str]) -> io::Result<OwnedFd> {
+    let has = |name| i32::from(options.contains(&name));
+    let protocol = if options.contains(&"mptcp") {
+        libc::IPPROTO_MPTCP
+    } else {
+        0
+    };
+    let socket = net::socket(address, protocol, 0)?;
+    net::set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, has("reuseaddr"))?;
+    net::set(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, has("reuseport"))?;
+    if address.is_ipv6() {
+        net::set(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, has("v6only"))?;
+    }
+    Ok(socket)
 }
