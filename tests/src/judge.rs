@@ -79,18 +79,21 @@ pub fn netstat(counter: &str) -> u64 {
 #[track_caller]
 pub fn counts_timewaits(number: usize) {
     wait_until(&format!("{number} time-wait sockets in sockstat"), || {
-        sockstat_timewaits() == number
+        sockstat("tw") == number
     });
 }
 
-fn sockstat_timewaits() -> usize {
+/// Full sockets without an owner of the whole machine, by the kernel's own counter.
+#[must_use]
+pub fn sockstat_orphans() -> usize {
+    sockstat("orphan")
+}
+
+fn sockstat(name: &str) -> usize {
     let text = fs::read_to_string("/proc/thread-self/net/sockstat").expect("the kernel has it");
     let words: Vec<&str> = text.split_whitespace().collect();
-    let tw = words
-        .iter()
-        .position(|word| *word == "tw")
-        .expect("a count of tw");
-    words[tw + 1].parse().expect("a number")
+    let found = words.iter().position(|word| *word == name);
+    words[found.expect("a count") + 1].parse().expect("a number")
 }
 
 /// A line of `ss -tano`.

@@ -102,6 +102,11 @@ impl Tracer {
         tracer
     }
 
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for the record that tells scripts when to begin. It is the first one.
     #[track_caller]
     pub fn watches(&mut self) -> Value {
@@ -217,12 +222,6 @@ impl Tracer {
     #[must_use]
     pub fn stderr(&self) -> String {
         self.errors.all()
-    }
-
-    /// Its process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     #[track_caller]

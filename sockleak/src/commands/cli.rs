@@ -45,15 +45,16 @@ impl Cli {
         match &self.verb {
             None => Some(&self.trace),
             Some(Verb::Trace(args)) => Some(args),
-            Some(Verb::Port(_) | Verb::Wait(_) | Verb::Demo | Verb::Check(_)) => None,
+            Some(Verb::Port(_) | Verb::Wait(_) | Verb::Free(_) | Verb::Demo | Verb::Check(_)) => None,
         }
     }
 }
 
 const EXIT_STATUS: &str = "\
 Exit status: 0 done, 1 as asked by --exit-code, by `port` (a restart would
-fail) or by `wait` (timeout), 2 usage or refused. With COMMAND: its own (128+N
-for signal N), 125 if sockleak failed, 126 or 127 if COMMAND could not be run.";
+fail), by `wait` (timeout) or by `free --yes` (something is left), 2 usage or
+refused. With COMMAND: its own (128+N for signal N), 125 if sockleak failed, 126
+or 127 if COMMAND could not be run.";
 
 #[derive(Args, Debug, Clone)]
 pub struct Common {
@@ -98,6 +99,8 @@ pub enum Verb {
     Demo,
     /// Say whether sockleak can run here, and what to do if not
     Check(CheckArgs),
+    /// Destroy what dead processes left on a port, or of a report: sockets that no process holds
+    Free(FreeArgs),
 }
 
 #[derive(Args, Debug, Default, Clone, PartialEq, Eq)]
@@ -189,6 +192,19 @@ pub struct CheckArgs {
     pub btf: Option<PathBuf>,
 }
 
+#[derive(Args, Debug, Clone)]
+pub struct FreeArgs {
+    /// The local port, in this network namespace
+    #[arg(required_unless_present = "report", conflicts_with = "report", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// The leftovers of the reports in this file instead, which `sockleak -o json` wrote
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Do it; without, only say what would be done and what it costs
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed: SignedDuration = text
         .parse()
@@ -234,6 +250,10 @@ mod tests {
             &["sockleak", "-d", "soon", "-p", "1"],
             &["sockleak", "-d", "-5s", "-p", "1"],
             &["sockleak", "true"],
+            &["sockleak", "free"],
+            &["sockleak", "free", "0"],
+            &["sockleak", "free", "65536"],
+            &["sockleak", "free", "80", "--report", "x"],
         ] {
             assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
         }

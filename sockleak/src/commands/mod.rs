@@ -3,6 +3,7 @@
 mod check;
 pub mod cli;
 mod demo;
+mod free;
 mod occupancy;
 mod port;
 mod trace;
@@ -27,6 +28,7 @@ pub fn run(cli: &Cli) -> Result<u8> {
         Some(Verb::Wait(args)) => wait::run(&cli.common, args),
         Some(Verb::Demo) => demo::run(&cli.common),
         Some(Verb::Check(args)) => check::run(&cli.common, args),
+        Some(Verb::Free(args)) => free::run(&cli.common, args),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the demo needs: a server in a network namespace of its own, and peers that it can reach or not.
+//! What the demo and a trial need: a network namespace of their own, a server, and peers that it can reach or not.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::mem::{size_of_val, zeroed};
@@ -42,7 +42,7 @@ pub fn fork(part: impl FnOnce(PipeReader, PipeWriter)) -> io::Result<Actor> {
     })
 }
 
-/// Moves this process into a new network namespace that has a working loopback interface.
+/// Moves the calling thread into a new network namespace that has a working loopback interface.
 ///
 /// # Errors
 /// When CAP_SYS_ADMIN or CAP_NET_ADMIN is missing.
@@ -75,14 +75,32 @@ pub fn drop_everything(peer: &TcpStream) -> io::Result<()> {
         len: 1,
         filter: &raw mut instruction,
     };
-    // SAFETY: The pointer is to a program of one instruction, with its size; the kernel copies both.
+    // The kernel copies the one instruction that the program points to.
+    set(peer, libc::SO_ATTACH_FILTER, &program)
+}
+
+/// Closes a connection with an RST.
+///
+/// # Errors
+/// When the kernel refuses the option.
+pub fn reset(peer: TcpStream) -> io::Result<()> {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    set(&peer, libc::SO_LINGER, &linger)
+}
+
+/// Sets an option of SOL_SOCKET.
+fn set<T>(socket: &TcpStream, option: i32, value: &T) -> io::Result<()> {
+    // SAFETY: The pointer and the length are those of a live value, which the kernel copies.
     check(unsafe {
         libc::setsockopt(
-            peer.as_raw_fd(),
+            socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            (&raw const program).cast(),
-            size_of_val(&program) as libc::socklen_t,
+            option,
+            std::ptr::from_ref(value).cast(),
+            size_of_val(value) as libc::socklen_t,
         )
     })
 }

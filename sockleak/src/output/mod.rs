@@ -5,6 +5,7 @@
 
 mod checks;
 mod escape;
+mod freeing;
 mod json;
 mod live;
 mod open;
@@ -20,6 +21,7 @@ use crate::postmortem::{Death, Follower, Freed, PortReport, Process, Report, Reu
 
 pub use checks::{Checks, FieldRow, RequirementRow};
 pub use escape::escape;
+pub use freeing::{Freeing, Subject};
 pub use json::Json;
 pub use live::{LiveLine, Status};
 pub use open::{Options, open};
@@ -109,6 +111,8 @@ pub trait Output {
     fn moved(&mut self, time: Timestamp, moved: &[Follower]) -> io::Result<()>;
     /// What one look found to be free since the look before.
     fn freed(&mut self, freed: &[Freed]) -> io::Result<()>;
+    /// What was destroyed, or would be.
+    fn freeing(&mut self, freeing: &Freeing) -> io::Result<()>;
     /// Events were lost since the last time.
     fn lost(&mut self, time: Timestamp, events: u64) -> io::Result<()>;
     /// Where the tracer is; shown on a terminal only.

@@ -9,6 +9,7 @@ mod countdown;
 mod death;
 mod examine;
 mod freedom;
+mod hazard;
 mod join;
 mod left_while_alive;
 mod mptcp;
@@ -17,6 +18,7 @@ mod occupant;
 mod overflow;
 mod port;
 mod process;
+mod removal;
 mod report;
 mod restart;
 mod retransmission;
@@ -33,11 +35,13 @@ pub use bind::{Answer, Bucket, PortOwner, Request, Reuse, SharedAddress, in_the_
 pub use countdown::{Countdown, Freed, Look, followers};
 pub use death::{Cause, Death, Exit, Sender, SignalSent, signal_name};
 pub use examine::{Evidence, examine};
+pub use hazard::{Danger, Hazard};
 pub use observation::{Holding, PortFile, Relation, Sighting, Snapshot, Timer};
 pub use occupant::{Occupant, occupants};
 pub use overflow::Overflow;
 pub use port::{PortEvidence, PortHolder, PortReport, PortSocket};
 pub use process::Process;
+pub use removal::{Action, Attempt, Power, Powers, Reason, Recorded, Removable, Removal};
 pub use report::{
     Follower, FreeRule, Freedom, Holder, How, LeftWhileAlive, Lost, Outcome, Report, SocketReport, Summary,
     Why,

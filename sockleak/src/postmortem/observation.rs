@@ -41,6 +41,13 @@ pub struct Sighting {
     pub rto: Option<Duration>,
     /// Doublings of that timeout so far, from `tcp_info`.
     pub backoff: u8,
+    /// Bytes that the peer has not acknowledged, what `ss` calls Send-Q. A FIN counts as one of them.
+    pub send_queue: u32,
+    /// The interface that it is bound to, by SO_BINDTODEVICE or a link-local address; 0 for none.
+    pub interface: u32,
+    /// It carries an MPTCP connection. Told of full sockets only, and by most kernels only to CAP_NET_ADMIN
+    /// (`tcp_diag_get_aux`, net/ipv4/tcp_diag.c).
+    pub is_subflow: bool,
 }
 
 /// One look at a network namespace after the death.

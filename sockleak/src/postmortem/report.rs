@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Death, Process, Protocol, Restart, Socket, State};
 
@@ -44,7 +44,7 @@ pub struct SocketReport {
 }
 
 /// What became of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// A file refers to it still.

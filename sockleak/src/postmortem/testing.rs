@@ -99,6 +99,9 @@ pub fn sighting(socket: &Socket, state: State) -> Sighting {
         retransmits: 0,
         rto: None,
         backoff: 0,
+        send_queue: 0,
+        interface: 0,
+        is_subflow: false,
     }
 }
 

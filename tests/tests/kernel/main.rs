@@ -11,6 +11,7 @@ mod countdown;
 mod deaths;
 mod endings;
 mod families;
+mod freeing;
 mod half_closed;
 mod holders;
 mod host_limits;
@@ -44,7 +45,7 @@ use std::sync::{PoisonError, RwLock};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use sockleak_tests::cgroup::SmallMemory;
 use sockleak_tests::report::LOST_EVENTS;
-use sockleak_tests::{io_uring, pidfd, programs, reused_pid, sandbox};
+use sockleak_tests::{io_uring, pidfd, programs, reused_pid, sandbox, sock_destroy};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         deaths::tests(),
         endings::tests(),
         families::tests(),
+        freeing::tests(),
         half_closed::tests(),
         holders::tests(),
         host_limits::tests(),
@@ -109,6 +111,10 @@ enum Need {
     IoUring,
     /// A request of io_uring can put its file into a slot of the ring.
     DirectDescriptors,
+    /// SOCK_DESTROY takes time-wait sockets.
+    TimeWaitDestroy,
+    /// It does not.
+    NoTimeWaitDestroy,
 }
 
 impl Need {
@@ -136,6 +142,14 @@ impl Need {
             Self::DirectDescriptors => (
                 io_uring::has_direct_descriptors(),
                 "needs direct descriptors of io_uring",
+            ),
+            Self::TimeWaitDestroy => (
+                sock_destroy::takes_time_wait(),
+                "needs a kernel that destroys time-wait sockets",
+            ),
+            Self::NoTimeWaitDestroy => (
+                !sock_destroy::takes_time_wait(),
+                "needs a kernel that destroys no time-wait sockets",
             ),
             Self::KernelThreads => (
                 fs::read_to_string("/proc/2/comm").is_ok_and(|comm| comm == "kthreadd\n"),

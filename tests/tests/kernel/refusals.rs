@@ -28,7 +28,7 @@ pub fn tests() -> Vec<Trial> {
 }
 
 #[track_caller]
-fn refused(run: &Run, word: &str) {
+pub fn refused(run: &Run, word: &str) {
     assert_eq!(run.status, 2, "{}", run.stderr);
     assert!(run.stderr.contains(word), "no `{word}` in {}", run.stderr);
     assert_eq!(run.stdout, "");

@@ -3,16 +3,20 @@
 //! One dump is a question about one protocol and one address family. It is not atomic: a socket that
 //! becomes a time-wait mini socket meanwhile can be missing or there twice.
 
+mod destroy;
 mod filter;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod wire;
 
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+pub use destroy::{DestroyError, may_destroy};
 pub use filter::Filter;
+pub use trial::{TrialError, powers};
 use wire::{Progress, Query};
 
 use super::netns;

@@ -3,12 +3,15 @@
 //! The structs are those of include/uapi/linux/inet_diag.h and include/uapi/linux/netlink.h. Numbers of
 //! netlink are in host byte order, ports and addresses in network byte order.
 
+mod attributes;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut};
 
+use self::attributes::{INET_DIAG_INFO, is_subflow, tcp_info};
 use super::SockDiagError;
 use crate::postmortem::{Family, Protocol, Sighting, State, Timer};
 
@@ -19,7 +22,6 @@ const ROW: usize = 72;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const INET_DIAG_REQ_BYTECODE: u16 = 1;
 const INET_DIAG_REQ_PROTOCOL: u16 = 3;
-const INET_DIAG_INFO: u16 = 2;
 const BC_JMP: u8 = 1;
 const BC_S_GE: u8 = 2;
 const BC_S_LE: u8 = 3;
@@ -47,19 +49,10 @@ pub struct Progress {
 /// Encodes a query.
 #[must_use]
 pub fn encode(query: &Query, sequence: u32) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128);
-    out.put_u32_ne(0);
-    out.put_u16_ne(SOCK_DIAG_BY_FAMILY);
-    out.put_u16_ne((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16);
-    out.put_u32_ne(sequence);
-    out.put_u32_ne(0);
-
+    let mut out = request(SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP, sequence);
     // struct inet_diag_req_v2. A protocol beyond 255 goes into an attribute and is cut off here.
     let protocol = protocol_number(query.protocol);
-    out.put_u8(match query.family {
-        Family::Ipv4 => libc::AF_INET as u8,
-        Family::Ipv6 => libc::AF_INET6 as u8,
-    });
+    out.put_u8(family_number(query.family));
     out.put_u8(protocol as u8);
     out.put_u8(1 << (INET_DIAG_INFO - 1));
     out.put_u8(0);
@@ -72,12 +65,34 @@ pub fn encode(query: &Query, sequence: u32) -> Vec<u8> {
     if !query.ports.is_empty() {
         put_attribute(&mut out, INET_DIAG_REQ_BYTECODE, &bytecode(&query.ports));
     }
-    let length = out.len() as u32;
-    out[..4].copy_from_slice(&length.to_ne_bytes());
+    finish(out)
+}
+
+/// The header of a request, with these flags beside NLM_F_REQUEST; [`finish`] fills the length in.
+pub(super) fn request(kind: u16, flags: i32, sequence: u32) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    out.put_u32_ne(0);
+    out.put_u16_ne(kind);
+    out.put_u16_ne((libc::NLM_F_REQUEST | flags) as u16);
+    out.put_u32_ne(sequence);
+    out.put_u32_ne(0);
     out
 }
 
-fn protocol_number(protocol: Protocol) -> u32 {
+pub(super) fn finish(mut request: Vec<u8>) -> Vec<u8> {
+    let length = request.len() as u32;
+    request[..4].copy_from_slice(&length.to_ne_bytes());
+    request
+}
+
+pub(super) fn family_number(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => libc::AF_INET as u8,
+        Family::Ipv6 => libc::AF_INET6 as u8,
+    }
+}
+
+pub(super) fn protocol_number(protocol: Protocol) -> u32 {
     let number = match protocol {
         Protocol::Tcp => libc::IPPROTO_TCP,
         Protocol::Mptcp => libc::IPPROTO_MPTCP,
@@ -126,6 +141,40 @@ fn bytecode(ranges: &[RangeInclusive<u16>]) -> Vec<u8> {
     out
 }
 
+/// A message of an answer.
+pub(super) struct Message<'a> {
+    pub kind: i32,
+    pub flags: i32,
+    /// The sequence number of the request that it answers.
+    pub answers: u32,
+    pub payload: &'a [u8],
+}
+
+/// Takes the next message off a datagram; `None` at its end.
+pub(super) fn next_message<'a>(datagram: &mut &'a [u8]) -> Result<Option<Message<'a>>, SockDiagError> {
+    let rest = *datagram;
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let Some(mut header) = rest.get(..NETLINK_HEADER) else {
+        return Err(SockDiagError::Malformed("a message ends within its header"));
+    };
+    let length = header.get_u32_ne() as usize;
+    let kind = header.get_u16_ne().into();
+    let flags = header.get_u16_ne().into();
+    let answers = header.get_u32_ne();
+    let Some(payload) = rest.get(NETLINK_HEADER..length) else {
+        return Err(SockDiagError::Malformed("a message is longer than its datagram"));
+    };
+    *datagram = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Ok(Some(Message {
+        kind,
+        flags,
+        answers,
+        payload,
+    }))
+}
+
 /// Decodes one datagram of the answer to the query of that sequence number, and appends its rows.
 ///
 /// # Errors
@@ -138,34 +187,22 @@ pub fn decode(
     rows: &mut Vec<Sighting>,
 ) -> Result<Progress, SockDiagError> {
     let mut progress = Progress::default();
-    while !datagram.is_empty() && !progress.done {
-        if datagram.len() < NETLINK_HEADER {
-            return Err(SockDiagError::Malformed("a message ends within its header"));
-        }
-        let mut header = &datagram[..NETLINK_HEADER];
-        let length = header.get_u32_ne() as usize;
-        let kind = header.get_u16_ne();
-        let flags = header.get_u16_ne();
-        let answers = header.get_u32_ne();
-        let Some(payload) = datagram.get(NETLINK_HEADER..length) else {
-            return Err(SockDiagError::Malformed("a message is longer than its datagram"));
-        };
-        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+    while !progress.done
+        && let Some(message) = next_message(&mut datagram)?
+    {
         // What an earlier query left in the queue is not an answer to this one.
-        if answers != sequence {
+        if message.answers != sequence {
             continue;
         }
-        progress.interrupted |= i32::from(flags) & libc::NLM_F_DUMP_INTR != 0;
-        match kind {
-            SOCK_DIAG_BY_FAMILY => rows.extend(row(payload, protocol)?),
+        progress.interrupted |= message.flags & libc::NLM_F_DUMP_INTR != 0;
+        match message.kind {
+            kind if kind == i32::from(SOCK_DIAG_BY_FAMILY) => rows.extend(row(message.payload, protocol)?),
             // An error that the dump itself met is told by its last message (netlink_dump_done).
-            kind if i32::from(kind) == libc::NLMSG_DONE => {
-                refuse(payload)?;
+            libc::NLMSG_DONE => {
+                refuse(message.payload)?;
                 progress.done = true;
             }
-            kind if i32::from(kind) == libc::NLMSG_ERROR => {
-                refuse(payload)?;
-            }
+            libc::NLMSG_ERROR => refuse(message.payload)?,
             _ => {}
         }
     }
@@ -173,7 +210,7 @@ pub fn decode(
 }
 
 /// Turns the negative errno at the beginning of a message into an error.
-fn refuse(mut payload: &[u8]) -> Result<(), SockDiagError> {
+pub(super) fn refuse(mut payload: &[u8]) -> Result<(), SockDiagError> {
     match payload.try_get_i32_ne() {
         Ok(errno) if errno < 0 => Err(SockDiagError::Refused(errno.checked_neg().unwrap_or(i32::MAX))),
         _ => Ok(()),
@@ -201,11 +238,11 @@ fn row(message: &[u8], protocol: Protocol) -> Result<Option<Sighting>, SockDiagE
     };
     let local = address(family, &mut fixed)?;
     let remote = address(family, &mut fixed)?;
-    let _interface = fixed.get_u32_ne();
+    let interface = fixed.get_u32_ne();
     let cookie = u64::from(fixed.get_u32_ne()) | u64::from(fixed.get_u32_ne()) << 32;
     let expires = Duration::from_millis(u64::from(fixed.get_u32_ne()));
     let _receive_queue = fixed.get_u32_ne();
-    let _send_queue = fixed.get_u32_ne();
+    let send_queue = fixed.get_u32_ne();
     let _uid = fixed.get_u32_ne();
     let inode = u64::from(fixed.get_u32_ne());
     // For an MPTCP socket the attribute holds a struct mptcp_info, which has neither.
@@ -225,6 +262,9 @@ fn row(message: &[u8], protocol: Protocol) -> Result<Option<Sighting>, SockDiagE
         retransmits,
         rto,
         backoff,
+        send_queue,
+        interface,
+        is_subflow: protocol == Protocol::Tcp && is_subflow(attributes),
     }))
 }
 
@@ -249,26 +289,6 @@ fn address(family: u8, bytes: &mut &[u8]) -> Result<IpAddr, SockDiagError> {
         libc::AF_INET6 => Ok(Ipv6Addr::from(octets).into()),
         _ => Err(SockDiagError::Malformed("a socket is neither IPv4 nor IPv6")),
     }
-}
-
-/// `tcpi_rto` and `tcpi_backoff` of `struct tcp_info`; `None` where the kernel gave none. A mini socket has no
-/// tcp_info and a listener's is empty, so that its rto is 0.
-fn tcp_info(mut attributes: &[u8]) -> Option<(Option<Duration>, u8)> {
-    while attributes.len() >= 4 {
-        let mut header = attributes;
-        let length = usize::from(header.get_u16_ne());
-        let kind = header.get_u16_ne();
-        let mut value = attributes.get(4..length)?;
-        if kind == INET_DIAG_INFO && value.len() >= 12 {
-            value.advance(4);
-            let backoff = value.get_u8();
-            value.advance(3);
-            let rto = Duration::from_micros(u64::from(value.get_u32_ne()));
-            return Some((Some(rto).filter(|rto| !rto.is_zero()), backoff));
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-    None
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! JSON Lines: one object a line, `"type"` and `"v"` first.
 
+mod free;
 mod port;
 mod report;
 mod restart;
@@ -10,10 +11,14 @@ use std::io::{self, BufWriter, Write};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use self::free::RemovalView;
 use self::port::PortView;
 use self::report::ReportView;
 use self::view::{DeathView, Time};
-use super::{LiveLine, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch, watch_line};
+use super::{
+    Freeing, LiveLine, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch, escape,
+    watch_line,
+};
 use crate::postmortem::{
     Death, Follower, FreeRule, Freed, Outcome, PortReport, Process, Report, Reuse, State,
 };
@@ -258,6 +263,17 @@ impl<W: Write, S: Write> Output for Json<W, S> {
             ))?;
         }
         self.writer.flush()
+    }
+
+    fn freeing(&mut self, freeing: &Freeing) -> io::Result<()> {
+        for removal in &freeing.removals {
+            self.object(&line("free", RemovalView::new(freeing.time, removal)))?;
+        }
+        self.writer.flush()?;
+        for note in &freeing.notes {
+            self.status.say(&escape(note))?;
+        }
+        Ok(())
     }
 
     fn lost(&mut self, time: Timestamp, events: u64) -> io::Result<()> {

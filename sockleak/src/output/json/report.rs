@@ -210,7 +210,7 @@ impl<'a> SubflowView<'a> {
 }
 
 #[derive(Serialize)]
-struct HolderView<'a> {
+pub(super) struct HolderView<'a> {
     pid: u32,
     comm: &'a str,
     fd: u32,
@@ -218,7 +218,7 @@ struct HolderView<'a> {
 }
 
 impl<'a> HolderView<'a> {
-    fn new(holder: &'a Holder) -> Self {
+    pub(super) fn new(holder: &'a Holder) -> Self {
         Self {
             pid: holder.pid,
             comm: &holder.comm,

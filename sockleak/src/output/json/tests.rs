@@ -3,8 +3,12 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::output::Subject;
 use crate::postmortem::testing::{addr, at, evidence, process, sample, sighting, socket};
-use crate::postmortem::{Cause, FreeRule, Freedom, Protocol, Sender, examine, followers};
+use crate::postmortem::{
+    Attempt, Cause, FreeRule, Freedom, Holder, Power, Powers, Protocol, Removal, Sender, Sighting, Timer,
+    examine, followers,
+};
 
 fn lines(
     summary: bool,
@@ -308,4 +312,64 @@ fn a_closed_pipe_is_told_as_one() {
         .report(&sample())
         .expect_err("nobody reads it");
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn a_destruction_is_one_line_for_each_socket() {
+    let powers = Powers {
+        time_wait: Power::Works,
+        orphan: Power::Works,
+    };
+    let seen = Sighting {
+        local: addr("10.0.0.7:8080"),
+        remote: addr("10.0.0.8:40310"),
+        cookie: 4711,
+        send_queue: 101,
+        timer: Timer::Retransmit,
+        ..sighting(&socket(State::Established).build(), State::FinWait1)
+    };
+    let mut destroyed = Removal::plan(7, &seen, &powers);
+    destroyed.conclude(Attempt::Done, None);
+    let listener = Sighting {
+        remote: addr("0.0.0.0:0"),
+        state: State::Listen,
+        inode: 70,
+        ..seen
+    };
+    let mut skipped = Removal::plan(7, &listener, &powers);
+    skipped.holders.push(Holder {
+        pid: 77,
+        comm: "nginx".into(),
+        fd: 3,
+        how: None,
+    });
+    let freeing = Freeing {
+        time: at(0),
+        subject: Subject::Port(8080),
+        removals: vec![destroyed, skipped],
+        notes: Vec::new(),
+    };
+    let lines = lines(false, |json| json.freeing(&freeing));
+    let expected = concat!(
+        r#"{"type":"free","v":1,"time":"2025-10-09T08:53:20.000000000Z","laddr":"10.0.0.7","lport":8080,"#,
+        r#""raddr":"10.0.0.8","rport":40310,"netns":7,"cookie":4711,"state":"FIN_WAIT1","action":"destroyed","#,
+        r#""reason":null,"hazard":"data_lost","lost_bytes":100,"holders":[]}"#,
+    );
+    assert_eq!(lines[0], expected);
+    assert_eq!(keys(&lines[1]), keys(&lines[0]));
+    let skipped = parse(&lines[1]);
+    assert_eq!(
+        json!([
+            skipped["raddr"],
+            skipped["action"],
+            skipped["reason"],
+            skipped["hazard"],
+            skipped["lost_bytes"]
+        ]),
+        json!([null, "skipped", "listener", null, null])
+    );
+    assert_eq!(
+        skipped["holders"],
+        json!([{"pid": 77, "comm": "nginx", "fd": 3, "how": null}])
+    );
 }

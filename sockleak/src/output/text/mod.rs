@@ -1,5 +1,6 @@
 //! Text for people.
 
+mod free;
 mod groups;
 mod port;
 mod report;
@@ -15,7 +16,8 @@ use jiff::Timestamp;
 pub use self::style::Style;
 use self::words::{clock, count, plural};
 use super::{
-    LiveLine, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch, escape, watch_line,
+    Freeing, LiveLine, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch, escape,
+    watch_line,
 };
 use crate::postmortem::{Death, Follower, Freed, PortReport, Process, Report, Reuse};
 
@@ -131,6 +133,13 @@ impl<W: Write, S: Write> Output for Text<W, S> {
         };
         self.status.clear()?;
         writeln!(self.data, "{time} {what}")?;
+        self.data.flush()
+    }
+
+    fn freeing(&mut self, freeing: &Freeing) -> io::Result<()> {
+        for line in free::lines(freeing, &self.style) {
+            writeln!(self.data, "{line}")?;
+        }
         self.data.flush()
     }
 

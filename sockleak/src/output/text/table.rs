@@ -8,9 +8,9 @@ use super::words::{block, clock, count, outcome, plural, state, why};
 use crate::postmortem::{FreeRule, Outcome, Reuse};
 
 /// So many groups are printed.
-const LIMIT: usize = 12;
+pub(super) const LIMIT: usize = 12;
 
-const HEADER: [&str; 6] = ["COUNT", "LADDR", "LPORT", "RADDR", "RPORT", "STATE"];
+pub(super) const HEADER: [&str; 6] = ["COUNT", "LADDR", "LPORT", "RADDR", "RPORT", "STATE"];
 /// Numbers are aligned to the right.
 const RIGHT: [bool; 6] = [true, false, true, false, true, false];
 const LADDR: usize = 1;
@@ -23,7 +23,7 @@ pub(super) fn table(groups: &[Group], style: &Style) -> Vec<String> {
     let shown = &groups[..groups.len().min(LIMIT)];
     let rows: Vec<[String; 6]> = shown.iter().map(cells).collect();
     let widths = widths(&rows, style.columns());
-    let indent = GAP + widths[0] + GAP;
+    let indent = indent(&widths);
 
     let mut lines = vec![style.paint(Ink::Aside, &line(&HEADER.map(str::to_owned), &widths))];
     for (group, row) in shown.iter().zip(&rows) {
@@ -43,6 +43,11 @@ pub(super) fn table(groups: &[Group], style: &Style) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// Where the text below a line begins.
+pub(super) const fn indent(widths: &[usize; 6]) -> usize {
+    GAP + widths[0] + GAP
 }
 
 fn ink(outcome: Outcome) -> Ink {
@@ -71,7 +76,7 @@ fn cells(group: &Group) -> [String; 6] {
 
 /// Wide enough for every cell, as far as the line allows. What the addresses of IPv6 need beyond it, they take
 /// from their own lines.
-fn widths(rows: &[[String; 6]], columns: usize) -> [usize; 6] {
+pub(super) fn widths(rows: &[[String; 6]], columns: usize) -> [usize; 6] {
     let mut widths = HEADER.map(str::len);
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -89,7 +94,7 @@ fn widths(rows: &[[String; 6]], columns: usize) -> [usize; 6] {
 }
 
 /// One line of cells. After a cell that is too long for its column, the others continue on the next line.
-fn line(cells: &[String; 6], widths: &[usize; 6]) -> String {
+pub(super) fn line(cells: &[String; 6], widths: &[usize; 6]) -> String {
     let mut line = String::new();
     let mut start = 0;
     let mut column = 0;

@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::output::escape;
-use crate::postmortem::{Cause, Death, How, Outcome, Sender, State, Why, signal_name};
+use crate::postmortem::{Cause, Danger, Death, How, Outcome, Reason, Sender, State, Why, signal_name};
 
 /// A number with its thousands set apart: `1,412`.
 pub(in crate::output) fn count(number: u64) -> String {
@@ -131,6 +131,48 @@ pub(super) const fn how(how: Option<How>) -> Option<&'static str> {
         Some(How::Received) => Some("received"),
         Some(How::SharedTable) => Some("shared table"),
         None => None,
+    }
+}
+
+/// Why a socket is left alone or was not destroyed.
+pub(super) const fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Listener => "a listener",
+        Reason::LiveConnection => "a live connection",
+        Reason::Bound => "bound, with no connection",
+        Reason::Held => "still open",
+        Reason::Mptcp => "of an MPTCP connection, which may live on; the kernel does not tell",
+        Reason::NoCookie => "known without its cookie: a later socket could not be told from it",
+        Reason::NetnsUnreachable => {
+            "its network namespace cannot be entered: nobody has it any more, or root is needed"
+        }
+        Reason::TimeWaitUnsupported => "this kernel, older than 6.0, cannot destroy it",
+        Reason::OrphanDefect => {
+            "this kernel would drop its data and its FIN, and keep the socket, maybe for ever"
+        }
+        Reason::OrphanUntried => "whether this kernel can destroy it without harm could not be tried",
+        Reason::Unsupported => "this kernel was built without CONFIG_INET_DIAG_DESTROY",
+        Reason::NotPermitted => "CAP_NET_ADMIN is missing in its network namespace",
+        Reason::Refused => "the kernel refused, with an errno that is not known here",
+    }
+}
+
+/// What the end of a leftover costs.
+pub(super) fn danger(danger: Danger, bytes: u64) -> String {
+    match danger {
+        Danger::None => "nothing is lost: both sides have closed, and the peer is this machine".to_owned(),
+        Danger::OldDuplicates => {
+            "both sides have closed; for a minute a delayed segment could disturb a new \
+                                  connection between the same addresses and ports (RFC 1337)"
+                .to_owned()
+        }
+        Danger::PeerReset => "the peer gets an RST, at once or when it sends or closes".to_owned(),
+        Danger::PeerLeftWaiting => "the peer is not told, and waits for the end by itself".to_owned(),
+        Danger::DataLost if bytes == 1 => "1 byte that was sent and not acknowledged is lost".to_owned(),
+        Danger::DataLost => format!(
+            "{} bytes that were sent and not acknowledged are lost",
+            count(bytes)
+        ),
     }
 }
 

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::attributes::{INET_DIAG_ULP_INFO, INET_ULP_INFO_NAME};
 use super::*;
 
 const SEQUENCE: u32 = 7;
@@ -22,7 +23,7 @@ fn inet_diag_msg(family: i32, state: u8, local: &[u8; 16], attributes: &[u8]) ->
     out.put_u16(40310);
     out.put_slice(local);
     out.put_slice(local);
-    out.put_u32_ne(0);
+    out.put_u32_ne(7);
     out.put_u32_ne(0x11);
     out.put_u32_ne(0x22);
     for word in [59_720, 1, 2, 1000, 123_456] {
@@ -69,6 +70,9 @@ fn decodes_a_socket_and_the_end() {
         retransmits: 2,
         rto: Some(Duration::from_millis(204)),
         backoff: 3,
+        send_queue: 2,
+        interface: 7,
+        is_subflow: false,
     };
     assert_eq!(rows, [expected]);
     assert_eq!(
@@ -93,6 +97,20 @@ fn mapped_addresses_stay_mapped_and_mini_sockets_have_no_rto() {
             interrupted: true
         }
     );
+}
+
+#[test]
+fn a_subflow_is_told_by_its_upper_layer_protocol() {
+    for (name, expected) in [(&b"mptcp\0"[..], true), (b"tls\0", false), (b"", false)] {
+        let mut info = Vec::new();
+        put_attribute(&mut info, INET_ULP_INFO_NAME, name);
+        info.resize(info.len().next_multiple_of(4), 0);
+        let mut attributes = tcp_info_attribute(0, 204_000);
+        put_attribute(&mut attributes, INET_DIAG_ULP_INFO, &info);
+        let row = inet_diag_msg(libc::AF_INET, 4, &LOOPBACK, &attributes);
+        let (rows, _) = decoded(&message(SOCK_DIAG_BY_FAMILY, 2, SEQUENCE, &row)).unwrap();
+        assert_eq!(rows[0].is_subflow, expected, "{name:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,131 @@
+//! `sockleak free`: destroys what nobody has any more, or says what it would destroy.
+
+mod recorded;
+mod task;
+
+use std::collections::{HashMap, HashSet};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use jiff::Timestamp;
+
+use self::task::Task;
+use super::cli::{Common, FreeArgs};
+use crate::kernel::{proc, sock_diag};
+use crate::output::{Freeing, Subject};
+use crate::postmortem::{Holder, Power, Powers, Recorded, Removal};
+
+/// Which sockets are meant.
+enum Wanted {
+    Port(u16),
+    Recorded(Vec<Recorded>),
+}
+
+/// Destroys the leftovers, or in a dry run only lists them. The exit status is 1 when something was left that
+/// was to be destroyed.
+///
+/// # Errors
+/// When the report cannot be used, the kernel or the privileges allow no destruction, or sock_diag fails.
+pub fn run(common: &Common, args: &FreeArgs) -> Result<u8> {
+    let mut notes = Vec::new();
+    let (subject, wanted) = match (args.port, &args.report) {
+        (Some(port), _) => (Subject::Port(port), Wanted::Port(port)),
+        (None, Some(file)) => {
+            let recording = recorded::read(file)
+                .with_context(|| format!("{} cannot be used as a report", file.display()))?;
+            notes.extend(recording.note());
+            (Subject::Report, Wanted::Recorded(recording.sockets))
+        }
+        (None, None) => bail!("neither a port nor a report is given"),
+    };
+    ensure!(
+        sock_diag::may_destroy(),
+        "the kernel destroys sockets only for CAP_NET_ADMIN, and sockleak tries it first in a network namespace \
+         of its own, which needs CAP_SYS_ADMIN: run it with sudo"
+    );
+    let powers = powers(&mut notes)?;
+
+    let mut tasks = tasks(wanted, &powers)?;
+    name_holders(&mut tasks, &mut notes);
+    if args.yes {
+        for task in &mut tasks {
+            task.destroy(&powers)?;
+        }
+    }
+    let time = Timestamp::now();
+    let removals: Vec<Removal> = tasks.into_iter().flat_map(|task| task.removals).collect();
+    let undone = removals.iter().any(|removal| removal.action.is_undone());
+    common.open_output(false).freeing(&Freeing {
+        time,
+        subject,
+        removals,
+        notes,
+    })?;
+    Ok(u8::from(args.yes && undone))
+}
+
+/// What the kernel was seen to destroy. Where that could not be tried, only what does no harm is asked of it.
+fn powers(notes: &mut Vec<String>) -> Result<Powers> {
+    let powers = match sock_diag::powers() {
+        Ok(powers) => powers,
+        Err(error) => {
+            notes.push(format!(
+                "what this kernel can destroy could not be tried: {error}"
+            ));
+            Powers::UNTRIED
+        }
+    };
+    if !powers.is_powerless() {
+        return Ok(powers);
+    }
+    let why = match powers.orphan {
+        Power::Unsupported => "it was built without CONFIG_INET_DIAG_DESTROY",
+        _ => {
+            "it refuses TIME_WAIT (that needs Linux 6.0), and of a socket without an owner it would drop the data and \
+             the FIN and keep the socket, maybe for ever"
+        }
+    };
+    bail!("this kernel cannot destroy what a dead process left: {why}. Nothing was touched")
+}
+
+fn tasks(wanted: Wanted, powers: &Powers) -> Result<Vec<Task>> {
+    match wanted {
+        Wanted::Port(port) => Ok(vec![Task::of_port(port, powers)?]),
+        Wanted::Recorded(sockets) => {
+            let mut namespaces: HashMap<u32, Vec<Recorded>> = HashMap::new();
+            for socket in sockets {
+                namespaces.entry(socket.netns).or_default().push(socket);
+            }
+            namespaces
+                .into_iter()
+                .map(|(netns, sockets)| Task::of_recorded(netns, &sockets, powers))
+                .collect()
+        }
+    }
+}
+
+/// Says who has the sockets that are left alone.
+fn name_holders(tasks: &mut [Task], notes: &mut Vec<String>) {
+    let inodes: HashSet<u64> = tasks.iter().flat_map(Task::inodes).collect();
+    let Ok(found) = proc::holders(&inodes) else {
+        notes.push("without /proc nobody can be named who holds a socket".to_owned());
+        return;
+    };
+    let mut holders: HashMap<u64, Vec<Holder>> = HashMap::new();
+    for held in found.held {
+        holders.entry(held.inode).or_default().push(Holder {
+            pid: held.pid,
+            comm: held.comm,
+            fd: held.fd,
+            how: None,
+        });
+    }
+    if found.unreadable > 0 && inodes.iter().any(|inode| !holders.contains_key(inode)) {
+        notes.push(format!(
+            "processes whose descriptors may not be read: {}; one of them may hold what nobody is seen to hold",
+            found.unreadable
+        ));
+    }
+    for task in tasks {
+        task.name_holders(&holders);
+    }
+}

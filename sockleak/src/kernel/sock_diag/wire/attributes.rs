@@ -1,0 +1,41 @@
+//! The attributes behind a socket's row.
+
+use std::time::Duration;
+
+use bytes::Buf;
+
+pub(super) const INET_DIAG_INFO: u16 = 2;
+pub(super) const INET_DIAG_ULP_INFO: u16 = 19;
+pub(super) const INET_ULP_INFO_NAME: u16 = 1;
+
+/// `tcpi_rto` and `tcpi_backoff` of `struct tcp_info`; `None` where the kernel gave none. A mini socket has no
+/// tcp_info and a listener's is empty, so that its rto is 0.
+pub(super) fn tcp_info(attributes: &[u8]) -> Option<(Option<Duration>, u8)> {
+    let mut value = attribute(attributes, INET_DIAG_INFO).filter(|value| value.len() >= 12)?;
+    value.advance(4);
+    let backoff = value.get_u8();
+    value.advance(3);
+    let rto = Duration::from_micros(u64::from(value.get_u32_ne()));
+    Some((Some(rto).filter(|rto| !rto.is_zero()), backoff))
+}
+
+/// Its upper layer protocol is MPTCP (`subflow_ulp_ops`, net/mptcp/subflow.c).
+pub(super) fn is_subflow(attributes: &[u8]) -> bool {
+    let name = attribute(attributes, INET_DIAG_ULP_INFO).and_then(|info| attribute(info, INET_ULP_INFO_NAME));
+    name == Some(b"mptcp\0")
+}
+
+/// The value of the first attribute of that kind.
+fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    while attributes.len() >= 4 {
+        let mut header = attributes;
+        let length = usize::from(header.get_u16_ne());
+        let kind = header.get_u16_ne();
+        let value = attributes.get(4..length)?;
+        if kind == wanted {
+            return Some(value);
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+    None
+}

@@ -1,0 +1,47 @@
+//! What `sockleak free` destroys, or would: one line for each socket.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::report::HolderView;
+use super::view::{Each, Time};
+use crate::postmortem::{Action, Danger, Holder, Reason, Removal, State};
+
+#[derive(Serialize)]
+pub(super) struct RemovalView<'a> {
+    time: Time,
+    laddr: IpAddr,
+    lport: u16,
+    raddr: Option<IpAddr>,
+    rport: Option<u16>,
+    netns: u32,
+    cookie: Option<u64>,
+    state: Option<&'static str>,
+    action: Action,
+    reason: Option<Reason>,
+    hazard: Option<Danger>,
+    lost_bytes: Option<u32>,
+    holders: Each<'a, Holder, HolderView<'a>>,
+}
+
+impl<'a> RemovalView<'a> {
+    pub(super) fn new(time: Timestamp, removal: &'a Removal) -> Self {
+        Self {
+            time: Time(time),
+            laddr: removal.local.ip(),
+            lport: removal.local.port(),
+            raddr: removal.remote.map(|remote| remote.ip()),
+            rport: removal.remote.map(|remote| remote.port()),
+            netns: removal.netns,
+            cookie: removal.cookie,
+            state: removal.state.map(State::name),
+            action: removal.action,
+            reason: removal.reason,
+            hazard: removal.hazard.map(|hazard| hazard.danger),
+            lost_bytes: removal.hazard.map(|hazard| hazard.lost_bytes),
+            holders: Each(&removal.holders, HolderView::new),
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Which sockets may be destroyed, and what became of that.
+//!
+//! Only what no process can come back to: a socket that was closed by or with its process and that lingers in the
+//! kernel. It never gets an owner again, and the kernel gives its cookie to no other socket. So what was
+//! once seen to be such a leftover stays one, as long as the cookie is the same.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use super::{Hazard, Holder, Protocol, Sighting, State, Timer};
+
+/// A leftover that may be destroyed. Nothing else is ever given to the kernel for that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removable(Sighting);
+
+/// Why a socket is left alone, or why the kernel did not destroy it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    Listener,
+    /// Data can flow, or a handshake is on its way.
+    LiveConnection,
+    /// It is bound, and neither listens nor is connected.
+    Bound,
+    /// A file refers to it.
+    Held,
+    /// It belongs to an MPTCP connection, which may live on another subflow; sock_diag does not tell.
+    Mptcp,
+    /// It is known without its cookie, and so it cannot be told from a later socket.
+    NoCookie,
+    /// Its network namespace cannot be entered: nobody has it any more, or a privilege is missing.
+    NetnsUnreachable,
+    /// The kernel destroys no time-wait sockets: it is older than 6.0.
+    TimeWaitUnsupported,
+    /// The kernel drops what an orphan has to send, and its FIN, and keeps the socket, which may then never end
+    /// (`tcp_abort` before "tcp: fix forever orphan socket caused by tcp_abort").
+    OrphanDefect,
+    /// The kernel may have that defect: it could not be tried.
+    OrphanUntried,
+    /// The kernel was built without CONFIG_INET_DIAG_DESTROY.
+    Unsupported,
+    /// CAP_NET_ADMIN is missing in its network namespace.
+    NotPermitted,
+    /// The kernel refused with an errno that is not expected.
+    Refused,
+}
+
+/// `INET_DIAG_NOCOOKIE` of include/uapi/linux/inet_diag.h: the kernel would compare none.
+const NO_COOKIE: u64 = u64::MAX;
+
+impl Removable {
+    /// Judges what a dump showed.
+    ///
+    /// # Errors
+    /// Why it must stay.
+    pub fn judge(sighting: &Sighting) -> Result<Self, Reason> {
+        match sighting.state {
+            State::Listen => return Err(Reason::Listener),
+            State::Established | State::CloseWait | State::SynSent | State::SynRecv | State::NewSynRecv => {
+                return Err(Reason::LiveConnection);
+            }
+            State::Close | State::BoundInactive => return Err(Reason::Bound),
+            State::TimeWait | State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck => {}
+        }
+        if sighting.is_subflow || sighting.protocol == Protocol::Mptcp {
+            return Err(Reason::Mptcp);
+        }
+        if sighting.inode != 0 {
+            return Err(Reason::Held);
+        }
+        if sighting.cookie == NO_COOKIE {
+            return Err(Reason::NoCookie);
+        }
+        Ok(Self(sighting.clone()))
+    }
+
+    #[must_use]
+    pub fn sighting(&self) -> &Sighting {
+        &self.0
+    }
+
+    /// It is a time-wait mini socket, in either substate, and no full one.
+    #[must_use]
+    pub fn is_mini(&self) -> bool {
+        self.0.timer == Timer::TimeWait
+    }
+}
+
+/// What a trial showed of the kernel's way to destroy one kind of socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    Works,
+    /// It is refused with EOPNOTSUPP.
+    Unsupported,
+    /// It is said to be done, and the socket is still there.
+    Defective,
+    /// There was no trial.
+    Untried,
+}
+
+/// What the kernel can destroy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Powers {
+    /// Time-wait mini sockets.
+    pub time_wait: Power,
+    /// Full sockets without an owner.
+    pub orphan: Power,
+}
+
+impl Powers {
+    /// Nothing was tried.
+    pub const UNTRIED: Self = Self {
+        time_wait: Power::Untried,
+        orphan: Power::Untried,
+    };
+
+    /// Why it is better not to ask the kernel. An untried time-wait socket is no danger: a kernel that cannot do it
+    /// refuses, and nothing has happened.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn allow(&self, leftover: &Removable) -> Result<(), Reason> {
+        match (leftover.is_mini(), self.time_wait, self.orphan) {
+            (true, Power::Unsupported | Power::Defective, _) => Err(Reason::TimeWaitUnsupported),
+            (false, _, Power::Unsupported) => Err(Reason::Unsupported),
+            (false, _, Power::Defective) => Err(Reason::OrphanDefect),
+            (false, _, Power::Untried) => Err(Reason::OrphanUntried),
+            _ => Ok(()),
+        }
+    }
+
+    /// The kernel can destroy no leftover at all.
+    #[must_use]
+    pub fn is_powerless(&self) -> bool {
+        let can = |power| matches!(power, Power::Works | Power::Untried);
+        !can(self.time_wait) && !can(self.orphan)
+    }
+}
+
+/// A socket as an earlier report names it. Nothing of it goes to the kernel: it is looked for in a new dump.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    pub netns: u32,
+    pub local: SocketAddr,
+    pub remote: Option<SocketAddr>,
+    pub cookie: Option<u64>,
+}
+
+/// What became of one socket, or would.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// Inode of its network namespace.
+    pub netns: u32,
+    pub local: SocketAddr,
+    /// `None` for what has no peer.
+    pub remote: Option<SocketAddr>,
+    pub cookie: Option<u64>,
+    /// The last that sock_diag called it; `None` if it was gone before.
+    pub state: Option<State>,
+    pub action: Action,
+    /// Why it was not destroyed.
+    pub reason: Option<Reason>,
+    /// What its end costs; `None` for what is left alone or gone.
+    pub hazard: Option<Hazard>,
+    pub holders: Vec<Holder>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    WouldDestroy,
+    Destroyed,
+    /// Its own time was over, or something else has its addresses by now: nothing was touched.
+    Gone,
+    /// It is no leftover, or may be none.
+    Skipped,
+    /// It is a leftover that this kernel cannot, or does not, destroy.
+    Refused,
+    /// The kernel was asked, and it is still there.
+    StillThere,
+}
+
+impl Action {
+    /// Something is left that the user had asked to be rid of.
+    #[must_use]
+    pub const fn is_undone(self) -> bool {
+        matches!(self, Self::Skipped | Self::Refused | Self::StillThere)
+    }
+}
+
+/// What the kernel said when it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    Done,
+    /// No socket with these addresses has this cookie.
+    Gone,
+    Refused(Reason),
+}
+
+impl Removal {
+    /// What is to be done with a socket that was seen.
+    #[must_use]
+    pub fn plan(netns: u32, sighting: &Sighting, powers: &Powers) -> Self {
+        let judged = Removable::judge(sighting);
+        let (action, reason, hazard) = match &judged {
+            Err(reason) => (Action::Skipped, Some(*reason), None),
+            Ok(leftover) => {
+                let hazard = Some(Hazard::of(sighting));
+                match powers.allow(leftover) {
+                    Err(reason) => (Action::Refused, Some(reason), hazard),
+                    Ok(()) => (Action::WouldDestroy, None, hazard),
+                }
+            }
+        };
+        Self {
+            netns,
+            local: sighting.local,
+            remote: remote(sighting),
+            cookie: Some(sighting.cookie),
+            state: Some(sighting.state),
+            action,
+            reason,
+            hazard,
+            holders: Vec::new(),
+        }
+    }
+
+    /// What is said of a recorded socket that a look did not show.
+    #[must_use]
+    pub fn unseen(recorded: &Recorded, action: Action, reason: Option<Reason>) -> Self {
+        Self {
+            netns: recorded.netns,
+            local: recorded.local,
+            remote: recorded.remote,
+            cookie: recorded.cookie,
+            state: None,
+            action,
+            reason,
+            hazard: None,
+            holders: Vec::new(),
+        }
+    }
+
+    /// It is that very socket.
+    #[must_use]
+    pub fn is(&self, sighting: &Sighting) -> bool {
+        self.cookie == Some(sighting.cookie)
+            && self.local == sighting.local
+            && self.remote == remote(sighting)
+    }
+
+    /// What became of it, by the kernel's answer and by a look afterwards. `still` is what that showed of it.
+    pub fn conclude(&mut self, attempt: Attempt, still: Option<&Sighting>) {
+        (self.action, self.reason) = match (attempt, still) {
+            (Attempt::Done, None) => (Action::Destroyed, None),
+            (Attempt::Gone | Attempt::Refused(_), None) => (Action::Gone, None),
+            (Attempt::Refused(reason), Some(_)) => (Action::Refused, Some(reason)),
+            (Attempt::Done | Attempt::Gone, Some(_)) => (Action::StillThere, None),
+        };
+        if let Some(still) = still {
+            self.state = Some(still.state);
+        }
+        if self.action == Action::Gone {
+            self.hazard = None;
+        }
+    }
+}
+
+/// `None` for what has no peer.
+fn remote(sighting: &Sighting) -> Option<SocketAddr> {
+    Some(sighting.remote).filter(|remote| remote.port() != 0)
+}
+
+#[cfg(test)]
+#[path = "removal_tests.rs"]
+mod tests;
