@@ -72,6 +72,34 @@ impl Report {
         groups.iter().map(row).collect()
     }
 
+    /// The one destination towards which leftovers hold ports.
+    #[track_caller]
+    #[must_use]
+    pub fn destination(&self) -> &Value {
+        let rows = self["ephemeral"].as_array().expect("a list");
+        assert_eq!(rows.len(), 1, "{self}");
+        &rows[0]
+    }
+
+    /// The kinds of advice, in their order.
+    #[track_caller]
+    #[must_use]
+    pub fn advice(&self) -> Vec<&str> {
+        let pieces = self["advice"].as_array().expect("a list").iter();
+        pieces
+            .map(|piece| piece["id"].as_str().expect("a word"))
+            .collect()
+    }
+
+    /// What the advice of that kind rests on.
+    #[track_caller]
+    #[must_use]
+    pub fn evidence(&self, id: &str) -> &Value {
+        let mut pieces = self["advice"].as_array().expect("a list").iter();
+        let found = pieces.find(|piece| piece["id"] == id);
+        &found.unwrap_or_else(|| panic!("no `{id}` in {self}"))["evidence"]
+    }
+
     /// Holds the report against the rows of a truth table, and against the kernel.
     ///
     /// A row is `COUNT STATE_AT_DEATH outcome why free_rule`. Every socket of the report must be in a row.
@@ -209,6 +237,15 @@ pub fn a_second() -> SignedDuration {
 pub fn moment(value: &Value) -> Timestamp {
     let text = value.as_str().unwrap_or_else(|| panic!("{value} is no time"));
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// A number of the report.
+#[track_caller]
+#[must_use]
+pub fn number(row: &Value, key: &str) -> u64 {
+    row[key]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no number `{key}` in {row}"))
 }
 
 /// `None` where the report has null.

@@ -5,9 +5,11 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::mem;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::panic;
@@ -16,6 +18,7 @@ use std::thread;
 use libtest_mimic::Failed;
 
 use crate::net::checked;
+use crate::netlink::{Netlink, attribute};
 
 thread_local! {
     /// What a failing test has to say: the panic, and the words of the processes that it started.
@@ -86,8 +89,23 @@ pub fn enter() -> io::Result<()> {
 
 /// Sets a sysctl of this network namespace, such as `ipv4/tcp_fin_timeout`.
 #[track_caller]
-pub fn sysctl(name: &str, value: u32) {
+pub fn sysctl(name: &str, value: impl Display) {
     fs::write(format!("/proc/sys/net/{name}"), value.to_string()).expect("a sysctl of the sandbox");
+}
+
+/// Gives loopback another address, which is none of 127.0.0.0/8 and leads back to this network namespace all the same.
+#[track_caller]
+pub fn own_address(address: Ipv4Addr) {
+    /// The first device of every namespace.
+    const LOOPBACK: u32 = 1;
+    let family = u8::try_from(libc::AF_INET).expect("a small number");
+    // struct ifaddrmsg of include/uapi/linux/if_addr.h.
+    let mut request = vec![family, 32, 0, 0];
+    request.extend(LOOPBACK.to_ne_bytes());
+    request.extend(attribute(libc::IFA_LOCAL, &address.octets()));
+    let socket = Netlink::open(libc::NETLINK_ROUTE);
+    let done = socket.ask(libc::RTM_NEWADDR, libc::NLM_F_ACK | libc::NLM_F_CREATE, &request);
+    done.expect("the sandbox's loopback takes any address");
 }
 
 /// The network namespace that the test process itself lives in.

@@ -130,6 +130,8 @@ impl Occupancy {
             sightings: Some(sightings),
             orphan_retries: namespace.orphan_retries().unwrap_or_default(),
             overflow: None,
+            local_ports: None,
+            rivals: None,
             owners,
         })
     }

@@ -6,6 +6,7 @@ pub mod decode;
 pub mod fields;
 mod globals;
 pub mod load;
+pub mod local_ports;
 pub mod netns;
 pub mod pidfd;
 pub mod port_table;

@@ -1,14 +1,16 @@
 //! From evidence to a report.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 
+use super::advice::{Facts, advise};
 use super::join::{Sight, join};
 use super::verdict::{Ending, decide};
 use super::{
     Death, Follower, FreeRule, Freedom, Holder, Holding, How, Lost, Outcome, Process, Protocol, Relation,
-    Report, Snapshot, Socket, SocketReport, State, Summary, left_while_alive, mptcp, overflow, restart,
+    Report, Snapshot, Socket, SocketReport, State, Summary, ephemeral, left_while_alive, mptcp, overflow,
+    restart,
 };
 
 /// All that was seen of one process.
@@ -84,8 +86,12 @@ pub fn examine(evidence: Evidence) -> Report {
         .iter()
         .copied()
         .filter(|socket| socket.state_at_death == State::Listen);
+    let listening: HashSet<(u32, u16)> = listeners
+        .clone()
+        .map(|listener| (listener.netns, listener.local.port()))
+        .collect();
     let left_while_alive = left_while_alive::group(&leftovers, listeners, time);
-    let live_leftovers = leftovers.into_iter().map(|(_, left)| left).collect();
+    let live_leftovers = leftovers.iter().map(|(_, left)| left.clone()).collect();
 
     let unreachable = sights.iter().any(|sight| matches!(sight, Sight::Unreachable));
     let incomplete = sockets
@@ -129,8 +135,7 @@ pub fn examine(evidence: Evidence) -> Report {
     }
 
     let restart = restart::of_report(&sockets, &live, &snapshots, hz);
-
-    Report {
+    let mut report = Report {
         time,
         process,
         death,
@@ -138,10 +143,26 @@ pub fn examine(evidence: Evidence) -> Report {
         sockets,
         left_while_alive,
         restart,
+        ephemeral: Vec::new(),
+        advice: Vec::new(),
         blind,
         lost,
         live_leftovers,
+    };
+    let (ephemeral, is_unknown) = ephemeral::count(&report, &listening, &snapshots);
+    report.ephemeral = ephemeral;
+    if is_unknown {
+        let told = "The ports of connect() could not be counted: how many are left for new connections is not known.";
+        report.blind.push(told.into());
     }
+    report.advice = advise(&Facts {
+        report: &report,
+        closed: &live,
+        live: &leftovers,
+        listening: &listening,
+        snapshots: &snapshots,
+    });
+    report
 }
 
 fn report_socket(

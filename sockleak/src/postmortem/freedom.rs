@@ -8,7 +8,7 @@ use super::retransmission::gives_up;
 use super::{FreeRule, Freedom, Protocol, Sighting, Snapshot, State, Timer, wheel};
 
 /// TCP_TIMEWAIT_LEN (include/net/tcp.h), the same in every kernel and set by no sysctl.
-const TIMEWAIT: Duration = Duration::from_secs(60);
+pub(super) const TIMEWAIT: Duration = Duration::from_secs(60);
 
 impl Freedom {
     /// No moment can be told.

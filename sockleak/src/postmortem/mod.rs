@@ -4,14 +4,17 @@
 //! [`Evidence`], a [`Report`] goes out by [`examine`], and a [`Countdown`] follows what it leaves until it is
 //! free. Nothing here does I/O, reads a clock or knows about BPF.
 
+mod advice;
 mod bind;
 mod countdown;
 mod death;
+mod ephemeral;
 mod examine;
 mod freedom;
 mod hazard;
 mod join;
 mod left_while_alive;
+mod local_ports;
 mod mptcp;
 mod observation;
 mod occupant;
@@ -31,11 +34,14 @@ pub(crate) mod testing;
 mod verdict;
 mod wheel;
 
+pub use advice::{Advice, Fact, Words};
 pub use bind::{Answer, Bucket, PortOwner, Request, Reuse, SharedAddress, in_the_way};
 pub use countdown::{Countdown, Freed, Look, followers};
 pub use death::{Cause, Death, Exit, Sender, SignalSent, signal_name};
+pub use ephemeral::{Ephemeral, Return, destination_ports};
 pub use examine::{Evidence, examine};
 pub use hazard::{Danger, Hazard};
+pub use local_ports::{LocalPorts, TwReuse};
 pub use observation::{Holding, PortFile, Relation, Sighting, Snapshot, Timer};
 pub use occupant::{Occupant, occupants};
 pub use overflow::Overflow;

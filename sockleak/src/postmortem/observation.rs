@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Overflow, PortOwner, Protocol, State};
+use super::{LocalPorts, Overflow, PortOwner, Protocol, State};
 
 /// The timer of a socket as sock_diag tells it (`idiag_timer`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,11 @@ pub struct Snapshot {
     pub overflow: Option<Overflow>,
     /// Everything that has one of the ports asked for, with its options; `None` where they could not be read.
     pub owners: Option<Vec<PortOwner>>,
+    /// How connect() chooses local ports there; `None` where that is not known.
+    pub local_ports: Option<LocalPorts>,
+    /// Whoever has them, the sockets that are connected to a remote port of the process's outgoing connections, and those
+    /// that listen or are bound only. `None` where nobody asked for them.
+    pub rivals: Option<Vec<Sighting>>,
 }
 
 /// A descriptor that leads to a socket with a local port.

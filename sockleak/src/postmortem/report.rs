@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Death, Process, Protocol, Restart, Socket, State};
+use super::{Advice, Death, Ephemeral, Process, Protocol, Restart, Socket, State};
 
 /// Everything there is to say about one death.
 #[derive(Clone, Debug)]
@@ -19,6 +19,10 @@ pub struct Report {
     pub sockets: Vec<SocketReport>,
     pub summary: Summary,
     pub left_while_alive: Vec<LeftWhileAlive>,
+    /// The destinations towards which leftovers hold ports, those first where connect() fails.
+    pub ephemeral: Vec<Ephemeral>,
+    /// What to change, what a restart needs first.
+    pub advice: Vec<Advice>,
     /// What could not be seen, as sentences.
     pub blind: Vec<String>,
     pub lost: Lost,

@@ -115,7 +115,35 @@ pub fn snapshot(sightings: Vec<Sighting>) -> Snapshot {
         orphan_retries: 8,
         overflow: None,
         owners: None,
+        local_ports: None,
+        rivals: None,
     }
+}
+
+/// A range of a hundred ports of which eleven are reserved, and no taking over of TIME_WAITs.
+pub fn local_ports() -> LocalPorts {
+    LocalPorts {
+        range: 40_000..=40_099,
+        reserved: vec![40_010..=40_019, 40_050..=40_050, 50_000..=50_001],
+        tw_reuse: TwReuse::Never,
+        timestamps: true,
+        tw_reuse_delay: Duration::from_secs(1),
+    }
+}
+
+/// A connection from 10.0.0.7 with that local port to 10.0.0.5:5432, which its process left in FIN_WAIT1.
+pub fn outgoing(port: u16) -> SocketBuilder {
+    socket(State::Established)
+        .changes(&[(State::Established, State::FinWait1)])
+        .with(|socket| {
+            socket.id.sk += u64::from(port) * 64;
+            socket.cookie = Some(port.into());
+            socket.inode = Some(u64::from(port) + 100_000);
+            socket.fds = vec![port.into()];
+            socket.local = SocketAddr::new([10, 0, 0, 7].into(), port);
+            socket.remote = Some(addr("10.0.0.5:5432"));
+            socket.reuseaddr = false;
+        })
 }
 
 pub fn process() -> Process {
@@ -234,9 +262,16 @@ pub fn sample() -> Report {
             })
             .build();
         let left = sighting(&closed, State::TimeWait);
-        evidence.snapshots[0].sightings.get_or_insert_default().push(left);
+        let look = &mut evidence.snapshots[0];
+        look.sightings.get_or_insert_default().push(left.clone());
+        look.rivals.get_or_insert_default().push(left);
         evidence.live.push(closed);
     }
+    evidence.snapshots[0].local_ports = Some(LocalPorts {
+        range: 32_768..=60_999,
+        reserved: Vec::new(),
+        ..local_ports()
+    });
     evidence.holdings.push(Holding {
         inode: 70,
         pid: 4243,

@@ -2,6 +2,7 @@
 //!
 //! What a test lacks on this machine is the reason for which it is reported as ignored.
 
+mod advice;
 mod attaching;
 mod children;
 mod closing;
@@ -10,6 +11,8 @@ mod core_dumps;
 mod countdown;
 mod deaths;
 mod endings;
+mod ephemeral;
+mod exhausted_ports;
 mod families;
 mod freeing;
 mod half_closed;
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
     forbid_core_dumps();
     sandbox::collect_panics();
     let tests = [
+        advice::tests(),
         attaching::tests(),
         children::tests(),
         closing::tests(),
@@ -60,6 +64,8 @@ fn main() -> ExitCode {
         countdown::tests(),
         deaths::tests(),
         endings::tests(),
+        ephemeral::tests(),
+        exhausted_ports::tests(),
         families::tests(),
         freeing::tests(),
         half_closed::tests(),

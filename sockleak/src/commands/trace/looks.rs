@@ -7,10 +7,14 @@ use std::os::fd::AsFd as _;
 use jiff::Timestamp;
 
 use super::namespaces::Namespaces;
+use super::rivals;
+use crate::kernel::local_ports;
 use crate::kernel::netns::Netns;
 use crate::kernel::port_table::PortReader;
 use crate::kernel::sock_diag::{Filter, SockDiag, SockDiagError};
-use crate::postmortem::{Endpoint, Family, PortOwner, Protocol, Sighting, Snapshot, Socket};
+use crate::postmortem::{
+    Endpoint, Family, PortOwner, Protocol, Sighting, Snapshot, Socket, destination_ports,
+};
 
 /// Looks once at every namespace that one of these sockets is in, at their local ports.
 ///
@@ -21,8 +25,11 @@ pub fn snapshots<'a>(
     namespaces: &mut Namespaces,
     reader: Option<&mut PortReader>,
 ) -> Result<Vec<Snapshot>, SockDiagError> {
+    let sockets: Vec<&Socket> = sockets
+        .flat_map(|socket| std::iter::once(socket).chain(&socket.subflows))
+        .collect();
     let mut wanted: HashMap<u32, (u32, Wanted)> = HashMap::new();
-    for socket in sockets.flat_map(|socket| std::iter::once(socket).chain(&socket.subflows)) {
+    for &socket in &sockets {
         let (_, wanted) = wanted
             .entry(socket.netns)
             .or_insert_with(|| (socket.id.tgid, Wanted::default()));
@@ -53,6 +60,14 @@ pub fn snapshots<'a>(
             let mut snapshot = look(inode, namespace, &wanted)?;
             if let (Some(reader), Some(namespace)) = (&mut reader, namespace) {
                 snapshot.owners = reader.owners(namespace, &wanted.bound);
+            }
+            if let Some(namespace) = namespace {
+                let here = sockets.iter().copied().filter(|socket| socket.netns == inode);
+                snapshot.local_ports = local_ports::read(namespace).ok();
+                snapshot.rivals = match &snapshot.local_ports {
+                    Some(rules) => rivals::of(namespace, &destination_ports(here, rules))?,
+                    None => None,
+                };
             }
             snapshot.overflow = namespaces.overflow(inode);
             Ok(snapshot)
@@ -131,6 +146,8 @@ pub fn look(inode: u32, namespace: Option<&Netns>, wanted: &Wanted) -> Result<Sn
         orphan_retries: namespace.map_or(0, |namespace| namespace.orphan_retries().unwrap_or_default()),
         overflow: None,
         owners: None,
+        local_ports: None,
+        rivals: None,
     })
 }
 

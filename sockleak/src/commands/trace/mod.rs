@@ -7,6 +7,7 @@ mod looks;
 mod namespaces;
 mod processes;
 mod reports;
+mod rivals;
 mod session;
 mod targets;
 

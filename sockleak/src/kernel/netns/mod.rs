@@ -80,13 +80,22 @@ impl Netns {
     ///
     /// When the namespace cannot be entered, the sysctl is not there or is not a number.
     pub fn sysctl_u32(&self, name: &str) -> io::Result<u32> {
-        // /proc/sys/net shows the namespace of the thread that opens the file (`net_ctl_header_lookup`,
-        // net/sysctl_net.c), so the whole access happens inside.
-        let text = within(self.as_fd(), || fs::read_to_string(format!("/proc/sys/{name}")))?;
+        let text = self.sysctl(name)?;
         text.trim().parse().map_err(|_| {
             let told = format!("/proc/sys/{name} is {:?}, not a number", text.trim());
             io::Error::new(io::ErrorKind::InvalidData, told)
         })
+    }
+
+    /// The text of a sysctl of this namespace.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace cannot be entered, or the sysctl is not there.
+    pub fn sysctl(&self, name: &str) -> io::Result<String> {
+        // /proc/sys/net shows the namespace of the thread that opens the file (`net_ctl_header_lookup`,
+        // net/sysctl_net.c), so the whole access happens inside.
+        within(self.as_fd(), || fs::read_to_string(format!("/proc/sys/{name}")))
     }
 
     /// How often the kernel retransmits for a socket that no process holds: `tcp_orphan_retries`, where 0

@@ -13,7 +13,14 @@ const MAX_RANGES: usize = 32;
 #[derive(Clone, Debug)]
 pub struct Filter {
     states: u32,
-    ports: Option<BTreeSet<u16>>,
+    ports: Option<(End, BTreeSet<u16>)>,
+}
+
+/// Which of the two ports of a connection is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Local,
+    Remote,
 }
 
 impl Default for Filter {
@@ -42,13 +49,20 @@ impl Filter {
     /// Only sockets with these local ports, in host byte order.
     #[must_use]
     pub fn local_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
-        self.ports = Some(ports.into_iter().collect());
+        self.ports = Some((End::Local, ports.into_iter().collect()));
+        self
+    }
+
+    /// Only sockets with these remote ports, in host byte order, and any local one.
+    #[must_use]
+    pub fn remote_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.ports = Some((End::Remote, ports.into_iter().collect()));
         self
     }
 
     /// No socket can match.
     pub(super) fn is_empty(&self) -> bool {
-        self.states == 0 || self.ports.as_ref().is_some_and(BTreeSet::is_empty)
+        self.states == 0 || self.ports.as_ref().is_some_and(|(_, ports)| ports.is_empty())
     }
 
     pub(super) fn state_bits(&self) -> u32 {
@@ -57,15 +71,24 @@ impl Filter {
 
     /// Whether the row is one of those asked for.
     pub(super) fn matches(&self, row: &Sighting) -> bool {
-        self.ports
-            .as_ref()
-            .is_none_or(|ports| ports.contains(&row.local.port()))
+        self.ports.as_ref().is_none_or(|(end, ports)| {
+            let address = match end {
+                End::Local => row.local,
+                End::Remote => row.remote,
+            };
+            ports.contains(&address.port())
+        })
+    }
+
+    /// The end that [`Filter::ranges`] are about.
+    pub(super) fn end(&self) -> End {
+        self.ports.as_ref().map_or(End::Local, |(end, _)| *end)
     }
 
     /// The ports as ranges for the kernel: exact where they are few, else with the narrowest gaps filled.
     /// Empty when every port is wanted.
     pub(super) fn ranges(&self) -> Vec<RangeInclusive<u16>> {
-        let ports: Vec<u16> = self.ports.iter().flatten().copied().collect();
+        let ports: Vec<u16> = self.ports.iter().flat_map(|(_, ports)| ports).copied().collect();
         let (Some(first), Some(last)) = (ports.first(), ports.last()) else {
             return Vec::new();
         };

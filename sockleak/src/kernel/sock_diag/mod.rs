@@ -108,6 +108,7 @@ impl SockDiag {
             protocol,
             family,
             states: filter.state_bits(),
+            end: filter.end(),
             ports: filter.ranges(),
         };
         for _ in 0..ATTEMPTS {

@@ -111,6 +111,26 @@ fn ipv6_sockets_keep_mapped_addresses() {
     assert_eq!(row.local.ip().to_string(), "::ffff:127.0.0.1");
 }
 
+#[test]
+fn the_other_end_is_asked_for_by_its_port() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = TcpStream::connect(address).unwrap();
+    let rows = SockDiag::open(None)
+        .unwrap()
+        .dump(
+            Protocol::Tcp,
+            Family::Ipv4,
+            &Filter::all().remote_ports([address.port()]),
+        )
+        .unwrap();
+    assert!(
+        rows.iter().all(|row| row.remote.port() == address.port()),
+        "{rows:?}"
+    );
+    find(&rows, client.local_addr().unwrap(), State::Established).unwrap();
+}
+
 fn open_socket(protocol: i32) -> io::Result<OwnedFd> {
     // SAFETY: The call takes no pointers.
     let descriptor = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, protocol) };

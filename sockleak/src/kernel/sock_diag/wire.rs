@@ -13,6 +13,7 @@ use bytes::{Buf, BufMut};
 
 use self::attributes::{INET_DIAG_INFO, is_subflow, tcp_info};
 use super::SockDiagError;
+use super::filter::End;
 use crate::postmortem::{Family, Protocol, Sighting, State, Timer};
 
 /// `struct nlmsghdr`.
@@ -25,6 +26,8 @@ const INET_DIAG_REQ_PROTOCOL: u16 = 3;
 const BC_JMP: u8 = 1;
 const BC_S_GE: u8 = 2;
 const BC_S_LE: u8 = 3;
+const BC_D_GE: u8 = 4;
+const BC_D_LE: u8 = 5;
 
 /// What one dump asks for.
 #[derive(Clone, Debug)]
@@ -33,7 +36,9 @@ pub struct Query {
     pub family: Family,
     /// Bit `1 << state` for each wanted [`State`].
     pub states: u32,
-    /// Wanted local ports; empty for all.
+    /// Which end `ports` are about.
+    pub end: End,
+    /// Wanted ports; empty for all.
     pub ports: Vec<RangeInclusive<u16>>,
 }
 
@@ -63,7 +68,11 @@ pub fn encode(query: &Query, sequence: u32) -> Vec<u8> {
         put_attribute(&mut out, INET_DIAG_REQ_PROTOCOL, &protocol.to_ne_bytes());
     }
     if !query.ports.is_empty() {
-        put_attribute(&mut out, INET_DIAG_REQ_BYTECODE, &bytecode(&query.ports));
+        put_attribute(
+            &mut out,
+            INET_DIAG_REQ_BYTECODE,
+            &bytecode(query.end, &query.ports),
+        );
     }
     finish(out)
 }
@@ -107,13 +116,17 @@ fn put_attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     out.put_slice(value);
 }
 
-/// The filter program "the local port is in one of these ranges" for `inet_diag_bc_run` (net/ipv4/inet_diag.c).
+/// The filter program "the port of that end is in one of these ranges" for `inet_diag_bc_run` (net/ipv4/inet_diag.c).
 ///
 /// Each range is two comparisons, each of them an op and an op that carries the port, and a jump to the
 /// end, which accepts. A comparison that fails goes on with the next range; in the last range it
 /// jumps four bytes beyond the end, which rejects. `inet_diag_bc_audit` follows the `yes` way only, so
 /// every target of a `no` must lie on it.
-fn bytecode(ranges: &[RangeInclusive<u16>]) -> Vec<u8> {
+fn bytecode(end: End, ranges: &[RangeInclusive<u16>]) -> Vec<u8> {
+    let (at_least, at_most) = match end {
+        End::Local => (BC_S_GE, BC_S_LE),
+        End::Remote => (BC_D_GE, BC_D_LE),
+    };
     const OP: usize = 4;
     const COMPARISON: usize = 2 * OP;
     const RANGE: usize = 2 * COMPARISON + OP;
@@ -123,7 +136,7 @@ fn bytecode(ranges: &[RangeInclusive<u16>]) -> Vec<u8> {
         let next = out.len() + RANGE;
         let last = next > length;
         // Behind the last range there is no jump: `next` is then already the four bytes beyond the end.
-        for (code, port) in [(BC_S_GE, *range.start()), (BC_S_LE, *range.end())] {
+        for (code, port) in [(at_least, *range.start()), (at_most, *range.end())] {
             let otherwise = next - out.len();
             out.put_u8(code);
             out.put_u8(COMPARISON as u8);

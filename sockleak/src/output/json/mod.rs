@@ -1,5 +1,7 @@
 //! JSON Lines: one object a line, `"type"` and `"v"` first.
 
+mod advice;
+mod ephemeral;
 mod free;
 mod port;
 mod report;

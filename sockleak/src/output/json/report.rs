@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use serde::{Serialize, Serializer};
 
 use super::VERSION;
+use super::advice::AdviceView;
+use super::ephemeral::EphemeralView;
 use super::restart::RestartView;
 use super::view::{DeathView, Each, Time, millis};
 use crate::postmortem::{
-    Family, FreeRule, Holder, How, LeftWhileAlive, Lost, Outcome, Process, Protocol, Report, ResetReason,
-    Restart, SocketReport, State, Summary, Transition, Why,
+    Advice, Ephemeral, Family, FreeRule, Holder, How, LeftWhileAlive, Lost, Outcome, Process, Protocol,
+    Report, ResetReason, Restart, SocketReport, State, Summary, Transition, Why,
 };
 
 #[derive(Serialize)]
@@ -24,9 +26,8 @@ pub(super) struct ReportView<'a> {
     summary: Summary,
     left_while_alive: Each<'a, LeftWhileAlive, GroupView>,
     restart: Each<'a, Restart, RestartView<'a>>,
-    /// What follows for other ports and for the program is not decided yet.
-    ephemeral: (),
-    advice: (),
+    ephemeral: Each<'a, Ephemeral, EphemeralView<'a>>,
+    advice: Each<'a, Advice, AdviceView<'a>>,
     blind: &'a [String],
     lost: Lost,
 }
@@ -43,8 +44,8 @@ impl<'a> ReportView<'a> {
             summary: report.summary,
             left_while_alive: Each(&report.left_while_alive, GroupView::new),
             restart: Each(&report.restart, RestartView::new),
-            ephemeral: (),
-            advice: (),
+            ephemeral: Each(&report.ephemeral, EphemeralView::new),
+            advice: Each(&report.advice, AdviceView::new),
             blind: &report.blind,
             lost: report.lost,
         }

@@ -1,5 +1,7 @@
 //! Text for people.
 
+mod advice;
+mod ephemeral;
 mod free;
 mod groups;
 mod port;

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 
+use super::advice::advice;
+use super::ephemeral::ephemeral;
 use super::groups::{of_left_while_alive, of_sockets};
 use super::restart::restarts;
 use super::style::{Ink, Style};
@@ -31,6 +33,14 @@ pub(super) fn report(report: &Report, style: &Style) -> Vec<String> {
             2,
         ));
         lines.append(&mut table(&of_left_while_alive(&report.left_while_alive), style));
+    }
+    if !report.ephemeral.is_empty() {
+        lines.push(String::new());
+        lines.append(&mut ephemeral(&report.ephemeral, style));
+    }
+    if !report.advice.is_empty() {
+        lines.push(String::new());
+        lines.append(&mut advice(&report.advice, style));
     }
     let remarks = remarks(report);
     if !remarks.is_empty() {

@@ -8,6 +8,7 @@ mod core_dumps;
 mod dying;
 mod faults;
 mod holding;
+mod outgoing;
 mod relatives;
 mod sockets;
 mod threads;
@@ -80,6 +81,7 @@ impl Victim {
             }
             ["connect", address] => self.connect(address, 0)?,
             ["connecting", address] => self.connect(address, libc::SOCK_NONBLOCK)?,
+            ["outgoing", count, address] => self.connect_many(number(count)?, address)?,
             ["bind", family, ref options @ ..] => {
                 let socket = sockets::bound(family, options)?;
                 answer = net::local_address(socket.as_fd())?.to_string();

@@ -143,6 +143,7 @@ fn encodes_what_the_kernel_expects() {
         protocol: Protocol::Mptcp,
         family: Family::Ipv6,
         states: 0x3ffe,
+        end: End::Local,
         ports: vec![80..=80, 8000..=8999],
     };
     let bytes = encode(&query, SEQUENCE);
@@ -156,13 +157,15 @@ fn encodes_what_the_kernel_expects() {
 }
 
 /// `inet_diag_bc_run`, for the ops that are used here.
-fn accepts(mut program: &[u8], local_port: u16) -> bool {
+fn accepts(mut program: &[u8], local_port: u16, remote_port: u16) -> bool {
     while !program.is_empty() {
         let word = |at: usize| u16::from_ne_bytes([program[at], program[at + 1]]);
         let holds = match program[0] {
             BC_JMP => false,
             BC_S_GE => local_port >= word(6),
             BC_S_LE => local_port <= word(6),
+            BC_D_GE => remote_port >= word(6),
+            BC_D_LE => remote_port <= word(6),
             other => panic!("op {other}"),
         };
         let step = usize::from(if holds { u16::from(program[1]) } else { word(2) });
@@ -179,11 +182,15 @@ proptest! {
     fn the_filter_program_accepts_the_ranges(
         ports in proptest::collection::vec((any::<u16>(), 0..2000_u16), 1..33),
         probe in any::<u16>(),
+        other in any::<u16>(),
     ) {
         let ranges: Vec<_> = ports.iter().map(|(low, width)| *low..=low.saturating_add(*width)).collect();
-        let program = bytecode(&ranges);
+        let here = bytecode(End::Local, &ranges);
+        let there = bytecode(End::Remote, &ranges);
         for port in ranges.iter().flat_map(|range| [*range.start(), *range.end()]).chain([probe]) {
-            prop_assert_eq!(accepts(&program, port), ranges.iter().any(|range| range.contains(&port)));
+            let is_wanted = ranges.iter().any(|range| range.contains(&port));
+            prop_assert_eq!(accepts(&here, port, other), is_wanted);
+            prop_assert_eq!(accepts(&there, other, port), is_wanted);
         }
     }
 

@@ -1,0 +1,96 @@
+//! Advice in JSON.
+
+use serde::{Serialize, Serializer};
+
+use super::view::{Time, millis};
+use crate::postmortem::{Advice, Fact};
+
+#[derive(Serialize)]
+pub(super) struct AdviceView<'a> {
+    id: &'static str,
+    evidence: Named<'a, Fact>,
+    brief: &'static str,
+    text: &'static str,
+    runtimes: Named<'static, &'static str>,
+    cost: &'static str,
+    will_not_help: &'static [&'static str],
+}
+
+impl<'a> AdviceView<'a> {
+    pub(super) fn new(advice: &'a Advice) -> Self {
+        let words = advice.words;
+        Self {
+            id: words.id,
+            evidence: Named(&advice.evidence),
+            brief: words.brief,
+            text: words.text,
+            runtimes: Named(words.runtimes),
+            cost: words.cost,
+            will_not_help: words.will_not_help,
+        }
+    }
+}
+
+/// An object whose keys are in the order of the list.
+struct Named<'a, T>(&'a [(&'static str, T)]);
+
+impl Serialize for Named<'_, Fact> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, fact)| (name, FactView(fact))))
+    }
+}
+
+impl Serialize for Named<'_, &'static str> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
+}
+
+struct FactView<'a>(&'a Fact);
+
+impl Serialize for FactView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Fact::Count(number) => number.serialize(serializer),
+            Fact::Ports(ports) => ports.serialize(serializer),
+            Fact::Lasted(duration) => millis(*duration).serialize(serializer),
+            Fact::FreeAt(at) => at.map(Time).serialize(serializer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::postmortem::testing::sample;
+
+    #[test]
+    fn a_piece_has_every_key() {
+        let report = sample();
+        let pieces = report.advice.iter().map(AdviceView::new);
+        let pieces: Vec<Value> = pieces
+            .map(|piece| serde_json::to_value(piece).expect("it can be written"))
+            .collect();
+        let unreachable = &pieces[3];
+        assert_eq!(unreachable["id"], "unreachable_peer");
+        assert_eq!(
+            unreachable["evidence"],
+            json!({"sockets": 1, "free_at": "2025-10-09T08:55:04.082000000Z"})
+        );
+        assert!(unreachable["brief"].is_string() && unreachable["text"].is_string());
+        assert!(unreachable["runtimes"]["python"].is_string() && unreachable["cost"].is_string());
+        assert!(
+            unreachable["will_not_help"]
+                .as_array()
+                .is_some_and(|list| !list.is_empty())
+        );
+        let evidence = json!({"listeners": 1, "holders": 1, "ports": [8080]});
+        assert_eq!(pieces[1]["evidence"]["core_dump_ms"], 4200);
+        assert_eq!(
+            (&pieces[0]["id"], &pieces[0]["evidence"]),
+            (&"inherited_listener".into(), &evidence)
+        );
+    }
+}
