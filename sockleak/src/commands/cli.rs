@@ -95,12 +95,12 @@ pub enum Verb {
     Port(BindArgs),
     /// Wait until a restart on a port would succeed
     Wait(WaitArgs),
+    /// Destroy what dead processes left on a port, or of a report: sockets that no process holds
+    Free(FreeArgs),
     /// Make a small server in its own network namespace, crash it, and report
     Demo,
     /// Say whether sockleak can run here, and what to do if not
     Check(CheckArgs),
-    /// Destroy what dead processes left on a port, or of a report: sockets that no process holds
-    Free(FreeArgs),
 }
 
 #[derive(Args, Debug, Default, Clone, PartialEq, Eq)]

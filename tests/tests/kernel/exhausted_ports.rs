@@ -57,6 +57,9 @@ fn twenty_thousand_ports_of_two_processes() {
     for victim in &mut victims {
         victim.killed_by(libc::SIGKILL);
     }
+    let refused = net::socket(address, 0, 0).and_then(|socket| net::connect(&socket, address));
+    let errno = refused.expect_err("no port is left").raw_os_error();
+    assert_eq!(errno, Some(libc::EADDRNOTAVAIL));
     for report in tracer.reports(2).values() {
         let row = report.destination();
         assert_eq!(number(row, "in_use"), u64::from(each), "{row}");
@@ -67,9 +70,6 @@ fn twenty_thousand_ports_of_two_processes() {
             "{row}"
         );
     }
-    let refused = net::socket(address, 0, 0).and_then(|socket| net::connect(&socket, address));
-    let errno = refused.expect_err("no port is left").raw_os_error();
-    assert_eq!(errno, Some(libc::EADDRNOTAVAIL));
 }
 
 /// A victim that has opened so many connections, towards a service outside of the range.
