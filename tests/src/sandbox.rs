@@ -64,6 +64,32 @@ pub fn run(test: fn()) -> Result<(), Failed> {
     .map_err(Failed::from)
 }
 
+/// Goes on in a child that is the first process of a new PID namespace, and ends as that one does. To be called
+/// between fork() and exec(): it makes system calls only.
+///
+/// # Errors
+/// Without CAP_SYS_ADMIN.
+pub fn continue_in_a_new_pid_namespace() -> io::Result<()> {
+    // SAFETY: unshare takes an integer; it changes the namespace of the children alone.
+    checked(unsafe { libc::unshare(libc::CLONE_NEWPID) })?;
+    // SAFETY: The process has one thread.
+    let child = checked(unsafe { libc::fork() })?;
+    if child == 0 {
+        // SAFETY: prctl takes integers here. It ends with the one that waits for it.
+        return checked(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }).map(drop);
+    }
+    let mut status = 0;
+    // SAFETY: The pointer is to an integer that outlives the call.
+    checked(unsafe { libc::waitpid(child, &raw mut status, 0) })?;
+    let code = if libc::WIFEXITED(status) {
+        libc::WEXITSTATUS(status)
+    } else {
+        255
+    };
+    // SAFETY: It ends the process at once, without running what its parent had registered.
+    unsafe { libc::_exit(code) }
+}
+
 /// Moves the calling thread into a new network namespace and switches its loopback on.
 ///
 /// # Errors

@@ -25,6 +25,8 @@ pub struct Occupancy {
     reader: Option<PortReader>,
     /// Why it cannot.
     blind: Option<String>,
+    /// The kernel's list names processes by numbers that nobody here knows.
+    nested: bool,
     hz: u32,
 }
 
@@ -62,6 +64,7 @@ impl Occupancy {
                 .collect(),
             reader,
             blind,
+            nested: proc::in_nested_pid_namespace()?,
             hz: clock::hz()?,
         })
     }
@@ -138,8 +141,14 @@ impl Occupancy {
 
     /// Who has descriptors of what was seen: as the kernel lists them, or as far as /proc may be read.
     fn files(&mut self, looks: &[Snapshot], blind: &mut Vec<String>) -> Result<Vec<PortFile>> {
-        if let Some(reader) = &mut self.reader {
-            return Ok(reader.files(&[self.port])?);
+        match &mut self.reader {
+            Some(reader) if !self.nested => return Ok(reader.files(&[self.port])?),
+            Some(_) => blind.push(
+                "In a PID namespace of its own, such as a container's: processes outside that have the port are not \
+                 named, and sockets that are only bound are not listed. Ask on the host, or with `docker run --pid=host`."
+                    .to_owned(),
+            ),
+            None => {}
         }
         let ports = BTreeSet::from([self.port]);
         let held: HashMap<u64, Occupant> = looks

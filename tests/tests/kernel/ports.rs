@@ -13,7 +13,7 @@ use sockleak_tests::peer::Peer;
 use sockleak_tests::report::moment;
 use sockleak_tests::tracer::{Run, finish, run};
 use sockleak_tests::victim::Victim;
-use sockleak_tests::{binding, judge, sandbox};
+use sockleak_tests::{binding, judge, programs, sandbox};
 
 use crate::refusals::public_copy;
 use crate::{Need, named, sandboxed};
@@ -30,6 +30,7 @@ pub fn tests() -> Vec<Trial> {
             a_socket_that_is_only_bound,
             the_same_port_in_another_namespace,
             without_root_it_says_what_it_cannot,
+            in_a_container_it_names_whom_it_sees,
             as_text,
             what_is_no_port,
         ],
@@ -53,9 +54,17 @@ fn parsed(run: &Run) -> Value {
     told
 }
 
+/// The sockets of the own namespace. Tests in others may have the same port at the same time.
 #[track_caller]
-fn sockets(told: &Value) -> &[Value] {
-    told["sockets"].as_array().expect("a list")
+fn sockets(told: &Value) -> Vec<&Value> {
+    all_sockets(told)
+        .filter(|socket| socket["netns"] == told["netns"])
+        .collect()
+}
+
+#[track_caller]
+fn all_sockets(told: &Value) -> impl Iterator<Item = &Value> {
+    told["sockets"].as_array().expect("a list").iter()
 }
 
 /// `STATE holders` of each socket.
@@ -93,7 +102,8 @@ fn a_port_that_nobody_has() {
     assert_eq!((sockets(&told).len(), status), (0, 0), "{told:#}");
     assert!(binding::sees_the_own_namespace(&told), "{told:#}");
     assert_eq!(told["netns"], sandbox::inode());
-    for restart in told["restart"].as_array().expect("a list") {
+    let own = |restart: &&Value| restart["netns"] == told["netns"];
+    for restart in told["restart"].as_array().expect("a list").iter().filter(own) {
         for verdict in restart["verdicts"].as_array().expect("a list") {
             assert_eq!(
                 (&verdict["bind"], &verdict["free_at"]),
@@ -210,11 +220,9 @@ fn the_same_port_in_another_namespace() {
     let address = victim.listen("4");
     let (told, status) = port(address.port(), &[]);
     assert_eq!(status, 0, "{told:#}");
-    let [socket] = sockets(&told) else {
-        panic!("{told:#}");
-    };
+    let of_the_victim = |socket: &&Value| socket["holders"][0]["pid"] == victim.pid();
+    let socket = all_sockets(&told).find(of_the_victim).expect("its listener");
     assert_ne!(socket["netns"], sandbox::inode());
-    assert_eq!(socket["holders"][0]["pid"], victim.pid());
     // There it would fail.
     let there = told["restart"].as_array().expect("a list");
     let there = there.iter().find(|restart| restart["netns"] == socket["netns"]);
@@ -264,6 +272,29 @@ fn without_root_it_says_what_it_cannot() {
     assert_eq!(verdicts[0]["bind"], "in_use", "{told:#}");
     assert_eq!(verdicts[1]["bind"], "unknown", "{told:#}");
     assert!(verdicts[0]["free_at"].is_string(), "{told:#}");
+}
+
+/// The kernel numbers processes as the host does, which nobody in a container knows.
+fn in_a_container_it_names_whom_it_sees() {
+    let mut victim = Victim::start();
+    let address = victim.listen("4");
+    let mut command = Command::new(programs::sockleak());
+    command.args(["port", &address.port().to_string(), "-ojson"]);
+    // SAFETY: Between fork() and exec() it makes system calls only. The namespace is that of its children, so
+    // the first of them goes on, and it waits for that.
+    unsafe { command.pre_exec(sandbox::continue_in_a_new_pid_namespace) };
+    let told = finish(&mut command);
+    let status = told.status;
+    let told = parsed(&told);
+    assert_eq!(status, 1, "{told:#}");
+    assert!(
+        told["blind"]
+            .to_string()
+            .contains("In a PID namespace of its own"),
+        "{told:#}"
+    );
+    let own = vec![(victim.pid(), "-".to_owned())];
+    assert_eq!(held(&told), [("LISTEN".to_owned(), own)], "{told:#}");
 }
 
 fn as_text() {
