@@ -60,8 +60,12 @@ fn twenty_thousand_ports_of_two_processes() {
     let refused = net::socket(address, 0, 0).and_then(|socket| net::connect(&socket, address));
     let errno = refused.expect_err("no port is left").raw_os_error();
     assert_eq!(errno, Some(libc::EADDRNOTAVAIL));
-    for report in tracer.reports(2).values() {
-        let row = report.destination();
+    // Events may be lost in a crash of so many: what sock_diag counts does not depend on them.
+    for _ in 0..2 {
+        let report = tracer.record("report");
+        let [row] = report["ephemeral"].as_array().expect("a list").as_slice() else {
+            panic!("not one destination: {}", report["ephemeral"]);
+        };
         assert_eq!(number(row, "in_use"), u64::from(each), "{row}");
         assert_eq!(number(row, "range_total"), u64::from(each) * 2, "{row}");
         assert_eq!(
