@@ -44,7 +44,8 @@ pub struct Ephemeral {
     /// From when on all of them are reusable.
     pub reusable_at: Option<Timestamp>,
     pub tw_reuse: TwReuse,
-    /// connect() fails with EADDRNOTAVAIL; `None` where that depends on whether the peer used timestamps.
+    /// connect() fails with EADDRNOTAVAIL; `None` where that depends on whether the peer used timestamps, or on whether
+    /// an older kernel takes over a FIN_WAIT2.
     pub connect_fails: Option<bool>,
     /// The first moment at which a port comes back, where connect() fails or may fail and a moment can be told.
     pub connect_fails_until: Option<Timestamp>,
@@ -190,9 +191,17 @@ fn one(
     let reusable: Vec<Timestamp> = rivals
         .iter()
         .filter(|rival| takes_over && ports.is_open(rival.local.port()))
-        .filter_map(|rival| reusable_at(rival, time, rules.tw_reuse_delay))
+        .filter_map(|rival| reusable_at(rival, time, rules.tw_reuse_delay.unwrap_or(WHOLE_SECOND)))
         .collect();
+    // A kernel with that sysctl is one that looks at the substate.
+    let may_be_taken_over = takes_over
+        && rules.tw_reuse_delay.is_none()
+        && rivals.iter().any(|rival| {
+            let is_fin_wait2 = (rival.state, rival.timer) == (State::FinWait2, Timer::TimeWait);
+            is_fin_wait2 && ports.is_open(rival.local.port())
+        });
     let connect_fails = match (available, reusable.iter().any(|&at| at <= time)) {
+        (0, false) if may_be_taken_over => None,
         (0, false) => Some(true),
         (0, true) if !destination.is_loopback() => None,
         _ => Some(false),
@@ -229,12 +238,15 @@ fn one(
     })
 }
 
+/// How old a TIME_WAIT must be where the kernel compares whole seconds.
+const WHOLE_SECOND: Duration = Duration::from_secs(1);
+
 /// sock_diag tells timers in jiffies, of which the longest has 10 ms, and connect() compares milliseconds: one jiffy for
 /// the beginning of a timer and one for its reading.
 const JIFFIES: Duration = Duration::from_millis(20);
 
 /// When connect() may take over a TIME_WAIT, at the latest; `None` for what is none. FIN_WAIT2 never is, although a mini
-/// socket too (but for 5.10, which does not look).
+/// socket too; older kernels do not look.
 fn reusable_at(rival: &Sighting, time: Timestamp, delay: Duration) -> Option<Timestamp> {
     let is_time_wait = (rival.state, rival.timer) == (State::TimeWait, Timer::TimeWait);
     // Its timer ran for a minute when it began, or when it was prolonged since.

@@ -162,6 +162,10 @@ fn a_time_wait_is_taken_over_after_a_second_where_that_is_on() {
 
 /// Ten connections with a range of eleven ports, one of which is a listener's.
 fn exhausted(state: State, tw_reuse: TwReuse, expires: u64) -> Ephemeral {
+    row(exhaustion(state, tw_reuse, expires))
+}
+
+fn exhaustion(state: State, tw_reuse: TwReuse, expires: u64) -> Evidence {
     let mut evidence = ten(state, vec![other("0.0.0.0:40010", "0.0.0.0:0", State::Listen)]);
     let rules = rules(&mut evidence);
     (rules.range, rules.reserved, rules.tw_reuse) = (40_000..=40_010, Vec::new(), tw_reuse);
@@ -169,7 +173,20 @@ fn exhausted(state: State, tw_reuse: TwReuse, expires: u64) -> Ephemeral {
     for left in look.sightings.iter_mut().chain(&mut look.rivals).flatten() {
         left.expires = Duration::from_millis(expires);
     }
-    row(evidence)
+    evidence
+}
+
+#[test]
+fn an_older_kernel_may_take_over_a_fin_wait2() {
+    let on_old = |tw_reuse| {
+        let mut old = exhaustion(State::FinWait2, tw_reuse, 30_000);
+        rules(&mut old).tw_reuse_delay = None;
+        row(old).connect_fails
+    };
+    assert_eq!(on_old(TwReuse::Always), None);
+    assert_eq!(on_old(TwReuse::Never), Some(true));
+    // 10.0.0.5 is no loopback address.
+    assert_eq!(on_old(TwReuse::Loopback), Some(true));
 }
 
 #[test]

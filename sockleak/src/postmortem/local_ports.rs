@@ -19,9 +19,9 @@ pub struct LocalPorts {
     pub tw_reuse: TwReuse,
     /// `tcp_timestamps` is on. Without timestamps no TIME_WAIT is taken over.
     pub timestamps: bool,
-    /// How old a TIME_WAIT must be to be taken over: `tcp_tw_reuse_delay`, or a second where the kernel has no such
-    /// sysctl and compares whole seconds.
-    pub tw_reuse_delay: Duration,
+    /// How old a TIME_WAIT must be to be taken over: `tcp_tw_reuse_delay`. `None` where the kernel has no such sysctl
+    /// (before 6.14): then it compares whole seconds, and it may take over a FIN_WAIT2 as well, as 5.10 does.
+    pub tw_reuse_delay: Option<Duration>,
 }
 
 impl LocalPorts {

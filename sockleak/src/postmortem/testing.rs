@@ -127,7 +127,7 @@ pub fn local_ports() -> LocalPorts {
         reserved: vec![40_010..=40_019, 40_050..=40_050, 50_000..=50_001],
         tw_reuse: TwReuse::Never,
         timestamps: true,
-        tw_reuse_delay: Duration::from_secs(1),
+        tw_reuse_delay: Some(Duration::from_secs(1)),
     }
 }
 

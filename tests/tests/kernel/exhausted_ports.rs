@@ -1,7 +1,7 @@
 //! Ports that are used up towards one destination, by a crash or by the work before it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
         named![
             twenty_thousand_ports_of_two_processes,
             a_destination_without_ports,
+            what_is_said_to_be_refused_is_refused,
             many_short_connections,
         ],
     )
@@ -104,6 +105,29 @@ fn a_destination_without_ports() {
     assert_eq!(facts["available_ports"], 0, "{facts}");
     let refused = TcpStream::connect("127.0.0.1:8080").expect_err("no port is left");
     assert_eq!(refused.raw_os_error(), Some(libc::EADDRNOTAVAIL));
+}
+
+/// With tcp_tw_reuse an older kernel takes over a FIN_WAIT2 that is two seconds old; whether this one does is either known
+/// or not said.
+fn what_is_said_to_be_refused_is_refused() {
+    sysctl("ipv4/tcp_tw_reuse", 2);
+    sysctl("ipv4/ip_local_port_range", "40000 40099");
+    let (mut victim, _service, _ends) = client(100);
+    let mut tracer = Tracer::attach(victim.pid(), &[]);
+    victim.killed_by(libc::SIGKILL);
+    let died = Instant::now();
+    let report = tracer.report();
+    let row = report.destination();
+    assert_eq!(
+        (number(row, "in_use"), number(row, "available")),
+        (100, 0),
+        "{row}"
+    );
+    wait_until("they are old", || died.elapsed() > Duration::from_secs(2));
+    match row["connect_fails"].as_bool() {
+        None => {}
+        Some(told) => assert_eq!(TcpStream::connect("127.0.0.1:8080").is_err(), told, "{row}"),
+    }
 }
 
 fn many_short_connections() {
