@@ -114,12 +114,8 @@ fn a_port_that_nobody_has() {
 }
 
 fn a_server_that_lives() {
-    let (victim, _peers) = Victim::serving("4 reuseaddr", 1);
-    let address = judge::sockets()
-        .into_iter()
-        .find(|entry| entry.state == "LISTEN")
-        .expect("it listens")
-        .local;
+    let (victim, peers) = Victim::serving("4 reuseaddr", 1);
+    let address = peers[0].remote();
     for options in [
         &[][..],
         &["--reuseaddr"],
@@ -175,12 +171,8 @@ fn a_listener_whose_parent_is_gone() {
 /// sock_diag does not tell SO_REUSEADDR; a restart with it hangs on that alone.
 fn leftovers_have_the_options_of_the_dead() {
     for (options, status_with) in [("4", 1), ("4 reuseaddr", 0)] {
-        let (mut victim, _peers) = Victim::serving(options, 3);
-        let local = judge::sockets()
-            .into_iter()
-            .find(|entry| entry.state == "LISTEN")
-            .expect("it listens")
-            .local;
+        let (mut victim, peers) = Victim::serving(options, 3);
+        let local = peers[0].remote();
         victim.killed_by(libc::SIGKILL);
         wait_until("FIN_WAIT2", || judge::count(local.port(), "FIN_WAIT2") == 3);
         let (told, status) = port(local.port(), &[]);
@@ -244,12 +236,8 @@ fn an_mptcp_listener() {
 
 /// That the port is in use shows in the tables that everybody may read; with which options does not.
 fn without_root_it_says_what_it_cannot() {
-    let (mut victim, _peers) = Victim::serving("4", 1);
-    let local = judge::sockets()
-        .into_iter()
-        .find(|entry| entry.state == "LISTEN")
-        .expect("it listens")
-        .local;
+    let (mut victim, peers) = Victim::serving("4", 1);
+    let local = peers[0].remote();
     victim.killed_by(libc::SIGKILL);
     wait_until("FIN_WAIT2", || judge::count(local.port(), "FIN_WAIT2") == 1);
     let (_folder, sockleak) = public_copy();

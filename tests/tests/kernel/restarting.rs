@@ -47,7 +47,19 @@ const OLD: [&str; 9] = [
 struct Scene {
     port: u16,
     _victim: Victim,
-    _peers: Vec<Peer>,
+    _peer: Option<Peer>,
+}
+
+impl Scene {
+    /// The server is killed now.
+    fn after(mut victim: Victim, peer: Option<Peer>, port: u16) -> Self {
+        victim.killed_by(libc::SIGKILL);
+        Self {
+            port,
+            _victim: victim,
+            _peer: peer,
+        }
+    }
 }
 
 /// A server with one connection, of the address family that its listener is for. A dual-stack one gets IPv4.
@@ -82,55 +94,36 @@ fn compare(state: &str, mut make: impl FnMut(&str) -> Scene) {
 
 fn beside_a_time_wait() {
     compare("TIME_WAIT", |old| {
-        let (mut victim, peer, port) = serving(old);
+        let (victim, peer, port) = serving(old);
         let peer = peer.closes_when_closed();
-        victim.killed_by(libc::SIGKILL);
+        let scene = Scene::after(victim, None, port);
         peer.join().expect("it has closed");
-        Scene {
-            port,
-            _victim: victim,
-            _peers: Vec::new(),
-        }
+        scene
     });
 }
 
 fn beside_a_fin_wait2() {
     compare("FIN_WAIT2", |old| {
-        let (mut victim, peer, port) = serving(old);
-        victim.killed_by(libc::SIGKILL);
-        Scene {
-            port,
-            _victim: victim,
-            _peers: vec![peer],
-        }
+        let (victim, peer, port) = serving(old);
+        Scene::after(victim, Some(peer), port)
     });
 }
 
 fn beside_a_fin_wait1() {
     compare("FIN_WAIT1", |old| {
-        let (mut victim, peer, port) = serving(old);
+        let (victim, peer, port) = serving(old);
         peer.cut_off();
-        victim.killed_by(libc::SIGKILL);
-        Scene {
-            port,
-            _victim: victim,
-            _peers: vec![peer],
-        }
+        Scene::after(victim, Some(peer), port)
     });
 }
 
 fn beside_a_last_ack() {
     compare("LAST_ACK", |old| {
-        let (mut victim, peer, port) = serving(old);
+        let (victim, peer, port) = serving(old);
         peer.shut_down();
         wait_until("the FIN arrives", || judge::count(port, "CLOSE_WAIT") == 1);
         peer.cut_off();
-        victim.killed_by(libc::SIGKILL);
-        Scene {
-            port,
-            _victim: victim,
-            _peers: vec![peer],
-        }
+        Scene::after(victim, Some(peer), port)
     });
 }
 
@@ -139,12 +132,7 @@ fn beside_a_connection_of_a_child() {
         let (mut victim, peer, port) = serving(old);
         victim.does("drop listener");
         victim.forks("fork");
-        victim.killed_by(libc::SIGKILL);
-        Scene {
-            port,
-            _victim: victim,
-            _peers: vec![peer],
-        }
+        Scene::after(victim, Some(peer), port)
     });
 }
 
@@ -153,12 +141,7 @@ fn beside_a_listener_of_a_child() {
         let mut victim = Victim::start();
         let port = victim.listen(old).port();
         victim.forks("fork");
-        victim.killed_by(libc::SIGKILL);
-        Scene {
-            port,
-            _victim: victim,
-            _peers: Vec::new(),
-        }
+        Scene::after(victim, None, port)
     });
 }
 

@@ -7,10 +7,8 @@ use serde::{Serialize, Serializer};
 
 use super::VERSION;
 use super::restart::RestartView;
-use super::view::{Each, Time, millis};
-use crate::postmortem::{
-    Family, FreeRule, How, PortHolder, PortReport, PortSocket, Protocol, Restart, Reuse,
-};
+use super::view::{Each, Time, family, millis, protocol};
+use crate::postmortem::{FreeRule, How, PortHolder, PortReport, PortSocket, Restart, Reuse};
 
 #[derive(Serialize)]
 pub(super) struct PortView<'a> {
@@ -82,14 +80,8 @@ impl<'a> SocketView<'a> {
             .map(|at| at.duration_since(now).try_into().unwrap_or_default());
         let option = |which: fn(&Reuse) -> bool| owner.reuse.as_ref().map(which);
         Self {
-            protocol: match owner.protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Mptcp => "mptcp",
-            },
-            family: match owner.family {
-                Family::Ipv4 => "ipv4",
-                Family::Ipv6 => "ipv6",
-            },
+            protocol: protocol(owner.protocol),
+            family: family(owner.family),
             laddr: owner.local.ip(),
             lport: owner.local.port(),
             raddr: owner.remote.map(|remote| remote.ip()),

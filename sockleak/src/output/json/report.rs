@@ -8,10 +8,10 @@ use super::VERSION;
 use super::advice::AdviceView;
 use super::ephemeral::EphemeralView;
 use super::restart::RestartView;
-use super::view::{DeathView, Each, Time, millis};
+use super::view::{DeathView, Each, Time, family, millis, protocol};
 use crate::postmortem::{
-    Advice, Ephemeral, Family, FreeRule, Holder, How, LeftWhileAlive, Lost, Outcome, Process, Protocol,
-    Report, ResetReason, Restart, SocketReport, State, Summary, Transition, Why,
+    Advice, Ephemeral, FreeRule, Holder, How, LeftWhileAlive, Lost, Outcome, Process, Report, ResetReason,
+    Restart, SocketReport, State, Summary, Transition, Why,
 };
 
 #[derive(Serialize)]
@@ -131,14 +131,8 @@ impl<'a> SocketView<'a> {
             .at
             .map(|at| at.duration_since(whole.time).try_into().unwrap_or_default());
         Self {
-            protocol: match socket.protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Mptcp => "mptcp",
-            },
-            family: match socket.family {
-                Family::Ipv4 => "ipv4",
-                Family::Ipv6 => "ipv6",
-            },
+            protocol: protocol(socket.protocol),
+            family: family(socket.family),
             laddr: socket.local.ip(),
             lport: socket.local.port(),
             raddr: socket.remote.map(|remote| remote.ip()),
