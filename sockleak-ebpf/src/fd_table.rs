@@ -6,10 +6,11 @@
 //! global function (one with external linkage and BTF, 5.6 and later) is verified once, and a call of it is one
 //! instruction to the verifier: so a step is such a function, and hundreds of steps are another one.
 
-use sockleak_ebpf::{FdKey, ORIGIN_INVENTORY, ProcessKey, SocketKey, SocketRecord, counter};
+use sockleak_ebpf::{ORIGIN_INVENTORY, ProcessKey, SocketKey, SocketRecord};
 
 use crate::file;
-use crate::maps::{EXTRA_FDS, FOLLOWED, SOCKETS, WALK, count};
+use crate::inventory::{self, Kept};
+use crate::maps::WALK;
 use crate::memory::{read, read_or_zero};
 use crate::mptcp::{self, Subflows};
 use crate::offsets::*;
@@ -19,8 +20,6 @@ use crate::socket;
 const MAX_SLOTS: u32 = 1 << 20;
 /// Bits of a word of the bitmap.
 const BITS: u32 = 64;
-const BPF_NOEXIST: u64 = 1;
-const EEXIST: i32 = -17;
 
 /// A walk: where it stands, and what it found. It lies in a map, because a global function is given no pointers.
 #[repr(C)]
@@ -173,33 +172,15 @@ fn take(walk: &mut Walk, fd: u32) {
     key.time = walk.time;
     key.tgid = walk.process.tgid;
     key.origin = ORIGIN_INVENTORY;
-    match SOCKETS.insert(&*key, &*record, BPF_NOEXIST) {
-        Ok(()) => {
+    match inventory::keep(key, record) {
+        Kept::New => {
             walk.sockets += 1;
-            if FOLLOWED.insert(sk, &*key, 0).is_err() {
-                count(counter::FOLLOW_FAILED);
-            }
             walk.subflows.begin(&walk.key, protocol);
         }
-        Err(EEXIST) => add_fd(key, fd),
-        Err(_) => walk.not_recorded += 1,
+        // The socket has another descriptor already (dup).
+        Kept::Before => inventory::add_fd(key, fd),
+        Kept::No => walk.not_recorded += 1,
     }
-}
-
-/// The socket has another descriptor already (dup).
-#[inline(always)]
-fn add_fd(key: &SocketKey, fd: u32) {
-    if let Some(record) = SOCKETS.get_ptr_mut(key) {
-        // SAFETY: the entry was found just now, and only this walk counts its descriptors.
-        unsafe { (*record).fd_count += 1 };
-    }
-    let key = FdKey {
-        sk: key.sk,
-        time: key.time,
-        tgid: key.tgid,
-        fd,
-    };
-    let _ = EXTRA_FDS.insert(key, 1, 0);
 }
 
 /// References to a `struct file`. `f_ref` (6.13 and later) counts from 0: include/linux/file_ref.h.

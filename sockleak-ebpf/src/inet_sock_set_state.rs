@@ -9,13 +9,11 @@ use sockleak_ebpf::{
     counter, state,
 };
 
-use crate::maps::{COMPOSED, FOLLOWED, SOCKETS, WATCHED, count, send};
+use crate::maps::{COMPOSED, WATCHED, count, followed, insert, send, set_aside};
 use crate::offsets::HAS_SOCKET_COOKIE;
 use crate::preemption::{Copy, Work, program};
 use crate::socket;
 use crate::task::{current_tgid, now};
-
-const BPF_NOEXIST: u64 = 1;
 
 program!(
     "inet_sock_set_state":
@@ -33,19 +31,17 @@ fn run(ctx: &BtfTracePointContext, copy: Copy) {
         return;
     }
     let address = sk as u64;
-    if let Some(key) = FOLLOWED.get_ptr(address) {
+    if let Some(record) = followed(address) {
         // The slab gives the memory of a dead socket to the next one. A new socket begins as CLOSE,
         // or as a clone of its listener.
         let reused = from == state::CLOSE || (from == state::LISTEN && to == state::SYN_RECV);
         if !reused {
-            // SAFETY: the entry was found just now and is not preallocated: it stays readable in this program.
-            let key = unsafe { *key };
             if copy.has_to(Work::change(address, from, to)) {
-                follow(sk, key, from, to);
+                follow(sk, record, from, to);
             }
             return;
         }
-        let _ = FOLLOWED.remove(address);
+        set_aside(address, record);
     }
     // Only these run in the context of the socket's owner (net/ipv4: connect, listen, close and
     // shutdown). Any other change may run in whatever task a softirq interrupted.
@@ -74,20 +70,11 @@ fn cookie(sk: *const core::ffi::c_void) -> u64 {
 }
 
 #[inline(always)]
-fn follow(sk: *const core::ffi::c_void, key: SocketKey, from: u8, to: u8) {
-    let Some(record) = SOCKETS.get_ptr_mut(key) else {
-        return;
-    };
-    // SAFETY: the entry was found just now, and the kernel changes one socket's state from one CPU at a time.
-    let record = unsafe { &mut *record };
+fn follow(sk: *const core::ffi::c_void, record: &mut SocketRecord, from: u8, to: u8) {
     if record.cookie == 0 {
         record.cookie = cookie(sk);
     }
     append(record, from, to);
-    // A closed socket of an inventory is kept: the RST of unread data comes after the change to CLOSE.
-    if to == state::CLOSE && key.origin == ORIGIN_LIVE {
-        let _ = FOLLOWED.remove(sk as u64);
-    }
 }
 
 #[inline(always)]
@@ -152,9 +139,7 @@ fn begin(sk: *const core::ffi::c_void, tgid: u32, from: u8, to: u8) {
         tgid,
         origin: ORIGIN_LIVE,
     };
-    if SOCKETS.insert(key, &*record, BPF_NOEXIST).is_err() {
-        count(counter::FOLLOW_FAILED);
-    } else if to != state::CLOSE && FOLLOWED.insert(address, key, 0).is_err() {
+    if insert(&key, record).is_err() {
         count(counter::FOLLOW_FAILED);
     }
 }

@@ -25,15 +25,18 @@ pub const PREEMPT_ENABLE: usize = 0x7fff_0002;
 /// Names of the maps, as user space asks for them. The statics of `maps.rs` carry these names.
 pub mod maps {
     /// Maps that can be as small as can be where nothing is traced.
-    pub const OF_THE_TRACER: [&str; 6] = [WATCHED, DEATHS, SOCKETS, FOLLOWED, EXTRA_FDS, EVENTS];
+    pub const OF_THE_TRACER: [&str; 6] = [WATCHED, DEATHS, SOCKETS, ASIDE, EXTRA_FDS, EVENTS];
     /// Hash: tgid (`u32`) to [`Watched`](crate::Watched).
     pub const WATCHED: &str = "WATCHED";
     /// Hash: [`ProcessKey`](crate::ProcessKey) to [`Death`](crate::Death).
     pub const DEATHS: &str = "DEATHS";
-    /// Hash: [`SocketKey`](crate::SocketKey) to [`SocketRecord`](crate::SocketRecord).
+    /// Hash: address of a `struct sock` (`u64`) to the [`SocketRecord`](crate::SocketRecord) that its changes of state
+    /// go to.
     pub const SOCKETS: &str = "SOCKETS";
-    /// Hash: address of a `struct sock` (`u64`) to the [`SocketKey`](crate::SocketKey) that follows it now.
-    pub const FOLLOWED: &str = "FOLLOWED";
+    /// Hash: [`SocketKey`](crate::SocketKey) to [`SocketRecord`](crate::SocketRecord), for records whose place in
+    /// `SOCKETS` another one has: of processes that share a socket all but the first to die, and of sockets whose
+    /// memory belongs to another one by now.
+    pub const ASIDE: &str = "ASIDE";
     /// Hash: [`FdKey`](crate::FdKey) to `u8`, for every descriptor of a socket beyond its first.
     pub const EXTRA_FDS: &str = "EXTRA_FDS";
     /// Ring buffer of events, each beginning with an [`EventHeader`](crate::EventHeader).
@@ -117,7 +120,7 @@ pub mod globals {
 pub mod counter {
     /// Events that did not fit into the ring.
     pub const EVENTS_LOST: u32 = 0;
-    /// Sockets that a live process closed and that did not fit into `SOCKETS` or `FOLLOWED`.
+    /// Sockets that a live process closed and that did not fit into `SOCKETS` or `ASIDE`.
     pub const FOLLOW_FAILED: u32 = 1;
     /// Processes that did not fit into `WATCHED`, or deaths that did not fit into `DEATHS`.
     pub const PROCESS_FAILED: u32 = 2;

@@ -9,6 +9,7 @@
 mod fd_table;
 mod file;
 mod inet_sock_set_state;
+mod inventory;
 mod maps;
 mod memory;
 mod mptcp;

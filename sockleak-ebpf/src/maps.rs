@@ -2,8 +2,8 @@
 //!
 //! The hash maps are not preallocated: an empty one costs its bucket array (16 bytes a bucket, as
 //! many buckets as entries), and each entry is allocated when it is made. User space sets the sizes
-//! of `SOCKETS` and `FOLLOWED` before the load. At 262,144 sockets: 2 x 4 MiB of buckets, and
-//! 48 + 24 + 176 and 48 + 8 + 24 bytes for each socket that is there.
+//! of `SOCKETS` and `ASIDE` before the load. At 262,144 sockets: 2 x 4 MiB of buckets, and 48 + 8 + 192
+//! bytes for each socket that is there, which with the allocator's pointer is the 256 of a slab object.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -14,6 +14,9 @@ use sockleak_ebpf::{Death, FdKey, Ports, ProcessKey, SocketKey, SocketRecord, Wa
 
 use crate::fd_table::Walk;
 
+pub const BPF_NOEXIST: u64 = 1;
+pub const EEXIST: i32 = -17;
+
 #[map]
 pub static WATCHED: HashMap<u32, Watched> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
@@ -21,10 +24,10 @@ pub static WATCHED: HashMap<u32, Watched> = HashMap::with_max_entries(65_536, BP
 pub static DEATHS: HashMap<ProcessKey, Death> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static SOCKETS: HashMap<SocketKey, SocketRecord> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub static SOCKETS: HashMap<u64, SocketRecord> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static FOLLOWED: HashMap<u64, SocketKey> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub static ASIDE: HashMap<SocketKey, SocketRecord> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
 #[map]
 pub static EXTRA_FDS: HashMap<FdKey, u8> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
@@ -53,15 +56,49 @@ pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static PORTS: Array<Ports> = Array::with_max_entries(1, 0);
 
-/// The record that follows the socket at this address now, and its key.
+/// The record that the changes of the socket at this address go to.
 #[inline(always)]
-pub fn followed(sk: u64) -> Option<(SocketKey, &'static mut SocketRecord)> {
-    // SAFETY: The entry was found just now and is not preallocated: it stays readable in this program.
-    let key = unsafe { *FOLLOWED.get_ptr(sk)? };
-    // SAFETY: As above. The kernel changes one socket's state from one CPU at a time, and what the other hooks
-    // write are single bytes.
-    let record = unsafe { &mut *SOCKETS.get_ptr_mut(key)? };
-    Some((key, record))
+pub fn followed(sk: u64) -> Option<&'static mut SocketRecord> {
+    // SAFETY: The entry was found just now and is not preallocated: it stays readable in this program. The kernel
+    // changes one socket's state from one CPU at a time, and what the other hooks write are single bytes.
+    SOCKETS.get_ptr_mut(sk).map(|record| unsafe { &mut *record })
+}
+
+/// Begins to follow a socket: in `SOCKETS`, or aside if another record is there already. Fails with [`EEXIST`] if
+/// the socket has a record of this key.
+#[inline(always)]
+pub fn insert(key: &SocketKey, record: &mut SocketRecord) -> Result<(), i32> {
+    record.belongs_to(key);
+    match SOCKETS.insert(key.sk, &*record, BPF_NOEXIST) {
+        Err(EEXIST) => {}
+        done => return done,
+    }
+    // Whoever came first keeps the place: of two walks that find the same socket at once neither takes the other's.
+    if followed(key.sk).is_some_and(|first| first.key(key.sk) == *key) {
+        return Err(EEXIST);
+    }
+    ASIDE.insert(key, &*record, BPF_NOEXIST)
+}
+
+/// The record of this key.
+#[inline(always)]
+pub fn record(key: &SocketKey) -> Option<&'static mut SocketRecord> {
+    if let Some(record) = followed(key.sk)
+        && record.key(key.sk) == *key
+    {
+        return Some(record);
+    }
+    // SAFETY: As in `followed`.
+    ASIDE.get_ptr_mut(key).map(|record| unsafe { &mut *record })
+}
+
+/// Another socket has this address now. The record is kept, and follows nobody any more.
+#[inline(always)]
+pub fn set_aside(sk: u64, record: &SocketRecord) {
+    if ASIDE.insert(record.key(sk), record, 0).is_err() {
+        count(counter::FOLLOW_FAILED);
+    }
+    let _ = SOCKETS.remove(sk);
 }
 
 /// Adds one to a counter of this CPU.

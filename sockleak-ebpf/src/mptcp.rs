@@ -3,18 +3,16 @@
 //! A descriptor leads to the MPTCP socket only. Its subflows have states, cookies and time-waits of their
 //! own, and most of what the kernel does to them runs in a worker.
 
-use sockleak_ebpf::{MISSING, ORIGIN_SUBFLOW, SOCKET_SUBFLOWS, SocketKey, SocketRecord, counter};
+use sockleak_ebpf::{MISSING, ORIGIN_SUBFLOW, SOCKET_SUBFLOWS, SocketKey, SocketRecord};
 
 use crate::fd_table::{self, Walk};
-use crate::maps::{FOLLOWED, SOCKETS, count};
+use crate::inventory::{self, Kept};
 use crate::memory::read_or_zero;
 use crate::offsets::*;
 use crate::socket::{self, IPPROTO_MPTCP};
 
 /// The list changes while it is read, so it may lead anywhere. The path manager allows far fewer.
 const MAX_SUBFLOWS: u32 = 128;
-const BPF_NOEXIST: u64 = 1;
-const EEXIST: i32 = -17;
 
 /// Where the walk stands in the list of subflows of one MPTCP socket.
 #[repr(C)]
@@ -75,10 +73,7 @@ pub extern "C" fn fd_table_subflow() -> u32 {
     }
     if subflows.node == subflows.head {
         subflows.end();
-        if let Some(owner) = SOCKETS.get_ptr_mut(&subflows.owner) {
-            // SAFETY: the entry was found just now, and only this walk writes to its flags.
-            unsafe { (*owner).flags |= SOCKET_SUBFLOWS };
-        }
+        inventory::mark(&subflows.owner, SOCKET_SUBFLOWS);
         return 1;
     }
     let context = subflows.node - u64::from(SUBFLOW_NODE.load());
@@ -100,10 +95,5 @@ fn take(subflows: &Subflows, record: &mut SocketRecord) -> bool {
     };
     socket::fill(record, key.sk, family, protocol);
     record.msk = subflows.owner.sk;
-    match SOCKETS.insert(key, &*record, BPF_NOEXIST) {
-        Ok(()) if FOLLOWED.insert(&key.sk, key, 0).is_err() => count(counter::FOLLOW_FAILED),
-        Ok(()) | Err(EEXIST) => {}
-        Err(_) => return false,
-    }
-    true
+    inventory::keep(key, record) != Kept::No
 }

@@ -97,7 +97,7 @@ pub const DEATH_OOM: u32 = 1;
 /// [`Death::flags`]: a thread of the process used io_uring, which can hold sockets that are in no fd table.
 pub const DEATH_IO_URING: u32 = 2;
 
-/// A socket that is followed for a process. Key of `SOCKETS`.
+/// A socket that is followed for a process. Key of `ASIDE`; the record has it too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct SocketKey {
@@ -151,12 +151,18 @@ pub struct StateChange {
 /// (FIN_WAIT1, FIN_WAIT2 or CLOSING, CLOSE); after a shutdown() they are spread over two records.
 pub const STATE_CHANGES: usize = 4;
 
-/// A socket, and what happened to it since it is followed. Value of `SOCKETS`.
+/// A socket, and what happened to it since it is followed. Value of `SOCKETS` and of `ASIDE`.
 ///
-/// The first part holds at the moment of [`SocketKey::time`]; `changes` and `reset_*` are added later.
+/// The first part holds at the moment of `time`; `changes` and `reset_*` are added later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SocketRecord {
+    /// See [`SocketKey::time`].
+    pub time: u64,
+    /// See [`SocketKey::tgid`].
+    pub tgid: u32,
+    /// See [`SocketKey::origin`].
+    pub origin: u32,
     /// Local address; IPv4 in the first four bytes.
     pub laddr: [u8; 16],
     /// Remote address; all zero without a peer.
@@ -213,6 +219,28 @@ pub struct SocketRecord {
     pub reset_received_in: u8,
     /// Its changes of state, in order.
     pub changes: [StateChange; STATE_CHANGES],
+}
+
+impl SocketRecord {
+    /// The key of the record of the socket at this address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn key(&self, sk: u64) -> SocketKey {
+        SocketKey {
+            sk,
+            time: self.time,
+            tgid: self.tgid,
+            origin: self.origin,
+        }
+    }
+
+    /// Gives the record to the process of this key.
+    #[inline(always)]
+    pub const fn belongs_to(&mut self, key: &SocketKey) {
+        self.time = key.time;
+        self.tgid = key.tgid;
+        self.origin = key.origin;
+    }
 }
 
 /// [`SocketRecord::fd`]: not found in a table.
@@ -413,7 +441,7 @@ const _: () = {
     assert!(size_of::<SocketKey>() == 24);
     assert!(size_of::<FdKey>() == 24);
     assert!(size_of::<StateChange>() == 16);
-    assert!(size_of::<SocketRecord>() == 176);
+    assert!(size_of::<SocketRecord>() == 192);
     assert!(size_of::<PortRecord>() == 112);
     assert!(size_of::<PortFileRecord>() == 136);
     assert!(size_of::<EventHeader>() == 16);

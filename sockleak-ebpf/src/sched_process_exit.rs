@@ -9,14 +9,11 @@ use sockleak_ebpf::{
 };
 
 use crate::fd_table;
-use crate::maps::{DEATHS, DYING, WATCHED, count, send};
+use crate::maps::{BPF_NOEXIST, DEATHS, DYING, EEXIST, WATCHED, count, send};
 use crate::memory::{read_into, read_or_zero};
 use crate::offsets::*;
 use crate::preemption::program;
 use crate::task::{current_tgid, now, ns_pid};
-
-const BPF_NOEXIST: u64 = 1;
-const EEXIST: i32 = -17;
 
 // A walk takes long enough to be preempted at its end, so there are more copies of this one than of others.
 // A copy that comes after another finds the process no longer watched.

@@ -13,7 +13,7 @@ program!("tcp_receive_reset": tcp_receive_reset => run, tcp_receive_reset_2 => r
 #[inline(always)]
 fn run(ctx: &BtfTracePointContext) {
     let sk: *const core::ffi::c_void = ctx.arg(0);
-    let Some((_, record)) = followed(sk as u64) else {
+    let Some(record) = followed(sk as u64) else {
         return;
     };
     record.reset_received = 1;

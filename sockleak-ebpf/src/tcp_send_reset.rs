@@ -12,7 +12,7 @@ program!("tcp_send_reset": tcp_send_reset => run, tcp_send_reset_2 => run);
 fn run(ctx: &BtfTracePointContext) {
     // The socket may be null or a mini socket (6.12 and later): its address is compared, never read.
     let sk: *const core::ffi::c_void = ctx.arg(0);
-    let Some((_, record)) = followed(sk as u64) else {
+    let Some(record) = followed(sk as u64) else {
         return;
     };
     record.reset_sent = 1;

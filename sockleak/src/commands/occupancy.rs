@@ -130,7 +130,7 @@ impl Occupancy {
             netns: namespace.inode(),
             began,
             time: Timestamp::now(),
-            sightings: Some(sightings),
+            sightings: Some(sightings.into()),
             orphan_retries: namespace.orphan_retries().unwrap_or_default(),
             overflow: None,
             local_ports: None,

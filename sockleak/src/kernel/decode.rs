@@ -85,7 +85,7 @@ decode_record!(
     death: Death, |buf| buf.death()
 );
 decode_record!(
-    /// Decodes a key of `SOCKETS`.
+    /// Decodes a key of `ASIDE`.
     socket_key: SocketKey, |buf| {
         Ok(SocketKey { sk: buf.u64()?, time: buf.u64()?, tgid: buf.u32()?, origin: buf.u32()? })
     }
@@ -95,7 +95,7 @@ decode_record!(
     fd_key: FdKey, |buf| Ok(FdKey { sk: buf.u64()?, time: buf.u64()?, tgid: buf.u32()?, fd: buf.u32()? })
 );
 decode_record!(
-    /// Decodes a value of `SOCKETS`.
+    /// Decodes a value of `SOCKETS` or `ASIDE`.
     socket_record: SocketRecord, |buf| buf.socket_record()
 );
 
@@ -117,7 +117,7 @@ pub fn encode_process_key(key: &ProcessKey) -> [u8; size_of::<ProcessKey>()] {
     bytes
 }
 
-/// Encodes a key of `SOCKETS`.
+/// Encodes a key of `ASIDE`.
 #[must_use]
 pub fn encode_socket_key(key: &SocketKey) -> [u8; size_of::<SocketKey>()] {
     let mut bytes = [0; size_of::<SocketKey>()];
@@ -126,6 +126,22 @@ pub fn encode_socket_key(key: &SocketKey) -> [u8; size_of::<SocketKey>()] {
     bytes[16..20].copy_from_slice(&key.tgid.to_ne_bytes());
     bytes[20..].copy_from_slice(&key.origin.to_ne_bytes());
     bytes
+}
+
+/// The owner of a value of `SOCKETS`: what [`SocketRecord::key`] tells of the whole record.
+#[must_use]
+pub fn socket_owner(sk: u64, record: &[u8; size_of::<SocketRecord>()]) -> SocketKey {
+    let mut buf = Fields(record);
+    let mut read = || {
+        Ok(SocketKey {
+            sk,
+            time: buf.u64()?,
+            tgid: buf.u32()?,
+            origin: buf.u32()?,
+        })
+    };
+    let owner: Result<_, DecodeError> = read();
+    owner.expect("the array has the size of the record")
 }
 
 /// Encodes a key of `EXTRA_FDS`.
@@ -227,6 +243,9 @@ impl Fields<'_> {
 
     fn socket_record(&mut self) -> Result<SocketRecord, DecodeError> {
         Ok(SocketRecord {
+            time: self.u64()?,
+            tgid: self.u32()?,
+            origin: self.u32()?,
             laddr: self.array()?,
             raddr: self.array()?,
             cookie: self.u64()?,

@@ -119,7 +119,7 @@ fn load_with(kernel: &Kernel, settings: Settings, cookies: bool) -> Result<Loade
     let mut ebpf = globals
         .loader()
         .map_max_entries(maps::SOCKETS, settings.max_sockets)
-        .map_max_entries(maps::FOLLOWED, settings.max_sockets)
+        .map_max_entries(maps::ASIDE, settings.max_sockets)
         .load(&preemption::resolve(OBJECT, btf, globals.preempted))?;
     let copies = programs::COPIES.into_iter().filter(|_| globals.preempted);
     let wanted: Vec<_> = programs::ALL

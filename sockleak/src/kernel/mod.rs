@@ -1,5 +1,6 @@
 //! The only door to the kernel.
 
+mod batch;
 pub mod btf;
 pub mod clock;
 pub mod decode;

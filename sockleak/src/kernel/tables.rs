@@ -1,10 +1,17 @@
 //! The BPF maps as user space uses them. They are the truth: the ring only wakes.
 
-use aya::Ebpf;
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
-use sockleak_ebpf::{Death, FdKey, ProcessKey, SocketKey, SocketRecord, Watched, counter, maps};
+use std::collections::HashSet;
+use std::os::fd::AsFd as _;
 
-use super::decode;
+use aya::maps::{HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::sys::SyscallError;
+use aya::{Ebpf, Pod};
+use sockleak_ebpf::{Death, FdKey, ProcessKey, SocketKey, SocketRecord, Watched, counter, maps, state};
+
+use super::{batch, decode};
+
+/// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
+const NOEXIST: u64 = 1;
 
 const WATCHED: usize = size_of::<Watched>();
 const PROCESS_KEY: usize = size_of::<ProcessKey>();
@@ -25,8 +32,8 @@ pub struct TableError {
 pub struct Tables {
     watched: HashMap<MapData, u32, [u8; WATCHED]>,
     deaths: HashMap<MapData, [u8; PROCESS_KEY], [u8; DEATH]>,
-    sockets: HashMap<MapData, [u8; SOCKET_KEY], [u8; SOCKET_RECORD]>,
-    followed: HashMap<MapData, u64, [u8; SOCKET_KEY]>,
+    sockets: HashMap<MapData, u64, [u8; SOCKET_RECORD]>,
+    aside: HashMap<MapData, [u8; SOCKET_KEY], [u8; SOCKET_RECORD]>,
     extra_fds: HashMap<MapData, [u8; FD_KEY], u8>,
     counters: PerCpuArray<MapData, u64>,
 }
@@ -40,6 +47,21 @@ pub struct Counters {
     pub follow_failed: u64,
     /// See [`counter::PROCESS_FAILED`].
     pub process_failed: u64,
+}
+
+/// Visits every entry of a map, as bytes.
+fn visit<MK: Pod, MV: Pod, const K: usize, const V: usize>(
+    map: &impl IterableMap<MK, MV>,
+    name: &'static str,
+    each: impl FnMut(&[u8; K], &[u8; V]),
+) -> Result<(), TableError> {
+    batch::visit(map.map().fd().as_fd(), each).map_err(|io_error| TableError {
+        name,
+        source: MapError::SyscallError(SyscallError {
+            call: "bpf_map_lookup_batch",
+            io_error,
+        }),
+    })
 }
 
 fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, TableError> {
@@ -69,7 +91,7 @@ impl Tables {
             watched: take(ebpf, maps::WATCHED)?,
             deaths: take(ebpf, maps::DEATHS)?,
             sockets: take(ebpf, maps::SOCKETS)?,
-            followed: take(ebpf, maps::FOLLOWED)?,
+            aside: take(ebpf, maps::ASIDE)?,
             extra_fds: take(ebpf, maps::EXTRA_FDS)?,
             counters: take(ebpf, maps::COUNTERS)?,
         })
@@ -123,59 +145,87 @@ impl Tables {
         let _ = self.deaths.remove(&decode::encode_process_key(key));
     }
 
-    /// Every followed socket of the given processes, in one pass over the map.
-    pub fn sockets(&self, wanted: impl Fn(&SocketKey) -> bool) -> Vec<(SocketKey, SocketRecord)> {
-        let mut found = Vec::new();
-        for key in self.sockets.keys().filter_map(Result::ok) {
-            let decoded = decode::socket_key(&key);
-            if wanted(&decoded)
-                && let Ok(record) = self.sockets.get(&key, 0)
-            {
-                found.push((decoded, decode::socket_record(&record)));
+    /// Visits the wanted ones of the followed sockets, in one pass over the maps. One whose memory is given to
+    /// another socket meanwhile may be visited twice.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read them.
+    pub fn visit_sockets(
+        &self,
+        wanted: impl Fn(&SocketKey) -> bool,
+        mut each: impl FnMut(SocketKey, SocketRecord),
+    ) -> Result<(), TableError> {
+        let mut take = |key: SocketKey, record: &[u8; SOCKET_RECORD]| {
+            if wanted(&key) {
+                each(key, decode::socket_record(record));
+            }
+        };
+        // The hooks move records from the first map to the second one, which therefore comes later.
+        visit(&self.sockets, maps::SOCKETS, |sk, record| {
+            take(decode::socket_owner(u64::from_ne_bytes(*sk), record), record);
+        })?;
+        visit(&self.aside, maps::ASIDE, |key, record| {
+            take(decode::socket_key(key), record);
+        })
+    }
+
+    /// The record that the changes of the socket at this address go to, and its key.
+    #[must_use]
+    pub fn followed(&self, sk: u64) -> Option<(SocketKey, SocketRecord)> {
+        let record = decode::socket_record(&self.sockets.get(&sk, 0).ok()?);
+        Some((record.key(sk), record))
+    }
+
+    /// Stops following sockets.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read who else has them.
+    pub fn forget_sockets(&mut self, forgotten: &[SocketKey]) -> Result<(), TableError> {
+        for key in forgotten {
+            // Another socket may be followed under this address by now.
+            if self.followed(key.sk).is_some_and(|(current, _)| current == *key) {
+                let _ = self.sockets.remove(&key.sk);
+            }
+            let _ = self.aside.remove(&decode::encode_socket_key(key));
+        }
+        self.promote(&forgotten.iter().map(|key| key.sk).collect())
+    }
+
+    /// Of processes that share a socket the changes of its state go to the first one's record. When that is
+    /// forgotten, another one takes its place.
+    fn promote(&mut self, vacant: &HashSet<u64>) -> Result<(), TableError> {
+        let mut heirs = Vec::new();
+        visit(&self.aside, maps::ASIDE, |key, record| {
+            let key = decode::socket_key(key);
+            let is_over = || {
+                let changes = decode::socket_record(record).changes;
+                changes.iter().any(|change| change.to == state::CLOSE)
+            };
+            if vacant.contains(&key.sk) && !is_over() {
+                heirs.push((key, *record));
+            }
+        })?;
+        for (key, record) in heirs {
+            if self.sockets.insert(key.sk, record, NOEXIST).is_ok() {
+                let _ = self.aside.remove(&decode::encode_socket_key(&key));
             }
         }
-        found
+        Ok(())
     }
 
-    /// The record of one followed socket as it is now.
-    #[must_use]
-    pub fn socket(&self, key: &SocketKey) -> Option<SocketRecord> {
-        self.sockets
-            .get(&decode::encode_socket_key(key), 0)
-            .ok()
-            .map(|record| decode::socket_record(&record))
-    }
-
-    /// Stops following a socket.
-    pub fn forget_socket(&mut self, key: &SocketKey) {
-        let encoded = decode::encode_socket_key(key);
-        let _ = self.sockets.remove(&encoded);
-        // A later death, or another socket in the same memory, may be followed under this address by now.
-        if self
-            .followed
-            .get(&key.sk, 0)
-            .is_ok_and(|current| current == encoded)
-        {
-            let _ = self.followed.remove(&key.sk);
-        }
-    }
-
-    /// The record that a later death made of the same socket, if there is one (processes that share a
-    /// listener and die one after the other): the changes of state go to the latest.
-    #[must_use]
-    pub fn latest(&self, sk: u64) -> Option<SocketKey> {
-        self.followed.get(&sk, 0).ok().map(|key| decode::socket_key(&key))
-    }
-
-    /// Every further descriptor of the sockets of one death.
-    #[must_use]
-    pub fn extra_fds(&self, tgid: u32, time: u64) -> Vec<FdKey> {
-        self.extra_fds
-            .keys()
-            .filter_map(Result::ok)
-            .map(|key| decode::fd_key(&key))
-            .filter(|key| key.tgid == tgid && key.time == time)
-            .collect()
+    /// Every further descriptor of the sockets of these deaths.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read them.
+    pub fn extra_fds(&self, wanted: impl Fn(&FdKey) -> bool) -> Result<Vec<FdKey>, TableError> {
+        let mut found = Vec::new();
+        visit(&self.extra_fds, maps::EXTRA_FDS, |key, _: &[u8; 1]| {
+            let key = decode::fd_key(key);
+            if wanted(&key) {
+                found.push(key);
+            }
+        })?;
+        Ok(found)
     }
 
     /// Forgets a further descriptor.

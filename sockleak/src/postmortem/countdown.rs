@@ -117,7 +117,7 @@ impl Countdown {
             return look;
         };
         let mut gone = std::mem::take(&mut namespace.followers);
-        for sighting in snapshot.sightings.iter().flatten() {
+        for sighting in snapshot.seen() {
             let Some(mut follower) = gone.remove(&sighting.cookie) else {
                 continue;
             };

@@ -67,21 +67,36 @@ pub struct Return {
     pub latest: Option<Timestamp>,
 }
 
-/// The remote ports that these sockets of one namespace may be connected to with a port that connect() has chosen.
-#[must_use]
-pub fn destination_ports<'a>(
-    sockets: impl Iterator<Item = &'a Socket> + Clone,
-    rules: &LocalPorts,
-) -> BTreeSet<u16> {
-    let listening: HashSet<u16> = sockets.clone().filter_map(listening_port).collect();
-    sockets
-        .filter(|socket| rules.has(socket.local.port()) && !listening.contains(&socket.local.port()))
-        .filter_map(|socket| Some(socket.remote?.port()))
-        .collect()
+/// The remote ports that sockets of one namespace may be connected to with a port that connect() has chosen.
+#[derive(Clone, Debug, Default)]
+pub struct Destinations {
+    listening: HashSet<u16>,
+    /// Local and remote port.
+    connected: HashSet<(u16, u16)>,
 }
 
-fn listening_port(socket: &Socket) -> Option<u16> {
-    (socket.state_at_death == State::Listen).then_some(socket.local.port())
+impl Destinations {
+    /// Adds a socket.
+    pub fn add(&mut self, socket: &Socket, rules: &LocalPorts) {
+        let local = socket.local.port();
+        if socket.state_at_death == State::Listen {
+            self.listening.insert(local);
+        } else if let Some(remote) = socket.remote
+            && rules.has(local)
+        {
+            self.connected.insert((local, remote.port()));
+        }
+    }
+
+    /// The remote ports of those that were added.
+    #[must_use]
+    pub fn ports(&self) -> BTreeSet<u16> {
+        let chosen = self
+            .connected
+            .iter()
+            .filter(|(local, _)| !self.listening.contains(local));
+        chosen.map(|(_, remote)| *remote).collect()
+    }
 }
 
 /// The destinations of the leftovers of a report, and whether there are some of which the ports cannot be counted.
@@ -122,7 +137,7 @@ pub(super) fn count(
                 .push(left);
         }
         let mut rivals_of: HashMap<Destination, Vec<&Sighting>> = HashMap::new();
-        for rival in rivals {
+        for rival in rivals.iter() {
             let destination = Destination::new(rival.local, rival.remote);
             if destinations.contains_key(&destination) {
                 rivals_of.entry(destination).or_default().push(rival);

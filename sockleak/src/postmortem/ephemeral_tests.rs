@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use super::*;
 use crate::postmortem::testing::{addr, at, evidence, local_ports, outgoing, sighting, socket};
@@ -10,7 +11,7 @@ fn death(sockets: Vec<Socket>, state: State, others: Vec<Sighting>) -> Evidence 
     let mut evidence = evidence(sockets, left.clone());
     let look = &mut evidence.snapshots[0];
     look.local_ports = Some(local_ports());
-    look.rivals = Some(left.into_iter().chain(others).collect());
+    look.rivals = Some(Rc::new(left.into_iter().chain(others).collect()));
     evidence
 }
 
@@ -125,7 +126,7 @@ fn a_listeners_leftovers_keep_its_port_from_connect() {
     );
     assert_eq!(row(left).available, 89 - 2);
     let mut gone = death(vec![outgoing(40_002).build()], State::TimeWait, Vec::new());
-    gone.sockets.push(listener);
+    gone.sockets.push(listener.into());
     assert_eq!(row(gone).available, 89 - 1);
 }
 
@@ -139,8 +140,7 @@ fn a_time_wait_is_taken_over_after_a_second_where_that_is_on() {
             .sockets
             .iter_mut()
             .for_each(|socket| socket.remote = Some(remote));
-        let look = &mut evidence.snapshots[0];
-        let rows = look.sightings.iter_mut().chain(&mut look.rivals).flatten();
+        let rows = evidence.snapshots[0].all_mut();
         rows.for_each(|sighting| sighting.remote = remote);
         let row = row(evidence);
         (row.reusable, row.reusable_at)
@@ -169,8 +169,7 @@ fn exhaustion(state: State, tw_reuse: TwReuse, expires: u64) -> Evidence {
     let mut evidence = ten(state, vec![other("0.0.0.0:40010", "0.0.0.0:0", State::Listen)]);
     let rules = rules(&mut evidence);
     (rules.range, rules.reserved, rules.tw_reuse) = (40_000..=40_010, Vec::new(), tw_reuse);
-    let look = &mut evidence.snapshots[0];
-    for left in look.sightings.iter_mut().chain(&mut look.rivals).flatten() {
+    for left in evidence.snapshots[0].all_mut() {
         left.expires = Duration::from_millis(expires);
     }
     evidence
@@ -218,7 +217,7 @@ fn connect_fails_when_nothing_is_left() {
 #[test]
 fn ports_come_back_by_different_rules() {
     let mut evidence = ten(State::TimeWait, Vec::new());
-    let sightings = evidence.snapshots[0].sightings.as_mut().expect("it is there");
+    let sightings = evidence.snapshots[0].seen_mut();
     (sightings[0].state, sightings[0].timer) = (State::FinWait1, Timer::Persist);
     sightings[1].state = State::FinWait2;
     sightings[1].expires = Duration::from_secs(30);
@@ -294,8 +293,9 @@ fn destinations_are_those_of_ports_in_the_range() {
         outgoing(40_002).build(),
         socket(State::Established).build(),
     ];
-    let ports: Vec<u16> = destination_ports(sockets.iter(), &local_ports())
-        .into_iter()
-        .collect();
-    assert_eq!(ports, [5432]);
+    let mut destinations = Destinations::default();
+    for socket in &sockets {
+        destinations.add(socket, &local_ports());
+    }
+    assert_eq!(destinations.ports(), BTreeSet::from([5432]));
 }

@@ -22,9 +22,9 @@ pub struct Evidence {
     /// `None` while the process lives.
     pub death: Option<Death>,
     /// The inventory: the sockets of its fd table when it died ([`super::Origin::Inventory`]).
-    pub sockets: Vec<Socket>,
+    pub sockets: Vec<Box<Socket>>,
     /// What it closed or shut down itself while it was watched ([`super::Origin::Live`]).
-    pub live: Vec<Socket>,
+    pub live: Vec<Box<Socket>>,
     /// One look at each namespace that any of these sockets is in.
     pub snapshots: Vec<Snapshot>,
     /// The descriptors of other processes that lead to any of these sockets.
@@ -59,20 +59,9 @@ pub fn examine(evidence: Evidence) -> Report {
     } = evidence;
 
     let subflows = || sockets.iter().flat_map(|socket| &socket.subflows);
-    let inventory: HashMap<u64, &Socket> = sockets
-        .iter()
-        .chain(subflows())
-        .map(|socket| (socket.id.sk, socket))
-        .collect();
-    let live: Vec<&Socket> = live
-        .iter()
-        .filter(|live| !left_while_alive::is_in_inventory(live, &inventory))
-        .collect();
-    let all: Vec<&Socket> = sockets
-        .iter()
-        .chain(subflows())
-        .chain(live.iter().copied())
-        .collect();
+    let recorded = || sockets.iter().map(Box::as_ref).chain(subflows());
+    let live = left_while_alive::beside_inventory(&live, recorded());
+    let all: Vec<&Socket> = recorded().chain(live.iter().copied()).collect();
     let mut sights = join(&all, &snapshots);
     let live_sights = sights.split_off(sights.len() - live.len());
     let mut subflow_sights = sights.split_off(sockets.len()).into_iter();
@@ -166,7 +155,7 @@ pub fn examine(evidence: Evidence) -> Report {
 }
 
 fn report_socket(
-    socket: Socket,
+    socket: Box<Socket>,
     sight: Sight<'_>,
     holders: Vec<Holder>,
     unread: bool,
@@ -211,9 +200,9 @@ fn report_subflows(msk: &Socket, sights: &[Sight<'_>], time: Timestamp, hz: u32)
         Sight::Seen(snapshot, sighting) => {
             let sighting = mptcp::without_file(sighting);
             let sight = Sight::Seen(snapshot, &sighting);
-            report_socket(subflow.clone(), sight, Vec::new(), false, time, hz)
+            report_socket(subflow.clone().into(), sight, Vec::new(), false, time, hz)
         }
-        unseen => report_socket(subflow.clone(), unseen, Vec::new(), false, time, hz),
+        unseen => report_socket(subflow.clone().into(), unseen, Vec::new(), false, time, hz),
     };
     msk.subflows.iter().zip(sights).map(one).collect()
 }

@@ -129,7 +129,7 @@ fn a_shut_down_socket_is_counted_once() {
         vec![inventory.clone()],
         vec![sighting(&inventory, State::FinWait2)],
     );
-    evidence.live.push(earlier);
+    evidence.live.push(earlier.into());
     let report = examine(evidence);
     assert_eq!(report.summary.fin_wait2, 1);
     assert!(report.left_while_alive.is_empty());
@@ -152,7 +152,7 @@ fn what_it_closed_itself_is_grouped_by_the_port_people_know() {
     sightings.remove(0);
     sightings[5].expires = Duration::from_millis(59_900);
     let mut evidence = evidence(Vec::new(), sightings);
-    evidence.live = closed;
+    evidence.live = closed.into_iter().map(Box::new).collect();
     let report = examine(evidence);
 
     assert_eq!(report.summary, Summary::default());
@@ -179,7 +179,7 @@ fn a_group_with_an_open_end_promises_nothing() {
         .collect();
     sightings[1].timer = Timer::Persist;
     let mut evidence = evidence(Vec::new(), sightings);
-    evidence.live = closed;
+    evidence.live = closed.into_iter().map(Box::new).collect();
     let report = examine(evidence);
     assert_eq!(report.left_while_alive.len(), 1);
     assert_eq!(report.left_while_alive[0].free_at, None);

@@ -8,14 +8,28 @@ use jiff::Timestamp;
 use super::verdict::leftover;
 use super::{Follower, LeftWhileAlive, Outcome, Side, Sides, Socket, State};
 
-/// True when a record of the living process is about a socket that the inventory has too: a shut down
-/// connection whose descriptor was still open at the death.
-pub(super) fn is_in_inventory(live: &Socket, inventory: &HashMap<u64, &Socket>) -> bool {
-    inventory.get(&live.id.sk).is_some_and(|socket| {
-        let cookies_differ = matches!((live.cookie, socket.cookie), (Some(one), Some(other)) if one != other);
-        // The slab may have given the memory of an earlier socket to this one.
-        live.local == socket.local && live.remote == socket.remote && !cookies_differ
-    })
+/// The records of the living process that are not about a socket of the inventory: a shut down connection whose
+/// descriptor was still open at the death has a record there too.
+pub(super) fn beside_inventory<'a, 'b>(
+    live: &'a [Box<Socket>],
+    inventory: impl Iterator<Item = &'b Socket>,
+) -> Vec<&'a Socket> {
+    if live.is_empty() {
+        return Vec::new();
+    }
+    let inventory: HashMap<u64, &Socket> = inventory.map(|socket| (socket.id.sk, socket)).collect();
+    let is_there = |live: &Socket| {
+        inventory.get(&live.id.sk).is_some_and(|socket| {
+            let cookies_differ =
+                matches!((live.cookie, socket.cookie), (Some(one), Some(other)) if one != other);
+            // The slab may have given the memory of an earlier socket to this one.
+            live.local == socket.local && live.remote == socket.remote && !cookies_differ
+        })
+    };
+    live.iter()
+        .map(Box::as_ref)
+        .filter(|live| !is_there(live))
+        .collect()
 }
 
 /// The groups, largest first. `leftovers` are the records and what each of them left; `listeners` the local ports

@@ -67,8 +67,7 @@ impl<'a> Ports<'a> {
             .map(|rival| rival.local.port())
             .collect();
         // What a listener's connections leave keeps its port a bound one.
-        let seen = snapshot.sightings.iter().flatten();
-        let seen = seen.map(|sighting| sighting.local.port());
+        let seen = snapshot.seen().iter().map(|sighting| sighting.local.port());
         bound.extend(seen.filter(|&port| listening.contains(&(snapshot.netns, port))));
         let open: Vec<bool> = (0..=u16::MAX)
             .map(|port| rules.has(port) && !bound.contains(&port))

@@ -38,7 +38,7 @@ pub use advice::{Advice, Fact, Words};
 pub use bind::{Answer, Bucket, PortOwner, Request, Reuse, SharedAddress, in_the_way};
 pub use countdown::{Countdown, Freed, Look, followers};
 pub use death::{Cause, Death, Exit, Sender, SignalSent, signal_name};
-pub use ephemeral::{Ephemeral, Return, destination_ports};
+pub use ephemeral::{Destinations, Ephemeral, Return};
 pub use examine::{Evidence, examine};
 pub use hazard::{Danger, Hazard};
 pub use local_ports::{LocalPorts, TwReuse};

@@ -1,6 +1,7 @@
 //! What was looked up after the death: sock_diag's answers and the holders in /proc.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -50,7 +51,7 @@ pub struct Sighting {
     pub is_subflow: bool,
 }
 
-/// One look at a network namespace after the death.
+/// One look at a network namespace after the death. Several reports share what was seen.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Inode of the namespace.
@@ -60,7 +61,7 @@ pub struct Snapshot {
     /// When sock_diag was read: what it did not show was gone by then.
     pub time: Timestamp,
     /// `None` when the namespace could not be opened any more.
-    pub sightings: Option<Vec<Sighting>>,
+    pub sightings: Option<Rc<Vec<Sighting>>>,
     /// `net.ipv4.tcp_orphan_retries` as the kernel applies it (0 counts as 8).
     pub orphan_retries: u32,
     /// What the namespace tells of missing TIME_WAITs; `None` where that is not known.
@@ -71,7 +72,15 @@ pub struct Snapshot {
     pub local_ports: Option<LocalPorts>,
     /// Whoever has them, the sockets that are connected to a remote port of the process's outgoing connections, and those
     /// that listen or are bound only. `None` where nobody asked for them.
-    pub rivals: Option<Vec<Sighting>>,
+    pub rivals: Option<Rc<Vec<Sighting>>>,
+}
+
+impl Snapshot {
+    /// What was there; nothing where the namespace could not be opened.
+    #[must_use]
+    pub fn seen(&self) -> &[Sighting] {
+        self.sightings.as_deref().map_or(&[], Vec::as_slice)
+    }
 }
 
 /// A descriptor that leads to a socket with a local port.

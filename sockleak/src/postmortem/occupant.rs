@@ -47,9 +47,13 @@ pub fn occupants(
     live: &[&Socket],
     hz: u32,
 ) -> Vec<Occupant> {
-    let sightings = look.sightings.as_deref().unwrap_or_default();
-    let sightings = sightings.iter().filter(|seen| ports.contains(&seen.local.port()));
-    let sockets = known.iter().map(|report| (report.seen_cookie, &report.socket));
+    let sightings = look
+        .seen()
+        .iter()
+        .filter(|seen| ports.contains(&seen.local.port()));
+    let sockets = known
+        .iter()
+        .map(|report| (report.seen_cookie, report.socket.as_ref()));
     let sockets = sockets.chain(live.iter().map(|live| (None, *live)));
     let by_cookie: HashMap<u64, &Socket> = sockets
         .filter_map(|(seen, socket)| Some((seen.or(socket.cookie)?, socket)))
@@ -60,7 +64,7 @@ pub fn occupants(
         let bound_only = known
             .iter()
             .filter(|report| report.outcome == Outcome::Held && report.state.is_none())
-            .map(|report| &report.socket)
+            .map(|report| report.socket.as_ref())
             .filter(|socket| socket.netns == look.netns && ports.contains(&socket.local.port()))
             .map(bound);
         return sightings

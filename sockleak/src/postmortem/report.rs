@@ -34,7 +34,7 @@ pub struct Report {
 
 #[derive(Clone, Debug)]
 pub struct SocketReport {
-    pub socket: Socket,
+    pub socket: Box<Socket>,
     pub outcome: Outcome,
     /// What sock_diag calls it now; `None` if it is gone.
     pub state: Option<State>,

@@ -67,11 +67,7 @@ fn the_option_must_have_been_set_before_the_crash() {
 #[test]
 fn a_stranger_at_the_port_is_known_from_the_list_alone() {
     let mut stranger = crash(true);
-    let mut seen = stranger.snapshots[0]
-        .sightings
-        .clone()
-        .unwrap_or_default()
-        .remove(0);
+    let mut seen = stranger.snapshots[0].seen().to_vec().remove(0);
     seen.cookie = 99;
     seen.state = State::TimeWait;
     let owner = PortOwner {
@@ -92,7 +88,7 @@ fn a_stranger_at_the_port_is_known_from_the_list_alone() {
         bucket: None::<Bucket>,
     };
     let expires = seen.expires;
-    stranger.snapshots[0].sightings.as_mut().unwrap().push(seen);
+    stranger.snapshots[0].seen_mut().push(seen);
     let told = |evidence: &Evidence| {
         let report = examine(evidence.clone());
         let verdict = only(&report).verdict(ADDR).unwrap().clone();
@@ -107,7 +103,7 @@ fn a_stranger_at_the_port_is_known_from_the_list_alone() {
 #[test]
 fn one_without_an_end_takes_the_moment_from_all() {
     let mut probing = crash(false);
-    let seen = &mut probing.snapshots[0].sightings.as_mut().unwrap();
+    let seen = &mut probing.snapshots[0].seen_mut();
     let mut orphan = seen[0].clone();
     orphan.cookie = 99;
     orphan.state = State::FinWait1;
@@ -125,7 +121,7 @@ fn one_without_an_end_takes_the_moment_from_all() {
 #[test]
 fn who_has_a_descriptor_is_told_as_a_holder() {
     let mut held = crash(false);
-    held.snapshots[0].sightings.as_mut().unwrap()[0].inode = 70;
+    held.snapshots[0].seen_mut()[0].inode = 70;
     held.sockets[1].inode = Some(70);
     let report = examine(held);
     assert_eq!(report.sockets[1].freedom.rule, FreeRule::Holder);

@@ -1,5 +1,7 @@
 //! Whether it is worth looking yet.
 
+use std::borrow::Borrow;
+
 use super::{FreeRule, Outcome, Report, Socket, State, Why};
 
 /// True when the kernel was seen to do to every socket what it does at once: nothing is on its way through
@@ -8,8 +10,8 @@ use super::{FreeRule, Outcome, Report, Socket, State, Why};
 /// Whether somebody else has a socket is taken from its references: where those are unknown, an open socket
 /// counts as settled. A FIN_WAIT2 does too, since it may stay one for a minute and more.
 #[must_use]
-pub fn settled(sockets: &[Socket]) -> bool {
-    sockets.iter().all(is_settled)
+pub fn settled(sockets: &[impl Borrow<Socket>]) -> bool {
+    sockets.iter().all(|socket| is_settled(socket.borrow()))
 }
 
 fn is_settled(socket: &Socket) -> bool {

@@ -1,6 +1,7 @@
 //! Sockets and sightings for the tests.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -111,12 +112,25 @@ pub fn snapshot(sightings: Vec<Sighting>) -> Snapshot {
         netns: 1,
         began: at(100),
         time: at(100),
-        sightings: Some(sightings),
+        sightings: Some(sightings.into()),
         orphan_retries: 8,
         overflow: None,
         owners: None,
         local_ports: None,
         rivals: None,
+    }
+}
+
+impl Snapshot {
+    /// What was seen, to be changed.
+    pub fn seen_mut(&mut self) -> &mut Vec<Sighting> {
+        Rc::make_mut(self.sightings.get_or_insert_default())
+    }
+
+    /// Everything that was seen, that of the rivals too.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Sighting> {
+        let lists = self.sightings.iter_mut().chain(&mut self.rivals);
+        lists.flat_map(|list| Rc::make_mut(list).iter_mut())
     }
 }
 
@@ -174,7 +188,7 @@ pub fn evidence(sockets: Vec<Socket>, sightings: Vec<Sighting>) -> Evidence {
             core_dump: None,
             dump_interrupted: None,
         }),
-        sockets,
+        sockets: sockets.into_iter().map(Box::new).collect(),
         live: Vec::new(),
         snapshots: vec![snapshot(sightings)],
         holdings: Vec::new(),
@@ -263,9 +277,10 @@ pub fn sample() -> Report {
             .build();
         let left = sighting(&closed, State::TimeWait);
         let look = &mut evidence.snapshots[0];
-        look.sightings.get_or_insert_default().push(left.clone());
-        look.rivals.get_or_insert_default().push(left);
-        evidence.live.push(closed);
+        for list in [&mut look.sightings, &mut look.rivals] {
+            Rc::make_mut(list.get_or_insert_default()).push(left.clone());
+        }
+        evidence.live.push(closed.into());
     }
     evidence.snapshots[0].local_ports = Some(LocalPorts {
         range: 32_768..=60_999,

@@ -3,69 +3,105 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd as _;
 
-use sockleak_ebpf::{ORIGIN_INVENTORY, ORIGIN_LIVE, ORIGIN_SUBFLOW, SocketKey, SocketRecord};
+use sockleak_ebpf::{
+    ORIGIN_INVENTORY, ORIGIN_LIVE, ORIGIN_SUBFLOW, STATE_CHANGES, SocketKey, SocketRecord, StateChange,
+};
 
 use super::namespaces::Namespaces;
 use super::processes::Processes;
 use crate::kernel::proc::{self, Held, Holders};
 use crate::kernel::sock_diag::{Filter, SockDiag, SockDiagError};
-use crate::kernel::tables::Tables;
+use crate::kernel::tables::{TableError, Tables};
 use crate::kernel::translate::Translator;
-use crate::postmortem::{Family, Holding, Protocol, Snapshot, Socket, State};
+use crate::postmortem::{Family, Holding, Protocol, Snapshot, Socket, SocketId, State};
 
 /// The sockets of one process, as the maps have them now.
 #[derive(Default)]
+#[expect(
+    clippy::vec_box,
+    reason = "a report takes them over one by one, and two lists of them would be twice the memory"
+)]
 pub struct Records {
     /// What was in its fd table when it died.
-    pub inventory: Vec<Socket>,
+    pub inventory: Vec<Box<Socket>>,
     /// What it closed or shut down itself.
-    pub live: Vec<Socket>,
-    /// Their keys, to forget them by.
-    pub keys: Vec<SocketKey>,
+    pub live: Vec<Box<Socket>>,
 }
 
 /// Records of inventories that were reported and forgotten, by `sk`: a process that shared a socket may have
-/// died before the one that is reported already, and only the record of the latest death has the changes.
+/// died before the one that is reported already, and only the record of the first death has the changes.
 pub type Reported = HashMap<u64, (SocketKey, SocketRecord)>;
 
-/// Reads the sockets of these processes in one pass over the maps. The number is the death's time, by
-/// which its further descriptors are found; 0 for a process that lives.
+/// Processes by their PIDs, each with the time of its death by which its sockets are told from those of a process that
+/// has its PID since; 0 where that is not known.
+pub type Dead = HashMap<u32, u64>;
+
+/// The socket is one of these processes.
+pub fn is_theirs(key: &SocketKey, dead: &Dead) -> bool {
+    dead.get(&key.tgid)
+        .is_some_and(|death| *death == 0 || key.time <= *death)
+}
+
+/// Reads the sockets of one process, in one pass over the maps.
+///
+/// # Errors
+/// When the kernel refuses to read the maps.
 pub fn records(
     tables: &Tables,
     reported: &Reported,
     translator: &Translator,
-    processes: &HashMap<u32, u64>,
-) -> HashMap<u32, Records> {
-    let extra_fds: HashMap<SocketKey, Vec<u32>> = extra_fds(tables, processes);
-    let mut found: HashMap<u32, Records> = HashMap::new();
+    (pid, death): (u32, u64),
+) -> Result<Records, TableError> {
+    let dead = Dead::from([(pid, death)]);
+    let mut extra_fds: HashMap<u64, Vec<u32>> = HashMap::new();
+    for extra in tables.extra_fds(|key| key.tgid == pid && key.time == death)? {
+        extra_fds.entry(extra.sk).or_default().push(extra.fd);
+    }
+    let mut records = Records::default();
     let mut subflows: HashMap<SocketKey, Vec<Socket>> = HashMap::new();
-    for (key, mut record) in tables.sockets(|key| processes.contains_key(&key.tgid)) {
-        if key.origin != ORIGIN_LIVE && record.change_count == 0 {
-            borrow_changes(tables, reported, &key, &mut record);
-        }
-        let fds = extra_fds.get(&key).map_or(&[][..], Vec::as_slice);
-        let socket = translator.socket(&key, &record, fds);
-        let records = found.entry(key.tgid).or_default();
-        match key.origin {
-            ORIGIN_INVENTORY => records.inventory.push(socket),
-            ORIGIN_SUBFLOW => subflows.entry(owner(&key, &record)).or_default().push(socket),
-            _ => records.live.push(socket),
-        }
-        records.keys.push(key);
+    tables.visit_sockets(
+        |key| is_theirs(key, &dead),
+        |key, mut record| {
+            if key.origin != ORIGIN_LIVE && record.change_count == 0 {
+                borrow_changes(tables, reported, &key, &mut record);
+            }
+            let fds = if key.origin == ORIGIN_INVENTORY {
+                extra_fds.get(&key.sk)
+            } else {
+                None
+            };
+            let socket = translator.socket(&key, &record, fds.map_or(&[], Vec::as_slice));
+            match key.origin {
+                ORIGIN_INVENTORY => records.inventory.push(Box::new(socket)),
+                ORIGIN_SUBFLOW => subflows.entry(owner(&key, &record)).or_default().push(socket),
+                _ => records.live.push(Box::new(socket)),
+            }
+        },
+    )?;
+    // A record that is set aside meanwhile comes twice.
+    for sockets in [&mut records.inventory, &mut records.live] {
+        sockets.sort_unstable_by_key(|socket| socket.id);
+        sockets.dedup_by_key(|socket| socket.id);
     }
-    for socket in found.values_mut().flat_map(|records| &mut records.inventory) {
-        let key = SocketKey {
-            sk: socket.id.sk,
-            time: socket.id.since,
-            tgid: socket.id.tgid,
-            origin: ORIGIN_INVENTORY,
-        };
-        socket.subflows = subflows.remove(&key).unwrap_or_default();
-        socket
-            .subflows
-            .sort_unstable_by_key(|subflow| (subflow.local, subflow.remote));
+    if !subflows.is_empty() {
+        for socket in &mut records.inventory {
+            socket.subflows = subflows.remove(&inventory_key(&socket.id)).unwrap_or_default();
+            socket
+                .subflows
+                .sort_unstable_by_key(|subflow| (subflow.local, subflow.remote, subflow.id));
+            socket.subflows.dedup_by_key(|subflow| subflow.id);
+        }
     }
-    found
+    Ok(records)
+}
+
+fn inventory_key(id: &SocketId) -> SocketKey {
+    SocketKey {
+        sk: id.sk,
+        time: id.since,
+        tgid: id.tgid,
+        origin: ORIGIN_INVENTORY,
+    }
 }
 
 /// The key of the MPTCP socket that a subflow belongs to.
@@ -77,46 +113,33 @@ const fn owner(key: &SocketKey, record: &SocketRecord) -> SocketKey {
     }
 }
 
-fn extra_fds(tables: &Tables, processes: &HashMap<u32, u64>) -> HashMap<SocketKey, Vec<u32>> {
-    let mut fds: HashMap<SocketKey, Vec<u32>> = HashMap::new();
-    for (tgid, time) in processes {
-        for extra in tables.extra_fds(*tgid, *time) {
-            let key = SocketKey {
-                sk: extra.sk,
-                time: extra.time,
-                tgid: extra.tgid,
-                origin: ORIGIN_INVENTORY,
-            };
-            fds.entry(key).or_default().push(extra.fd);
-        }
-    }
-    fds
-}
-
-/// Processes that share a socket and die together each have it in their inventory, but the kernel's changes
-/// of its state are recorded with the last of them.
+/// The changes of a socket's state go to the record that came first: that of another process which shares the
+/// socket and died with this one, or that of the living process which had shut it down. What they tell of the time
+/// since the death is true of this record too.
 fn borrow_changes(tables: &Tables, reported: &Reported, key: &SocketKey, record: &mut SocketRecord) {
-    let latest = tables
-        .latest(key.sk)
-        .and_then(|latest| Some((latest, tables.socket(&latest)?)));
-    let later = [latest, reported.get(&key.sk).copied()]
+    let lender = [tables.followed(key.sk), reported.get(&key.sk).copied()]
         .into_iter()
         .flatten()
-        .find(|(latest, later)| {
-            // Not by their times: of two walks at once, the one that began first may come to the socket last.
-            let is_other = latest != key && latest.origin == key.origin;
-            is_other && (later.inode, later.msk) == (record.inode, record.msk)
+        .find(|(other, lender)| {
+            let is_same = (lender.inode, lender.msk) == (record.inode, record.msk);
+            other != key && (is_same || other.origin == ORIGIN_LIVE)
         });
-    let Some((_, later)) = later else {
+    let Some((_, lender)) = lender else {
         return;
     };
-    record.cookie = later.cookie;
-    record.changes = later.changes;
-    record.change_count = later.change_count;
-    record.reset_sent = later.reset_sent;
-    record.reset_reason = later.reset_reason;
-    record.reset_received = later.reset_received;
-    record.reset_received_in = later.reset_received_in;
+    let known = usize::from(lender.change_count).min(STATE_CHANGES);
+    let is_next = |change: &StateChange| change.time >= key.time && change.from == record.state;
+    let Some(first) = lender.changes[..known].iter().position(is_next) else {
+        return;
+    };
+    record.cookie = lender.cookie;
+    record.changes = [StateChange::default(); STATE_CHANGES];
+    record.changes[..known - first].copy_from_slice(&lender.changes[first..known]);
+    record.change_count = lender.change_count - first as u8;
+    record.reset_sent = lender.reset_sent;
+    record.reset_reason = lender.reset_reason;
+    record.reset_received = lender.reset_received;
+    record.reset_received_in = lender.reset_received_in;
 }
 
 /// Counts the listeners and the other TCP sockets that living processes have open. Looking gives every
@@ -164,32 +187,45 @@ pub fn count(pids: &[u32], namespaces: &mut Namespaces) -> Result<(u64, u64), So
     Ok((listeners, connections))
 }
 
-/// The descriptors that lead to any of these sockets: those that sock_diag shows with an inode, and those
-/// whose file had more references than the dead process had descriptors. /proc is searched once.
-pub fn holders<'a>(sockets: impl Iterator<Item = &'a Socket>, snapshots: &[Snapshot]) -> Holders {
-    let seen: HashSet<u64> = snapshots
-        .iter()
-        .flat_map(|snapshot| snapshot.sightings.iter().flatten())
-        .map(|sighting| sighting.inode)
-        .collect();
-    let inodes: HashSet<u64> = sockets
-        .filter_map(|socket| {
-            let inode = socket.inode?;
-            let shared = socket
-                .references
-                .is_some_and(|references| references as usize > socket.fds.len());
-            (shared || seen.contains(&inode)).then_some(inode)
-        })
-        .collect();
-    proc::holders(&inodes).unwrap_or_default()
+/// The sockets of the dead that somebody else may hold, put together socket by socket.
+#[derive(Default)]
+pub struct Shared {
+    all: Vec<u64>,
+    shared: HashSet<u64>,
+}
+
+impl Shared {
+    /// Its file has more references than the dead process had descriptors, or nobody knows.
+    pub fn add(&mut self, record: &SocketRecord) {
+        if record.inode == 0 {
+            return;
+        }
+        if record.references > record.fd_count {
+            self.shared.insert(record.inode);
+        } else {
+            self.all.push(record.inode);
+        }
+    }
+
+    /// The descriptors that lead to those that are shared, and to those that sock_diag shows with an inode. /proc is
+    /// searched once.
+    #[must_use]
+    pub fn holders(self, snapshots: &[Snapshot]) -> Holders {
+        let sightings = snapshots.iter().flat_map(Snapshot::seen);
+        let seen: HashSet<u64> = sightings.map(|sighting| sighting.inode).collect();
+        let mut inodes = self.shared;
+        inodes.extend(self.all.into_iter().filter(|inode| seen.contains(inode)));
+        proc::holders(&inodes).unwrap_or_default()
+    }
 }
 
 /// Those of the holders that have a socket of this dead process, and how they are related to it.
-pub fn holdings(pid: u32, sockets: &[Socket], held: &[Held], processes: &Processes) -> Vec<Holding> {
+pub fn holdings(pid: u32, records: &Records, held: &[Held], processes: &Processes) -> Vec<Holding> {
     if held.is_empty() {
         return Vec::new();
     }
-    let inodes: HashSet<u64> = sockets.iter().filter_map(|socket| socket.inode).collect();
+    let sockets = records.inventory.iter().chain(&records.live);
+    let inodes: HashSet<u64> = sockets.filter_map(|socket| socket.inode).collect();
     held.iter()
         .filter(|held| held.pid != pid && inodes.contains(&held.inode))
         .map(|held| Holding {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd as _;
+use std::rc::Rc;
 
 use jiff::Timestamp;
 
@@ -13,26 +14,38 @@ use crate::kernel::netns::Netns;
 use crate::kernel::port_table::PortReader;
 use crate::kernel::sock_diag::{Filter, SockDiag, SockDiagError};
 use crate::postmortem::{
-    Endpoint, Family, PortOwner, Protocol, Sighting, Snapshot, Socket, destination_ports,
+    Destinations, Endpoint, Family, LocalPorts, PortOwner, Protocol, Sighting, Snapshot, Socket,
 };
 
-/// Looks once at every namespace that one of these sockets is in, at their local ports.
-///
-/// # Errors
-/// When sock_diag is missing or broken; a namespace that is gone is no error.
-pub fn snapshots<'a>(
-    sockets: impl Iterator<Item = &'a Socket>,
-    namespaces: &mut Namespaces,
-    reader: Option<&mut PortReader>,
-) -> Result<Vec<Snapshot>, SockDiagError> {
-    let sockets: Vec<&Socket> = sockets
-        .flat_map(|socket| std::iter::once(socket).chain(&socket.subflows))
-        .collect();
-    let mut wanted: HashMap<u32, (u32, Wanted)> = HashMap::new();
-    for &socket in &sockets {
-        let (_, wanted) = wanted
-            .entry(socket.netns)
-            .or_insert_with(|| (socket.id.tgid, Wanted::default()));
+/// What is to be looked at after deaths, put together socket by socket.
+#[derive(Default)]
+pub struct Looks {
+    namespaces: HashMap<u32, Place>,
+}
+
+/// A network namespace that is to be looked at.
+#[derive(Default)]
+struct Place {
+    /// A process that had a socket there.
+    pid: u32,
+    wanted: Wanted,
+    local_ports: Option<LocalPorts>,
+    destinations: Destinations,
+}
+
+impl Looks {
+    /// Asks for the local ports of this socket, in its namespace.
+    pub fn add(&mut self, socket: &Socket, namespaces: &mut Namespaces) {
+        let place = self.namespaces.entry(socket.netns).or_insert_with(|| {
+            let pid = socket.id.tgid;
+            let namespace = namespaces.get(pid, socket.netns);
+            Place {
+                pid,
+                local_ports: namespace.and_then(|namespace| local_ports::read(namespace).ok()),
+                ..Place::default()
+            }
+        });
+        let wanted = &mut place.wanted;
         wanted.ports.insert(socket.local.port());
         wanted.kinds.insert((socket.protocol, socket.family));
         if socket.protocol == Protocol::Mptcp {
@@ -45,34 +58,50 @@ pub fn snapshots<'a>(
                 .kinds
                 .extend([Family::Ipv4, Family::Ipv6].map(|family| (Protocol::Tcp, family)));
         }
+        if let Some(rules) = &place.local_ports {
+            place.destinations.add(socket, rules);
+        }
     }
-    let mut reader = reader.map(|reader| {
-        let bound: BTreeSet<u16> = wanted
-            .values()
-            .flat_map(|(_, wanted)| wanted.bound.iter().copied())
-            .collect();
-        Bound::read(reader, &bound.into_iter().collect::<Vec<_>>())
-    });
-    wanted
-        .into_iter()
-        .map(|(inode, (pid, wanted))| {
-            let namespace = namespaces.get(pid, inode);
-            let mut snapshot = look(inode, namespace, &wanted)?;
-            if let (Some(reader), Some(namespace)) = (&mut reader, namespace) {
-                snapshot.owners = reader.owners(namespace, &wanted.bound);
-            }
-            if let Some(namespace) = namespace {
-                let here = sockets.iter().copied().filter(|socket| socket.netns == inode);
-                snapshot.local_ports = local_ports::read(namespace).ok();
-                snapshot.rivals = match &snapshot.local_ports {
-                    Some(rules) => rivals::of(namespace, &destination_ports(here, rules))?,
-                    None => None,
-                };
-            }
-            snapshot.overflow = namespaces.overflow(inode);
-            Ok(snapshot)
-        })
-        .collect()
+
+    /// Looks once at every namespace.
+    ///
+    /// # Errors
+    /// When sock_diag is missing or broken; a namespace that is gone is no error.
+    pub fn look(
+        self,
+        namespaces: &mut Namespaces,
+        reader: Option<&mut PortReader>,
+    ) -> Result<Vec<Snapshot>, SockDiagError> {
+        let mut reader = reader.map(|reader| {
+            let places = self.namespaces.values();
+            let bound: BTreeSet<u16> = places
+                .flat_map(|place| place.wanted.bound.iter().copied())
+                .collect();
+            Bound::read(reader, &bound.into_iter().collect::<Vec<_>>())
+        });
+        self.namespaces
+            .into_iter()
+            .map(|(inode, place)| {
+                let Place {
+                    pid,
+                    wanted,
+                    local_ports,
+                    destinations,
+                } = place;
+                let namespace = namespaces.get(pid, inode);
+                let mut snapshot = look(inode, namespace, &wanted)?;
+                if let (Some(reader), Some(namespace)) = (&mut reader, namespace) {
+                    snapshot.owners = reader.owners(namespace, &wanted.bound);
+                }
+                if let Some(namespace) = namespace {
+                    snapshot.rivals = rivals::of(namespace, &destinations.ports())?.map(Rc::new);
+                }
+                snapshot.local_ports = local_ports;
+                snapshot.overflow = namespaces.overflow(inode);
+                Ok(snapshot)
+            })
+            .collect()
+    }
 }
 
 /// Who has the ports that processes listened on or were bound to.
@@ -135,7 +164,7 @@ pub struct Wanted {
 pub fn look(inode: u32, namespace: Option<&Netns>, wanted: &Wanted) -> Result<Snapshot, SockDiagError> {
     let began = Timestamp::now();
     let sightings = match namespace {
-        Some(namespace) => Some(dump(namespace, wanted)?),
+        Some(namespace) => Some(Rc::new(dump(namespace, wanted)?)),
         None => None,
     };
     Ok(Snapshot {

@@ -246,7 +246,7 @@ async fn follow(
                 }
             }
             _ = second.tick() => session.tell_losses()?,
-            _ = sweep.tick() => session.sweep(),
+            _ = sweep.tick() => session.sweep()?,
             () = log_readable(&mut logger) => {}
             () = tokio::time::sleep_until(live_at.into()), if terminal::stderr_width().is_some() && session.countdown.is_done() => {
                 let before = Instant::now();

@@ -6,19 +6,17 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 use sockleak_ebpf::{
-    DEATH_IO_URING, Death as DeathRecord, ORIGIN_INVENTORY, ProcessKey, SocketKey, WATCHED_IO_URING,
-    WATCHED_MANY_TABLES,
+    DEATH_IO_URING, Death as DeathRecord, ORIGIN_INVENTORY, ProcessKey, WATCHED_IO_URING, WATCHED_MANY_TABLES,
 };
 
-use super::aftermath::{self, Records};
-use super::looks;
+use super::aftermath::{self, Dead, Records, Shared};
+use super::looks::Looks;
 use super::processes::Stage;
 use super::session::Session;
 use crate::kernel::netns::Netns;
 use crate::kernel::{proc, translate};
 use crate::postmortem::{
-    Cause, Death, Evidence, Lost, Outcome, Process, Report, Snapshot, Socket, State, examine, followers,
-    settled,
+    Cause, Death, Evidence, Lost, Outcome, Process, Report, Snapshot, State, examine, followers, settled,
 };
 
 /// The report is made at the earliest this long after the pidfd became readable.
@@ -54,7 +52,7 @@ impl Session<'_> {
             .into_iter()
             .partition(|(pid, _)| self.may_have_left(*pid, &recorded));
         for (pid, _) in silent {
-            self.forget(pid, &recorded, &[]);
+            self.forget(pid, &recorded);
         }
         let overdue = due
             .iter()
@@ -63,15 +61,18 @@ impl Session<'_> {
             return Ok(());
         }
         self.looked = Some(Instant::now());
-        let times = due
-            .iter()
-            .map(|(pid, _)| (*pid, recorded.get(pid).map_or(0, |(_, death)| death.time)))
-            .collect();
-        let records = aftermath::records(&self.tables, &self.reported, &self.translator, &times);
-        let gathered = self.gather(&records)?;
+        let death = |pid: &u32| recorded.get(pid).map_or(0, |(_, death)| death.time);
+        let gathered = self.gather(&due.iter().map(|(pid, _)| (*pid, death(pid))).collect())?;
+        let mut reported = Dead::new();
         for (pid, elapsed) in due {
             let must = self.args.settle.is_some() || elapsed >= SETTLE_MAX;
-            self.report_one(pid, must, records.get(&pid), &gathered, &recorded)?;
+            if self.report_one(pid, must, &gathered, &recorded)? {
+                reported.insert(pid, death(&pid));
+            }
+        }
+        self.forget_sockets(&reported, &recorded)?;
+        for pid in reported.keys() {
+            self.forget(*pid, &recorded);
         }
         Ok(())
     }
@@ -88,16 +89,19 @@ impl Session<'_> {
                 .is_none_or(|(_, death)| death.sockets + death.not_recorded + death.slots_skipped != 0)
     }
 
-    fn gather(&mut self, records: &HashMap<u32, Records>) -> Result<Gathered> {
-        let sockets = || {
-            records
-                .values()
-                .flat_map(|records| records.inventory.iter().chain(&records.live))
-        };
+    fn gather(&mut self, dead: &Dead) -> Result<Gathered> {
+        let (mut looks, mut shared) = (Looks::default(), Shared::default());
+        self.tables.visit_sockets(
+            |key| aftermath::is_theirs(key, dead),
+            |key, record| {
+                shared.add(&record);
+                looks.add(&self.translator.socket(&key, &record, &[]), &mut self.namespaces);
+            },
+        )?;
         let began = Timestamp::now();
-        let snapshots = looks::snapshots(sockets(), &mut self.namespaces, self.loaded.ports.as_mut())?;
+        let snapshots = looks.look(&mut self.namespaces, self.loaded.ports.as_mut())?;
         let time = Timestamp::now();
-        let holders = aftermath::holders(sockets(), &snapshots);
+        let holders = shared.holders(&snapshots);
         Ok(Gathered {
             began,
             time,
@@ -106,20 +110,20 @@ impl Session<'_> {
         })
     }
 
+    /// True if the report was made.
     fn report_one(
         &mut self,
         pid: u32,
         must: bool,
-        records: Option<&Records>,
         gathered: &Gathered,
         recorded: &HashMap<u32, (ProcessKey, DeathRecord)>,
-    ) -> Result<()> {
-        let empty = Records::default();
-        let records = records.unwrap_or(&empty);
-        if !must && !settled(&records.inventory) && !self.waits_for_peers(records) {
-            return Ok(());
-        }
+    ) -> Result<bool> {
         let death = recorded.get(&pid).map(|(_, death)| death);
+        let time = death.map_or(0, |death| death.time);
+        let records = aftermath::records(&self.tables, &self.reported, &self.translator, (pid, time))?;
+        if !must && !settled(&records.inventory) && !waits_for_peers(&records) {
+            return Ok(false);
+        }
         let report = self.examine(pid, records, gathered, death);
         let dying = |holder: u32| recorded.contains_key(&holder);
         // /proc shows no descriptor of a process that has let go of its table and not closed it yet.
@@ -132,29 +136,16 @@ impl Session<'_> {
             socket.holders.iter().any(|holder| dying(holder.pid)) || (by_nobody && somebody_closes)
         });
         if !must && (held_by_the_dying || !report.settled()) {
-            return Ok(());
+            return Ok(false);
         }
         self.emit(&report, gathered.began)?;
-        let keys = records.keys.clone();
-        self.forget(pid, recorded, &keys);
-        Ok(())
-    }
-
-    /// Only sockets that wait for an answer of their peers are left: sock_diag knows more about them.
-    fn waits_for_peers(&self, records: &Records) -> bool {
-        records.inventory.iter().all(|socket| {
-            settled(std::slice::from_ref(socket))
-                || matches!(
-                    socket.last_state(),
-                    State::FinWait1 | State::Closing | State::LastAck
-                )
-        })
+        Ok(true)
     }
 
     fn examine(
         &self,
         pid: u32,
-        records: &Records,
+        records: Records,
         gathered: &Gathered,
         death: Option<&DeathRecord>,
     ) -> Report {
@@ -182,15 +173,14 @@ impl Session<'_> {
             );
         }
         let living = self.tables.watched(pid);
-        let snapshots = of_interest(&gathered.snapshots, &records.inventory, &records.live);
-        let all: Vec<Socket> = records.inventory.iter().chain(&records.live).cloned().collect();
+        let snapshots = of_interest(&gathered.snapshots, &records);
         examine(Evidence {
             time: gathered.time,
             process,
             death: death.map(|death| Death::decide(&self.translator.exit(death))),
-            holdings: aftermath::holdings(pid, &all, &gathered.holders.held, &self.processes),
-            sockets: records.inventory.clone(),
-            live: records.live.clone(),
+            holdings: aftermath::holdings(pid, &records, &gathered.holders.held, &self.processes),
+            sockets: records.inventory,
+            live: records.live,
             snapshots,
             unread: gathered.holders.unreadable,
             io_uring: death.is_some_and(|death| death.flags & DEATH_IO_URING != 0)
@@ -235,28 +225,41 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Nothing of a reported process is kept: its maps' entries and its namespaces go.
-    fn forget(&mut self, pid: u32, recorded: &HashMap<u32, (ProcessKey, DeathRecord)>, keys: &[SocketKey]) {
-        let others_wait = recorded.keys().any(|other| *other != pid);
+    /// The maps' entries of reported processes go.
+    fn forget_sockets(
+        &mut self,
+        dead: &Dead,
+        recorded: &HashMap<u32, (ProcessKey, DeathRecord)>,
+    ) -> Result<()> {
+        let others_wait = recorded.keys().any(|other| !dead.contains_key(other));
         if !others_wait {
             self.reported.clear();
         }
-        for key in keys {
-            if others_wait
-                && key.origin == ORIGIN_INVENTORY
-                && let Some(record) = self.tables.socket(key).filter(|record| record.change_count > 0)
-            {
-                self.reported.insert(key.sk, (*key, record));
-            }
-            self.tables.forget_socket(key);
+        let mut forgotten = Vec::new();
+        self.tables.visit_sockets(
+            |key| aftermath::is_theirs(key, dead),
+            |key, record| {
+                if others_wait && key.origin == ORIGIN_INVENTORY && record.change_count > 0 {
+                    self.reported.insert(key.sk, (key, record));
+                }
+                forgotten.push(key);
+            },
+        )?;
+        self.tables.forget_sockets(&forgotten)?;
+        for fd in self
+            .tables
+            .extra_fds(|key| dead.get(&key.tgid) == Some(&key.time))?
+        {
+            self.tables.forget_fd(&fd);
         }
-        if let Some((key, death)) = recorded.get(&pid) {
-            for fd in self.tables.extra_fds(pid, death.time) {
-                self.tables.forget_fd(&fd);
-            }
-            self.tables.forget_death(key);
-        } else {
-            self.tables.unwatch(pid);
+        Ok(())
+    }
+
+    /// Nothing else of a reported process is kept: its death and its namespaces go.
+    fn forget(&mut self, pid: u32, recorded: &HashMap<u32, (ProcessKey, DeathRecord)>) {
+        match recorded.get(&pid) {
+            Some((key, _)) => self.tables.forget_death(key),
+            None => self.tables.unwatch(pid),
         }
         self.closers.remove(&pid);
         self.namespaces.leave(pid);
@@ -285,16 +288,25 @@ impl Session<'_> {
             .filter(|followed| followed.process.target || self.closers.contains(&followed.process.pid))
             .map(|followed| followed.process.pid)
             .collect();
-        let times = pids.iter().map(|pid| (*pid, 0)).collect();
-        let records = aftermath::records(&self.tables, &self.reported, &self.translator, &times);
-        let gathered = self.gather(&records)?;
-        let empty = Records::default();
+        let gathered = self.gather(&pids.iter().map(|pid| (*pid, 0)).collect())?;
         for pid in pids {
-            let report = self.examine(pid, records.get(&pid).unwrap_or(&empty), &gathered, None);
+            let records = aftermath::records(&self.tables, &self.reported, &self.translator, (pid, 0))?;
+            let report = self.examine(pid, records, &gathered, None);
             self.emit(&report, gathered.began)?;
         }
         Ok(())
     }
+}
+
+/// Only sockets that wait for an answer of their peers are left: sock_diag knows more about them.
+fn waits_for_peers(records: &Records) -> bool {
+    records.inventory.iter().all(|socket| {
+        settled(std::slice::from_ref(socket))
+            || matches!(
+                socket.last_state(),
+                State::FinWait1 | State::Closing | State::LastAck
+            )
+    })
 }
 
 /// What several reports share.
@@ -306,8 +318,9 @@ pub struct Gathered {
     holders: proc::Holders,
 }
 
-fn of_interest(snapshots: &[Snapshot], inventory: &[Socket], live: &[Socket]) -> Vec<Snapshot> {
-    let wanted: HashSet<u32> = inventory.iter().chain(live).map(|socket| socket.netns).collect();
+fn of_interest(snapshots: &[Snapshot], records: &Records) -> Vec<Snapshot> {
+    let sockets = records.inventory.iter().chain(&records.live);
+    let wanted: HashSet<u32> = sockets.map(|socket| socket.netns).collect();
     snapshots
         .iter()
         .filter(|snapshot| wanted.contains(&snapshot.netns))

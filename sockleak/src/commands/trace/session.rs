@@ -292,24 +292,23 @@ impl<'a> Session<'a> {
     }
 
     /// Forgets sockets that living processes closed long ago, so that a busy client never fills the maps.
-    pub fn sweep(&mut self) {
+    ///
+    /// # Errors
+    /// When the kernel refuses to read the maps.
+    pub fn sweep(&mut self) -> Result<()> {
         let now = clock::boottime_ns();
         let old = |time: u64| now.saturating_sub(time) > STALE.as_nanos() as u64;
-        let stale: Vec<_> = self
-            .tables
-            .sockets(|key| key.origin == ORIGIN_LIVE && old(key.time))
-            .into_iter()
-            .filter(|(_, record)| {
-                record
-                    .changes
-                    .iter()
-                    .any(|change| change.to == state::CLOSE && old(change.time))
-            })
-            .map(|(key, _)| key)
-            .collect();
-        for key in stale {
-            self.tables.forget_socket(&key);
-        }
+        let mut stale = Vec::new();
+        self.tables.visit_sockets(
+            |key| key.origin == ORIGIN_LIVE && old(key.time),
+            |key, record| {
+                let mut changes = record.changes.iter();
+                if changes.any(|change| change.to == state::CLOSE && old(change.time)) {
+                    stale.push(key);
+                }
+            },
+        )?;
+        Ok(self.tables.forget_sockets(&stale)?)
     }
 
     /// Shows on a terminal what is watched.

@@ -115,7 +115,7 @@ pub(super) fn closing_side(facts: &Facts<'_>) -> Option<Grounds> {
         Why::ClosedByKernel => announced,
         _ => false,
     });
-    let at_the_end = at_the_end.map(|report| (&report.socket, report.outcome, &report.freedom));
+    let at_the_end = at_the_end.map(|report| (report.socket.as_ref(), report.outcome, &report.freedom));
     let before = facts
         .live
         .iter()

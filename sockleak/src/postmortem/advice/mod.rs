@@ -155,7 +155,7 @@ impl<'a> Facts<'a> {
     fn every_listener(&self) -> impl Iterator<Item = &'a Socket> {
         let closed = self.closed.iter().copied();
         self.listeners()
-            .map(|report| &report.socket)
+            .map(|report| report.socket.as_ref())
             .chain(closed.filter(|socket| socket.state_at_death == State::Listen))
     }
 

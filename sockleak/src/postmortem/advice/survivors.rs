@@ -117,7 +117,10 @@ pub(super) fn inherited_listener(facts: &Facts<'_>) -> Option<Grounds> {
     let evidence = vec![
         ("listeners", Fact::Count(count)),
         ("holders", Fact::Count(holders.len() as u64)),
-        ("ports", local_ports(inherited().map(|report| &report.socket))),
+        (
+            "ports",
+            local_ports(inherited().map(|report| report.socket.as_ref())),
+        ),
     ];
     given(count, evidence)
 }
@@ -133,7 +136,10 @@ pub(super) fn reuseport_survivor(facts: &Facts<'_>) -> Option<Grounds> {
     let count = survivors().count() as u64;
     let evidence = vec![
         ("listeners", Fact::Count(count)),
-        ("ports", local_ports(survivors().map(|report| &report.socket))),
+        (
+            "ports",
+            local_ports(survivors().map(|report| report.socket.as_ref())),
+        ),
     ];
     given(count, evidence)
 }
@@ -147,7 +153,7 @@ pub(super) fn core_dump_held_port(facts: &Facts<'_>) -> Option<Grounds> {
         ("listeners", Fact::Count(count)),
         (
             "ports",
-            local_ports(facts.listeners().map(|report| &report.socket)),
+            local_ports(facts.listeners().map(|report| report.socket.as_ref())),
         ),
     ];
     given(count, evidence)

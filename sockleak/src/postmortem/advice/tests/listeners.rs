@@ -50,7 +50,7 @@ fn listener_without_reuseaddr() {
     let mut unwound = with(Vec::new(), Vec::new());
     let mut closed = listener(false, false);
     closed.id.origin = Origin::Live;
-    unwound.live.push(closed);
+    unwound.live.push(closed.into());
     assert!(is_said(unwound, id));
 }
 

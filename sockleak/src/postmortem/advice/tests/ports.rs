@@ -10,7 +10,7 @@ fn client(range: u16) -> Evidence {
         .map(|socket| sighting(socket, State::TimeWait))
         .collect();
     let mut evidence = with(sockets, left.clone());
-    evidence.snapshots[0].rivals = Some(left);
+    evidence.snapshots[0].rivals = Some(left.into());
     evidence.snapshots[0].local_ports = Some(LocalPorts {
         range: 40_000..=40_000 + range - 1,
         reserved: Vec::new(),
@@ -49,8 +49,8 @@ fn time_wait_churn() {
             });
             let socket = socket.build();
             let seen = sighting(&socket, State::TimeWait);
-            evidence.snapshots[0].sightings.get_or_insert_default().push(seen);
-            evidence.live.push(socket);
+            evidence.snapshots[0].seen_mut().push(seen);
+            evidence.live.push(socket.into());
         }
         evidence
     };
