@@ -185,8 +185,9 @@ impl Tables {
             // Another socket may be followed under this address by now.
             if self.followed(key.sk).is_some_and(|(current, _)| current == *key) {
                 let _ = self.sockets.remove(&key.sk);
+            } else {
+                let _ = self.aside.remove(&decode::encode_socket_key(key));
             }
-            let _ = self.aside.remove(&decode::encode_socket_key(key));
         }
         self.promote(&forgotten.iter().map(|key| key.sk).collect())
     }

@@ -44,21 +44,16 @@ fn find<'a>(sockets: &[&Socket], here: &[usize], sightings: &'a [Sighting]) -> V
     let mut found: Vec<Option<&Sighting>> = vec![None; here.len()];
     let mut claimed = vec![false; sightings.len()];
 
-    let mut cookies = HashMap::with_capacity(here.len());
-    let mut inodes = HashMap::with_capacity(here.len());
-    for (place, &index) in here.iter().enumerate() {
-        if let Some(cookie) = sockets[index].cookie {
-            cookies.entry(cookie).or_insert(place);
-        }
-        if let Some(inode) = sockets[index].inode {
-            inodes.entry(inode).or_insert(place);
-        }
-    }
+    let places = || here.iter().map(|&index| sockets[index]).enumerate();
+    let cookies = Numbers::new(places().filter_map(|(place, socket)| Some((socket.cookie?, place))));
+    // Another inode than its own contradicts no socket more than another cookie does.
+    let without_cookie = places().filter(|(_, socket)| socket.cookie.is_none());
+    let inodes = Numbers::new(without_cookie.filter_map(|(place, socket)| Some((socket.inode?, place))));
     for (sighting, claimed) in sightings.iter().zip(&mut claimed) {
         let place = cookies
-            .get(&sighting.cookie)
-            .or_else(|| inodes.get(&sighting.inode));
-        let Some(&place) = place else { continue };
+            .find(sighting.cookie)
+            .or_else(|| inodes.find(sighting.inode));
+        let Some(place) = place else { continue };
         let socket = sockets[here[place]];
         if socket.protocol == sighting.protocol && !contradicts(socket, sighting) {
             // A dump is not atomic: what becomes a time-wait meanwhile is seen twice, and the later form holds.
@@ -95,6 +90,25 @@ fn find<'a>(sockets: &[&Socket], here: &[usize], sightings: &'a [Sighting]) -> V
         }
     }
     found
+}
+
+/// Where the socket of a number is. A sorted list: half the memory of a map, and made once.
+struct Numbers(Vec<(u64, u32)>);
+
+impl Numbers {
+    fn new(numbers: impl Iterator<Item = (u64, usize)>) -> Self {
+        // No table has so many descriptors.
+        let mut list: Vec<_> = numbers.map(|(number, place)| (number, place as u32)).collect();
+        list.sort_unstable();
+        Self(list)
+    }
+
+    /// The first one's place.
+    fn find(&self, number: u64) -> Option<usize> {
+        let first = self.0.partition_point(|(known, _)| *known < number);
+        let (known, place) = self.0.get(first)?;
+        (*known == number).then_some(*place as usize)
+    }
 }
 
 /// Both have a cookie, or both an inode, and they differ. An orphan has no inode any more.

@@ -28,6 +28,9 @@ use crate::postmortem::{
 /// The version of the format. Fields and values may be added to it without another number.
 const VERSION: u32 = 1;
 
+/// Bytes that are written at a time: as many as a pipe holds.
+const BUFFER: usize = 64 << 10;
+
 /// JSON Lines on a writer; every line is flushed.
 #[derive(Debug)]
 pub struct Json<W: Write, S> {
@@ -42,7 +45,7 @@ impl<W: Write, S: Write> Json<W, S> {
     /// Writes to `writer`; with `summary`, reports have `"sockets":null`.
     pub fn new(writer: W, status: LiveLine<S>, summary: bool) -> Self {
         Self {
-            writer: BufWriter::new(writer),
+            writer: BufWriter::with_capacity(BUFFER, writer),
             status,
             summary,
         }
