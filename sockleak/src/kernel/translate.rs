@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use jiff::Timestamp;
+use smallvec::SmallVec;
 use sockleak_ebpf::{
     DEATH_OOM, Death as DeathRecord, NO_FD, NO_LINGER, ORIGIN_LIVE, ORIGIN_SUBFLOW, SIGNAL_GROUP_EXIT,
     SOCKET_ERR_RESET, SOCKET_REPAIR, SOCKET_REUSE, SOCKET_REUSEPORT, SOCKET_SUBFLOWS, SOCKET_V6ONLY,
@@ -43,7 +44,7 @@ impl Translator {
     /// A followed socket with its further descriptors. Its subflows have records of their own.
     #[must_use]
     pub fn socket(&self, key: &SocketKey, record: &SocketRecord, extra_fds: &[u32]) -> Socket {
-        let mut fds = Vec::new();
+        let mut fds = SmallVec::new();
         if record.fd != NO_FD {
             fds.push(record.fd);
             fds.extend_from_slice(extra_fds);
@@ -248,7 +249,7 @@ mod tests {
             (socket.remote, socket.accept_queue, socket.v6only),
             (None, Some(0), Some(false))
         );
-        assert_eq!(socket.fds, [0, 4, 9]);
+        assert_eq!(socket.fds[..], [0, 4, 9]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ fn connection(number: u16) -> Socket {
             socket.id.sk += u64::from(number) * 64;
             socket.cookie = Some(100 + u64::from(number));
             socket.inode = Some(1000 + u64::from(number));
-            socket.fds = vec![u32::from(number) + 4];
+            socket.fds = smallvec::smallvec![u32::from(number) + 4];
             socket.remote = Some(addr(&format!("127.0.0.1:{}", 20_000 + number)));
         })
         .build()

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
+use smallvec::SmallVec;
 
 use super::{State, Transition};
 
@@ -129,7 +130,7 @@ pub struct Socket {
     /// The kernel's socket cookie; `None` if none had been generated when it was last looked at.
     pub cookie: Option<u64>,
     /// Its descriptors, ascending; empty for all but [`Origin::Inventory`].
-    pub fds: Vec<u32>,
+    pub fds: SmallVec<[u32; 4]>,
     /// Inode in sockfs, the number in `socket:[n]`.
     pub inode: Option<u64>,
     /// The TCP sockets of an MPTCP socket of the inventory, by address.
@@ -161,7 +162,7 @@ pub struct Socket {
     /// The creator's uid, where the kernel tells.
     pub uid: Option<u32>,
     /// Its changes of state since `id.since`, in order, without self-transitions.
-    pub transitions: Vec<Transition>,
+    pub transitions: SmallVec<[Transition; 4]>,
     /// When the last of them happened is known, but some in between did not fit into the record.
     pub transitions_truncated: bool,
     /// An RST was sent for it, with the reason where the kernel gives one.

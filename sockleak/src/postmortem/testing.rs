@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use smallvec::{SmallVec, smallvec};
 
 use super::*;
 
@@ -40,7 +41,7 @@ pub fn socket(state: State) -> SocketBuilder {
         remote: connected.then(|| addr("127.0.0.1:40310")),
         netns: 1,
         cookie: Some(7),
-        fds: vec![3],
+        fds: smallvec![3],
         inode: Some(70),
         subflows: Vec::new(),
         subflows_complete: false,
@@ -58,7 +59,7 @@ pub fn socket(state: State) -> SocketBuilder {
         repair: false,
         reset_before: false,
         uid: None,
-        transitions: Vec::new(),
+        transitions: SmallVec::new(),
         transitions_truncated: false,
         reset_sent: None,
         reset_received: None,
@@ -153,7 +154,7 @@ pub fn outgoing(port: u16) -> SocketBuilder {
             socket.id.sk += u64::from(port) * 64;
             socket.cookie = Some(port.into());
             socket.inode = Some(u64::from(port) + 100_000);
-            socket.fds = vec![port.into()];
+            socket.fds = smallvec![port.into()];
             socket.local = SocketAddr::new([10, 0, 0, 7].into(), port);
             socket.remote = Some(addr("10.0.0.5:5432"));
             socket.reuseaddr = false;
@@ -214,7 +215,7 @@ pub fn sample() -> Report {
                 socket.id.sk += u64::from(number) * 64;
                 socket.cookie = Some(100 + u64::from(number));
                 socket.inode = Some(1000 + u64::from(number));
-                socket.fds = vec![u32::from(number) + 4];
+                socket.fds = smallvec![u32::from(number) + 4];
                 socket.local = addr("10.0.0.7:8080");
                 let host = number % 50 + 1;
                 socket.remote = Some(addr(&format!("10.1.2.{host}:{}", 20_000 + number)));

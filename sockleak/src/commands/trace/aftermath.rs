@@ -78,9 +78,9 @@ pub fn records(
             }
         },
     )?;
-    // A record that is set aside meanwhile comes twice.
+    // By descriptor, as they are reported. A record that is set aside meanwhile comes twice.
     for sockets in [&mut records.inventory, &mut records.live] {
-        sockets.sort_unstable_by_key(|socket| socket.id);
+        sockets.sort_unstable_by_key(|socket| (socket.fds.first().copied(), socket.id));
         sockets.dedup_by_key(|socket| socket.id);
     }
     if !subflows.is_empty() {
