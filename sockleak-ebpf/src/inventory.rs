@@ -1,8 +1,8 @@
 //! Where a walk puts what it found.
 
-use sockleak_ebpf::{FdKey, SocketKey, SocketRecord};
+use sockleak_ebpf::{FdKey, SocketKey, SocketRecord, counter};
 
-use crate::maps::{EEXIST, EXTRA_FDS, insert, record};
+use crate::maps::{EEXIST, EXTRA_FDS, count, insert, record};
 
 /// What became of a socket that a walk found.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,7 @@ pub fn add_fd(key: &SocketKey, fd: u32) {
         tgid: key.tgid,
         fd,
     };
+    count(counter::EXTRA_FDS);
     let _ = EXTRA_FDS.insert(key, 1, 0);
 }
 

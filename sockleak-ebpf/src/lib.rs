@@ -124,6 +124,10 @@ pub mod counter {
     pub const FOLLOW_FAILED: u32 = 1;
     /// Processes that did not fit into `WATCHED`, or deaths that did not fit into `DEATHS`.
     pub const PROCESS_FAILED: u32 = 2;
+    /// Records that were put, or tried to be put, into `ASIDE`: while there were none, nobody has to read it.
+    pub const ASIDE: u32 = 3;
+    /// Descriptors that were put into `EXTRA_FDS`, in the same way.
+    pub const EXTRA_FDS: u32 = 4;
     /// How many counters there are.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = 5;
 }

@@ -77,7 +77,14 @@ pub fn insert(key: &SocketKey, record: &mut SocketRecord) -> Result<(), i32> {
     if followed(key.sk).is_some_and(|first| first.key(key.sk) == *key) {
         return Err(EEXIST);
     }
-    ASIDE.insert(key, &*record, BPF_NOEXIST)
+    put_aside(key, record, BPF_NOEXIST)
+}
+
+#[inline(always)]
+fn put_aside(key: &SocketKey, record: &SocketRecord, flags: u64) -> Result<(), i32> {
+    // Before the record, so that nobody who finds the counter at 0 misses it.
+    count(counter::ASIDE);
+    ASIDE.insert(key, record, flags)
 }
 
 /// The record of this key.
@@ -95,7 +102,7 @@ pub fn record(key: &SocketKey) -> Option<&'static mut SocketRecord> {
 /// Another socket has this address now. The record is kept, and follows nobody any more.
 #[inline(always)]
 pub fn set_aside(sk: u64, record: &SocketRecord) {
-    if ASIDE.insert(record.key(sk), record, 0).is_err() {
+    if put_aside(&record.key(sk), record, 0).is_err() {
         count(counter::FOLLOW_FAILED);
     }
     let _ = SOCKETS.remove(sk);

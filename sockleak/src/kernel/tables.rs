@@ -38,7 +38,7 @@ pub struct Tables {
     counters: PerCpuArray<MapData, u64>,
 }
 
-/// The counters of [`counter`], summed over the CPUs.
+/// The counters of what was lost, summed over the CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// See [`counter::EVENTS_LOST`].
@@ -164,8 +164,16 @@ impl Tables {
         visit(&self.sockets, maps::SOCKETS, |sk, record| {
             take(decode::socket_owner(u64::from_ne_bytes(*sk), record), record);
         })?;
+        self.visit_aside(|key, record| take(key, record))
+    }
+
+    /// An empty map of many buckets takes as long to read as a full one of as many.
+    fn visit_aside(&self, mut each: impl FnMut(SocketKey, &[u8; SOCKET_RECORD])) -> Result<(), TableError> {
+        if self.count(counter::ASIDE) == 0 {
+            return Ok(());
+        }
         visit(&self.aside, maps::ASIDE, |key, record| {
-            take(decode::socket_key(key), record);
+            each(decode::socket_key(key), record)
         })
     }
 
@@ -196,8 +204,7 @@ impl Tables {
     /// forgotten, another one takes its place.
     fn promote(&mut self, vacant: &HashSet<u64>) -> Result<(), TableError> {
         let mut heirs = Vec::new();
-        visit(&self.aside, maps::ASIDE, |key, record| {
-            let key = decode::socket_key(key);
+        self.visit_aside(|key, record| {
             let is_over = || {
                 let changes = decode::socket_record(record).changes;
                 changes.iter().any(|change| change.to == state::CLOSE)
@@ -220,6 +227,9 @@ impl Tables {
     /// When the kernel refuses to read them.
     pub fn extra_fds(&self, wanted: impl Fn(&FdKey) -> bool) -> Result<Vec<FdKey>, TableError> {
         let mut found = Vec::new();
+        if self.count(counter::EXTRA_FDS) == 0 {
+            return Ok(found);
+        }
         visit(&self.extra_fds, maps::EXTRA_FDS, |key, _: &[u8; 1]| {
             let key = decode::fd_key(key);
             if wanted(&key) {
@@ -237,15 +247,16 @@ impl Tables {
     /// The counters now.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let sum = |index| {
-            self.counters
-                .get(&index, 0)
-                .map_or(0, |values| values.iter().sum())
-        };
         Counters {
-            events_lost: sum(counter::EVENTS_LOST),
-            follow_failed: sum(counter::FOLLOW_FAILED),
-            process_failed: sum(counter::PROCESS_FAILED),
+            events_lost: self.count(counter::EVENTS_LOST),
+            follow_failed: self.count(counter::FOLLOW_FAILED),
+            process_failed: self.count(counter::PROCESS_FAILED),
         }
+    }
+
+    fn count(&self, index: u32) -> u64 {
+        self.counters
+            .get(&index, 0)
+            .map_or(0, |values| values.iter().sum())
     }
 }
