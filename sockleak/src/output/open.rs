@@ -1,6 +1,7 @@
 //! The output that the command line asks for.
 
 use std::io::{self, BufWriter, Stdout, Write, stderr, stdout};
+use std::sync::LazyLock;
 
 use anstream::ColorChoice;
 use jiff::tz::TimeZone;
@@ -36,7 +37,7 @@ pub fn open(options: Options) -> Box<dyn Output> {
     let style = Style {
         width: options.stdout_width,
         color: uses_color(choice, &stdout()),
-        zone: TimeZone::system(),
+        zone: LazyLock::new(TimeZone::system),
         verbose: options.verbose,
     };
     Box::new(Text::new(BufWriter::new(Data(stdout())), status, style))

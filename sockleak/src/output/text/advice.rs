@@ -83,6 +83,7 @@ fn runtime(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
     use std::time::Duration;
 
     use jiff::tz::TimeZone;
@@ -94,7 +95,7 @@ mod tests {
         Style {
             width: Some(60),
             color: false,
-            zone: TimeZone::UTC,
+            zone: LazyLock::new(|| TimeZone::UTC),
             verbose,
         }
     }

@@ -101,6 +101,8 @@ fn failure(row: &Ephemeral, style: &Style) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use jiff::tz::TimeZone;
 
     use super::*;
@@ -111,7 +113,7 @@ mod tests {
         Style {
             width: Some(width),
             color: false,
-            zone: TimeZone::UTC,
+            zone: LazyLock::new(|| TimeZone::UTC),
             verbose: false,
         }
     }

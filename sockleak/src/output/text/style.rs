@@ -1,17 +1,19 @@
 //! How text is shown.
 
+use std::sync::LazyLock;
+
 use anstyle::{AnsiColor, Effects};
 use jiff::tz::TimeZone;
 
 /// How text is shown.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Style {
     /// Columns of the terminal that the report goes to; `None` where it goes elsewhere, which counts as 80.
     pub width: Option<usize>,
     /// Whether colours may be used there.
     pub color: bool,
-    /// The time zone of the reader.
-    pub zone: TimeZone,
+    /// The time zone of the reader. To find it takes a search of the machine's files, which is left for the first report.
+    pub zone: LazyLock<TimeZone>,
     /// Also print forks, execs and each socket that a process closes itself.
     pub verbose: bool,
 }

@@ -1,5 +1,7 @@
 //! What a person reads.
 
+use std::sync::LazyLock;
+
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 
@@ -11,7 +13,7 @@ fn style() -> Style {
     Style {
         width: None,
         color: false,
-        zone: TimeZone::UTC,
+        zone: LazyLock::new(|| TimeZone::UTC),
         verbose: false,
     }
 }
