@@ -141,20 +141,19 @@ pub fn look_up(btf: &Btf) -> Vec<Resolved> {
     FIELDS.iter().map(|field| field.look_up(btf)).collect()
 }
 
-/// Looks up every row, for a kernel that is going to be traced.
+/// Refuses a kernel that cannot be traced.
 ///
 /// # Errors
 ///
 /// Names every required member that is missing or has another width.
-pub fn resolve(btf: &Btf) -> Result<Vec<Resolved>, MissingFields> {
-    let rows = look_up(btf);
+pub fn refuse_missing(rows: &[Resolved]) -> Result<(), MissingFields> {
     let missing: Vec<Problem> = rows
         .iter()
         .filter(|row| row.field.required)
         .filter_map(|row| row.problem.clone())
         .collect();
     if missing.is_empty() {
-        Ok(rows)
+        Ok(())
     } else {
         Err(MissingFields(missing))
     }
@@ -218,13 +217,14 @@ mod tests {
             empty.extend_from_slice(&word.to_ne_bytes());
         }
         let btf = Btf::parse(&empty).unwrap();
-        let missing = resolve(&btf).unwrap_err();
+        let rows = look_up(&btf);
+        let missing = refuse_missing(&rows).unwrap_err();
         assert_eq!(
             missing.0.len(),
             FIELDS.iter().filter(|field| field.required).count()
         );
         assert!(missing.to_string().contains("no struct task_struct"));
-        assert!(look_up(&btf).iter().all(|row| row.value == MISSING));
+        assert!(rows.iter().all(|row| row.value == MISSING));
     }
 
     /// Of `file.f_count` and `file.f_ref` a kernel has one; everything else is in every kernel.
@@ -232,7 +232,7 @@ mod tests {
     #[ignore = "needs a kernel with BTF"]
     fn every_row_resolves_on_the_running_kernel() {
         let btf = Btf::running().unwrap();
-        let rows = resolve(&btf).unwrap();
+        let rows = look_up(&btf);
         let missing: Vec<_> = rows.iter().filter(|row| row.problem.is_some()).collect();
         assert_eq!(missing.len(), 1, "{missing:#?}");
         assert!(["FILE_COUNT", "FILE_REF"].contains(&missing[0].field.global));

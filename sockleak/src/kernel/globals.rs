@@ -2,17 +2,15 @@
 //! globals.
 
 use aya::EbpfLoader;
-use sockleak_ebpf::{globals, programs};
+use sockleak_ebpf::globals;
 
-use super::btf::Btf;
-use super::fields::{self, MissingFields, Resolved};
+use super::fields::{MissingFields, Resolved};
+use super::loader::Preparation;
+use super::running::Kernel;
 
 /// Values of every global.
-pub struct Globals {
-    /// Where the struct members are.
-    pub resolved: Vec<Resolved>,
-    /// Tracepoints may be preempted, so that the copies of the programs are attached too.
-    pub preempted: bool,
+pub struct Globals<'a> {
+    fields: &'a [Resolved],
     group_dead: u8,
     reset_reason: u8,
     sock_i_uid: u8,
@@ -28,23 +26,19 @@ pub struct Globals {
     pub log_level: u8,
 }
 
-impl Globals {
-    /// What BTF tells. The rest is off.
+impl<'a> Globals<'a> {
+    /// What the kernel tells. The rest is off.
     ///
     /// # Errors
     /// Names every required struct member that the kernel lacks.
-    pub fn of(btf: &Btf) -> Result<Self, MissingFields> {
-        // The state of a grace period that only preemptible tracepoints have (kernel/tracepoint.c, 7.0 and later).
-        let preempted = btf.member("tp_transition_snapshot", &["srcu_gp"]).is_ok();
+    pub fn of(kernel: &'a Kernel) -> Result<Self, MissingFields> {
         Ok(Self {
-            resolved: fields::resolve(btf)?,
-            preempted,
-            group_dead: u8::from(btf.tracepoint_args(programs::SCHED_PROCESS_EXIT) == Some(2)),
-            reset_reason: u8::from(btf.tracepoint_args(programs::TCP_SEND_RESET) == Some(3)),
-            // Since 6.17 it is an inline function that tells `sk_uid` (include/net/sock.h).
-            sock_i_uid: u8::from(btf.function("sock_i_uid").is_some()),
-            has_copies: u8::from(preempted),
-            sigaction_size: btf.size_of_struct("k_sigaction").unwrap_or(0),
+            fields: kernel.traceable_fields()?,
+            group_dead: u8::from(kernel.group_dead),
+            reset_reason: u8::from(kernel.reset_reason),
+            sock_i_uid: u8::from(kernel.sock_i_uid),
+            has_copies: u8::from(kernel.preempted),
+            sigaction_size: kernel.sigaction_size,
             socket_cookie: 0,
             follow_children: 0,
             max_sockets: 0,
@@ -52,11 +46,10 @@ impl Globals {
         })
     }
 
-    /// A loader of the object that sets them.
-    pub fn loader(&self) -> EbpfLoader<'_> {
-        let mut loader = EbpfLoader::new();
+    /// The loader, that it sets them in the object.
+    pub fn set(&self, loader: Preparation) -> EbpfLoader<'_> {
+        let mut loader = loader.finish();
         loader
-            .btf(None)
             .override_global(globals::HAS_GROUP_DEAD, &self.group_dead, true)
             .override_global(globals::HAS_COPIES, &self.has_copies, true)
             .override_global(globals::HAS_RESET_REASON, &self.reset_reason, true)
@@ -66,7 +59,7 @@ impl Globals {
             .override_global(globals::K_SIGACTION_SIZE, &self.sigaction_size, true)
             .override_global(globals::MAX_SOCKETS, &self.max_sockets, true)
             .override_global(aya_log::LEVEL, &self.log_level, false);
-        for field in &self.resolved {
+        for field in self.fields {
             loader.override_global(field.field.global, &field.value, true);
         }
         loader

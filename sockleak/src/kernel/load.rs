@@ -1,17 +1,21 @@
 //! Loading and attaching the BPF programs.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::thread::{self, ScopedJoinHandle};
 
 use aya::programs::{BtfTracePoint, Iter, Program, ProgramError};
 use aya::{Ebpf, EbpfError};
 use sockleak_ebpf::{maps, programs};
 
-use super::btf::{Btf, BtfError, MissingMember};
+use super::btf::{BtfError, MissingMember};
 use super::fields::{MissingFields, Problem, Resolved};
 use super::globals::Globals;
+use super::loader::{self, Preparation};
 use super::port_table::PortReader;
 use super::preemption;
+use super::running::Kernel;
 
 /// The committed object.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SOCKLEAK_BPF_OBJECT"));
@@ -36,6 +40,8 @@ pub enum LoadError {
     MissingFields(#[from] MissingFields),
     #[error("the kernel's BTF cannot be read by the loader: {0}")]
     LoaderBtf(#[from] aya::BtfError),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     #[error("the BPF object cannot be loaded: {0}")]
     Object(#[from] EbpfError),
     #[error(
@@ -57,112 +63,150 @@ pub enum LoadError {
 pub struct Loaded {
     /// Dropping it detaches every program.
     pub ebpf: Ebpf,
-    /// Tells who has a port; `None` where the kernel refuses it, which `blind` says then.
+    /// Tells who has a port; `None` until [`Loaded::add_port_reader`], and where the kernel refuses it.
     pub ports: Option<PortReader>,
-    /// Names of `enum sk_rst_reason`, by number; empty before 6.10.
-    pub reset_reasons: Vec<(String, i64)>,
     /// Sentences about what this kernel cannot tell.
     pub blind: Vec<String>,
 }
 
-/// Loads and attaches every program.
+impl Loaded {
+    /// Loads what tells who has a port. Nothing is missed while it is not there, so the tracer comes first. Where the
+    /// kernel refuses it, `blind` says so.
+    pub fn add_port_reader(&mut self, kernel: &Kernel) {
+        match port_reader(kernel) {
+            Ok(reader) => self.ports = Some(reader),
+            Err(error) => self.blind.push(format!(
+                "the sockets that have a port cannot be read from the kernel, so options that sock_diag does not tell \
+                 are not known: {error}"
+            )),
+        }
+    }
+}
+
+/// Loads and attaches every program of the tracer.
 ///
 /// # Errors
-/// When BTF or a required struct member is missing, or when the kernel refuses a program. Nothing stays behind.
-pub fn load(settings: Settings) -> Result<Loaded, LoadError> {
-    let kernel = Kernel::read()?;
-    let mut loaded = match load_with(&kernel, settings, true) {
+/// When a required struct member is missing, or when the kernel refuses a program. Nothing stays behind.
+pub fn load(kernel: &Kernel, settings: Settings, loader: Preparation) -> Result<Loaded, LoadError> {
+    match load_with(kernel, settings, loader, true) {
         // 5.10 refuses bpf_get_socket_cookie in tracing programs, and nothing but a load tells.
         Err(LoadError::Program { name, .. }) if name == programs::INET_SOCK_SET_STATE => {
-            let mut loaded = load_with(&kernel, settings, false)?;
+            let mut loaded = load_with(kernel, settings, loader::prepare(), false)?;
             loaded.blind.push(
                 "this kernel's tracing programs make no socket cookies: sockets are told apart by their addresses"
                     .to_owned(),
             );
-            loaded
+            Ok(loaded)
         }
-        other => other?,
-    };
-    match port_reader(&kernel) {
-        Ok(reader) => loaded.ports = Some(reader),
-        Err(error) => loaded.blind.push(format!(
-            "the sockets that have a port cannot be read from the kernel, so options that sock_diag does not tell are \
-             not known: {error}"
-        )),
-    }
-    Ok(loaded)
-}
-
-/// What the kernel tells of itself, read once for everything that is loaded.
-struct Kernel {
-    btf: Btf,
-    /// The same once more, as aya wants it.
-    loader_btf: aya::Btf,
-}
-
-impl Kernel {
-    fn read() -> Result<Self, LoadError> {
-        Ok(Self {
-            btf: Btf::running()?,
-            loader_btf: aya::Btf::from_sys_fs()?,
-        })
+        other => other,
     }
 }
 
-fn load_with(kernel: &Kernel, settings: Settings, cookies: bool) -> Result<Loaded, LoadError> {
-    let Kernel { btf, loader_btf } = kernel;
-    let mut globals = Globals::of(btf)?;
+fn load_with(
+    kernel: &Kernel,
+    settings: Settings,
+    loader: Preparation,
+    cookies: bool,
+) -> Result<Loaded, LoadError> {
+    let mut globals = Globals::of(kernel)?;
     globals.socket_cookie = u8::from(cookies);
     globals.follow_children = u8::from(settings.follow_children);
     globals.max_sockets = settings.max_sockets;
     globals.log_level = u8::from(settings.log) * log::Level::Warn as u8;
-    let mut ebpf = globals
-        .loader()
+    let functions = kernel.preemption.filter(|_| kernel.preempted);
+    let object = preemption::resolve(OBJECT, functions);
+    let mut loader = globals.set(loader);
+    loader
         .map_max_entries(maps::SOCKETS, settings.max_sockets)
-        .map_max_entries(maps::ASIDE, settings.max_sockets)
-        .load(&preemption::resolve(OBJECT, btf, globals.preempted))?;
-    let copies = programs::COPIES.into_iter().filter(|_| globals.preempted);
+        .map_max_entries(maps::ASIDE, settings.max_sockets);
+    let (ids, mut ebpf) = thread::scope(|scope| {
+        let ids = thread::Builder::new()
+            .spawn_scoped(scope, || kernel.tracepoints())
+            .map_err(LoadError::Thread)?;
+        let ebpf = loader.load(&object)?;
+        Ok::<_, LoadError>((join(ids)?, ebpf))
+    })?;
+    let copies = programs::COPIES.into_iter().filter(|_| kernel.preempted);
     let wanted: Vec<_> = programs::ALL
         .map(|name| (name, name))
         .into_iter()
         .chain(copies)
         .collect();
-    for (name, tracepoint) in &wanted {
-        load_program(&mut ebpf, name, tracepoint, loader_btf)?;
-    }
+    load_programs(&mut ebpf, &wanted, &ids)?;
     for (name, _) in wanted {
-        program(&mut ebpf, name)?
-            .attach()
-            .map_err(|source| refused(name, source))?;
+        let program: &mut BtfTracePoint = find(&mut ebpf, name).map_err(|source| refused(name, source))?;
+        program.attach().map_err(|source| refused(name, source))?;
     }
     Ok(Loaded {
         ebpf,
         ports: None,
-        reset_reasons: btf.enum_values("sk_rst_reason"),
-        blind: blind(&globals.resolved),
+        blind: blind(&kernel.fields),
+    })
+}
+
+/// What a thread returned; its panic goes on here.
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Loads these programs for their tracepoints. A verifier checks one program, on one processor; the walk keeps it busy
+/// for longer than all the others together, so each walk has a thread of its own.
+fn load_programs(
+    ebpf: &mut Ebpf,
+    wanted: &[(&'static str, &'static str)],
+    ids: &aya::Btf,
+) -> Result<(), LoadError> {
+    let mut programs: HashMap<String, &mut Program> = ebpf
+        .programs_mut()
+        .map(|(name, program)| (name.to_owned(), program))
+        .collect();
+    let mut loading = |&(name, tracepoint): &(&'static str, &'static str)| {
+        let found = programs.remove(name);
+        move || {
+            found
+                .ok_or(ProgramError::NotLoaded)
+                .and_then(<&mut BtfTracePoint>::try_from)
+                .and_then(|program| program.load(tracepoint, ids))
+                .map_err(|source| refused(name, source))
+        }
+    };
+    let is_walk = |(_, tracepoint): &&(_, &str)| *tracepoint == programs::SCHED_PROCESS_EXIT;
+    thread::scope(|scope| {
+        let walks = wanted
+            .iter()
+            .filter(is_walk)
+            .map(|walk| thread::Builder::new().spawn_scoped(scope, loading(walk)))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(LoadError::Thread)?;
+        for other in wanted.iter().filter(|program| !is_walk(program)) {
+            loading(other)()?;
+        }
+        walks.into_iter().try_for_each(join)
     })
 }
 
 /// Loads the iterators and nothing else: what `sockleak` needs to tell who has a port, without a tracer.
 ///
 /// # Errors
-/// As [`load`].
+/// As [`load`], or when the kernel has no BTF.
 pub fn load_port_reader() -> Result<PortReader, LoadError> {
     port_reader(&Kernel::read()?)
 }
 
 /// An object of its own, with the smallest maps: so the reader owns all that it needs.
-fn port_reader(kernel: &Kernel) -> Result<PortReader, LoadError> {
-    let Kernel { btf, loader_btf } = kernel;
-    let globals = Globals::of(btf)?;
-    let mut loader = globals.loader();
+pub(super) fn port_reader(kernel: &Kernel) -> Result<PortReader, LoadError> {
+    let globals = Globals::of(kernel)?;
+    let mut loader = globals.set(loader::prepare());
     for name in maps::OF_THE_TRACER {
         loader.map_max_entries(name, 1);
     }
-    let mut ebpf = loader.load(&preemption::resolve(OBJECT, btf, false))?;
+    let mut ebpf = loader.load(&preemption::resolve(OBJECT, None))?;
+    let ids = kernel.iterators()?;
     for (name, visited) in programs::ITERATORS {
-        iterator(&mut ebpf, name)?
-            .load(visited, loader_btf)
+        find(&mut ebpf, name)
+            .and_then(|iterator: &mut Iter| iterator.load(visited, &ids))
             .map_err(|source| refused(name, source))?;
     }
     Ok(PortReader::new(ebpf))
@@ -201,31 +245,12 @@ fn blind(resolved: &[Resolved]) -> Vec<String> {
         .collect()
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, LoadError> {
-    find(ebpf, name).map_err(|source| LoadError::Unusable { name, source })
-}
-
-fn iterator<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Iter, LoadError> {
-    find(ebpf, name).map_err(|source| LoadError::Unusable { name, source })
-}
-
 /// The program of that name and kind.
 pub(super) fn find<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<T, ProgramError>
 where
     T: TryFrom<&'a mut Program, Error = ProgramError>,
 {
     ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
-}
-
-fn load_program(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    tracepoint: &str,
-    btf: &aya::Btf,
-) -> Result<(), LoadError> {
-    program(ebpf, name)?
-        .load(tracepoint, btf)
-        .map_err(|source| refused(name, source))
 }
 
 fn refused(name: &'static str, error: ProgramError) -> LoadError {

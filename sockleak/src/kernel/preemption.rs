@@ -6,11 +6,6 @@
 
 use sockleak_ebpf::{PREEMPT_DISABLE, PREEMPT_ENABLE};
 
-use super::btf::Btf;
-
-const DISABLE: &str = "bpf_preempt_disable";
-const ENABLE: &str = "bpf_preempt_enable";
-
 /// `BPF_JMP | BPF_CALL`, the code of a call (include/uapi/linux/bpf.h).
 const CALL: u8 = 0x85;
 /// `BPF_PSEUDO_KFUNC_CALL`, in the upper half of the byte of registers.
@@ -20,14 +15,9 @@ const SET_R0: u8 = 0xb7;
 
 type Instruction = [u8; 8];
 
-/// The object with its calls replaced as this kernel needs it: by calls of `bpf_preempt_disable` and
-/// `bpf_preempt_enable` (6.10 and later) if its programs are `preempted`, else by nothing.
-pub fn resolve(object: &[u8], btf: &Btf, preempted: bool) -> Vec<u8> {
-    let functions = if preempted {
-        btf.function(DISABLE).zip(btf.function(ENABLE))
-    } else {
-        None
-    };
+/// The object with its calls replaced as this kernel needs it: by calls of the functions with these type ids,
+/// `bpf_preempt_disable` and `bpf_preempt_enable` (6.10 and later), or by nothing.
+pub fn resolve(object: &[u8], functions: Option<(u32, u32)>) -> Vec<u8> {
     let mut resolved = object.to_vec();
     for (number, id) in [
         (PREEMPT_DISABLE, functions.map(|(disable, _)| disable)),

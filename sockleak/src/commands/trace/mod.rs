@@ -31,10 +31,13 @@ use super::cli::{Common, TraceArgs};
 use super::refuse_unmet;
 use crate::kernel::clock::{self, BootClock};
 use crate::kernel::load::{self, Settings};
+use crate::kernel::loader::{self, Preparation};
+use crate::kernel::preflight::{self, Facts};
+use crate::kernel::running::Kernel;
 use crate::kernel::spawn::{self, Identity, RunningChild, StoppedChild};
 use crate::kernel::tables::{self, Tables};
 use crate::kernel::translate::Translator;
-use crate::kernel::{preflight, terminal, wait};
+use crate::kernel::{terminal, wait};
 use crate::output::{Output, Watch};
 
 /// How often a death that has not settled is looked at.
@@ -114,7 +117,10 @@ pub fn start(
     begin: Begin<'_>,
     output: &mut dyn Output,
 ) -> Result<(u8, Option<RunningChild>)> {
-    refuse_unmet(&preflight::requirements())?;
+    let loader = loader::prepare();
+    let facts = Facts::gather();
+    refuse_unmet(&facts.requirements())?;
+    let kernel = facts.btf?;
     let targets = args
         .pids
         .iter()
@@ -124,22 +130,24 @@ pub fn start(
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(trace(common, args, targets, begin, output))
+    runtime.block_on(trace(common, args, (&kernel, loader), targets, begin, output))
 }
 
 async fn trace(
     common: &Common,
     args: &TraceArgs,
+    (kernel, loader): (&Kernel, Preparation),
     targets: Vec<Target>,
     begin: Begin<'_>,
     output: &mut dyn Output,
 ) -> Result<(u8, Option<RunningChild>)> {
     let mut interrupts = Interrupts::new()?;
-    let mut loaded = load::load(Settings {
+    let settings = Settings {
         follow_children: !args.no_follow,
         max_sockets: args.max_sockets(),
         log: common.verbose > 0,
-    })?;
+    };
+    let mut loaded = load::load(kernel, settings, loader)?;
     let logger = if common.verbose > 0 {
         EbpfLogger::init(&mut loaded.ebpf).ok()
     } else {
@@ -148,7 +156,7 @@ async fn trace(
     let ring = tables::take_ring(&mut loaded.ebpf)?;
     let tables = Tables::take(&mut loaded.ebpf)?;
     let hz = clock::hz().context("cannot read the kernel's tick rate")?;
-    let translator = Translator::new(BootClock::sample(), hz, &loaded.reset_reasons);
+    let translator = Translator::new(BootClock::sample(), hz, &kernel.reset_reasons);
     let (deaths, dead) = unbounded_channel();
     let mut session = Session::new(args, loaded, tables, translator, deaths, output);
     let watched = targets
@@ -176,6 +184,8 @@ async fn trace(
             None
         }
     };
+    // Only reports need it.
+    session.loaded.add_port_reader(kernel);
     let end = follow(
         &mut session,
         args,

@@ -1,20 +1,23 @@
 //! A reader for BTF, the kernel's description of its own types.
 //!
 //! It answers only what a tracer needs: where a struct member is, how many arguments a tracepoint has,
-//! what an enum's values are. It reads a whole `vmlinux` in one pass that notes where each type
-//! begins, and looks at names and members only when it is asked. Whatever the bytes are, it neither
+//! what an enum's values are, which id a type has. It reads a whole `vmlinux` in one pass that notes where each
+//! type begins, and looks at members and functions only when it is asked. Whatever the bytes are, it neither
 //! panics nor recurses without bound. The format is Documentation/bpf/btf.rst and
 //! include/uapi/linux/btf.h.
 
+mod ids;
+mod image;
 mod member;
 mod raw;
 #[cfg(test)]
 mod tests;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::path::Path;
-use std::{fs, io};
 
+pub use ids::Ids;
+use image::Image;
 pub use member::{Member, MissingMember};
 use raw::{Kind, Type};
 
@@ -25,17 +28,19 @@ pub const RUNNING: &str = "/sys/kernel/btf/vmlinux";
 const MAX_HOPS: usize = 64;
 /// How many bytes of a name are read. The kernel's limit for symbols (KSYM_NAME_LEN) is 512.
 const MAX_NAME: usize = 1024;
+/// What the typedef of a tracepoint begins with (include/trace/bpf_probe.h).
+const TRACEPOINT: &str = "btf_trace_";
 
 /// The types of one kernel.
 #[derive(Debug)]
 pub struct Btf {
-    data: Vec<u8>,
+    data: Image,
     /// Where the string section begins and ends in `data`.
     strings: (usize, usize),
     /// Where each type begins in `data`, by type id; id 0 is `void` and has no record.
     types: Vec<u32>,
     /// Hash of the name and id of every struct, union, enum and typedef, sorted.
-    names: Vec<(u64, u32)>,
+    names: Vec<(u32, u32)>,
 }
 
 /// Why bytes are not BTF that can be read.
@@ -66,7 +71,7 @@ impl Btf {
     ///
     /// When the bytes are not BTF of this machine's byte order, or end too early.
     pub fn parse(bytes: &[u8]) -> Result<Self, BtfError> {
-        Self::from_vec(bytes.to_vec())
+        Self::from_image(Image::Copy(bytes.to_vec()))
     }
 
     /// Reads the BTF of the running kernel.
@@ -75,7 +80,8 @@ impl Btf {
     ///
     /// When the kernel has none (CONFIG_DEBUG_INFO_BTF is off) or it cannot be read.
     pub fn running() -> Result<Self, BtfError> {
-        Self::open(Path::new(RUNNING))
+        let path = Path::new(RUNNING);
+        Self::from_image(Image::of_kernel(path).map_err(|source| unreadable(path, source))?)
     }
 
     /// Reads a file of raw BTF, such as a copy of another kernel's `/sys/kernel/btf/vmlinux`.
@@ -84,35 +90,32 @@ impl Btf {
     ///
     /// As [`Btf::parse`], or when the file cannot be read.
     pub fn open(path: &Path) -> Result<Self, BtfError> {
-        let data = fs::read(path).map_err(|source| BtfError::Read {
-            path: path.display().to_string(),
-            source,
-        })?;
-        Self::from_vec(data)
+        Self::from_image(Image::of_file(path).map_err(|source| unreadable(path, source))?)
     }
 
-    fn from_vec(data: Vec<u8>) -> Result<Self, BtfError> {
+    fn from_image(data: Image) -> Result<Self, BtfError> {
         let sections = raw::sections(&data)?;
-        let types = raw::index(&data, sections.types)?;
-        let mut btf = Self {
+        let strings = &data[sections.strings.0..sections.strings.1];
+        let mut names = Vec::new();
+        let types = raw::index(&data, sections.types, |id, found| {
+            let named = matches!(
+                found.kind,
+                Kind::Struct | Kind::Union | Kind::Enum | Kind::Enum64 | Kind::Typedef
+            );
+            if !named {
+                return;
+            }
+            if let Some(name) = string(strings, found.name).filter(|name| !name.is_empty()) {
+                names.push((hash(name), id));
+            }
+        })?;
+        names.sort_unstable();
+        Ok(Self {
             data,
             strings: sections.strings,
             types,
-            names: Vec::new(),
-        };
-        btf.names = (1..btf.types.len() as u32)
-            .filter_map(|id| {
-                let found = btf.type_of(id)?;
-                let named = matches!(
-                    found.kind,
-                    Kind::Struct | Kind::Union | Kind::Enum | Kind::Enum64 | Kind::Typedef
-                );
-                let name = btf.name(found.name).filter(|name| named && !name.is_empty())?;
-                Some((hash(name), id))
-            })
-            .collect();
-        btf.names.sort_unstable();
-        Ok(btf)
+            names,
+        })
     }
 
     /// The size of a struct or union in bytes, or `None` if there is none of that name.
@@ -125,14 +128,11 @@ impl Btf {
 
     /// How many arguments the tracepoint gives its programs, or `None` if the kernel has no such tracepoint.
     ///
-    /// Each tracepoint has a typedef `btf_trace_NAME` of a pointer to its probe's prototype, whose first
+    /// Each tracepoint has a typedef [`TRACEPOINT`]`NAME` of a pointer to its probe's prototype, whose first
     /// parameter is the probe's own data (include/trace/bpf_probe.h).
     #[must_use]
     pub fn tracepoint_args(&self, name: &str) -> Option<usize> {
-        let typedef = format!("btf_trace_{name}");
-        let (_, found) = self
-            .named(&typedef)
-            .find(|(_, found)| found.kind == Kind::Typedef)?;
+        let (_, found) = self.tracepoint_typedef(name)?;
         let pointer = self.resolve(found.size_or_type)?;
         let prototype = self.resolve(pointer.size_or_type)?;
         if pointer.kind != Kind::Ptr || prototype.kind != Kind::FuncProto {
@@ -141,15 +141,32 @@ impl Btf {
         (prototype.vlen as usize).checked_sub(1)
     }
 
-    /// The type id of a function, or `None` if there is none of that name. Unlike the other questions this one
-    /// looks at every type.
+    /// The type id of each of these functions, or `None` if there is none of that name. Unlike the other questions
+    /// this one looks at every type, so it is asked once for all.
     #[must_use]
-    pub fn function(&self, name: &str) -> Option<u32> {
-        (1..self.types.len() as u32).find(|id| {
-            self.type_of(*id).is_some_and(|found| {
-                found.kind == Kind::Func && self.name(found.name) == Some(name.as_bytes())
-            })
-        })
+    pub fn functions<const N: usize>(&self, names: [&str; N]) -> [Option<u32>; N] {
+        let mut ids = [None; N];
+        let strings = &self.data[self.strings.0..self.strings.1];
+        for id in 1..self.types.len() as u32 {
+            let Some(found) = self.type_of(id).filter(|found| found.kind == Kind::Func) else {
+                continue;
+            };
+            // Of tens of thousands of names nearly all differ in the first byte, so no end is looked for.
+            let tail = strings.get(found.name as usize..).unwrap_or_default();
+            for (id_of, name) in ids.iter_mut().zip(names) {
+                let begins = tail.first() == name.as_bytes().first() && tail.starts_with(name.as_bytes());
+                if begins && tail.get(name.len()) == Some(&0) {
+                    id_of.get_or_insert(id);
+                }
+            }
+        }
+        ids
+    }
+
+    /// The type id of a tracepoint's typedef, which a program names to be loaded for it.
+    #[must_use]
+    pub fn tracepoint(&self, name: &str) -> Option<u32> {
+        self.tracepoint_typedef(name).map(|(id, _)| id)
     }
 
     /// The names and values of an enum, in its order; empty if there is none of that name.
@@ -167,6 +184,11 @@ impl Btf {
                 Some((String::from_utf8_lossy(self.name(name)?).into_owned(), value))
             })
             .collect()
+    }
+
+    fn tracepoint_typedef(&self, name: &str) -> Option<(u32, Type)> {
+        self.named(&format!("{TRACEPOINT}{name}"))
+            .find(|(_, found)| found.kind == Kind::Typedef)
     }
 
     /// The record of a type; `None` for `void` and for ids beyond the end.
@@ -200,14 +222,30 @@ impl Btf {
 
     /// The string at an offset of the string section, without its NUL.
     fn name(&self, offset: u32) -> Option<&[u8]> {
-        let strings = self.data.get(self.strings.0..self.strings.1)?;
-        let tail = strings.get(offset as usize..)?;
-        tail[..tail.len().min(MAX_NAME)].split(|byte| *byte == 0).next()
+        string(self.data.get(self.strings.0..self.strings.1)?, offset)
     }
 }
 
-fn hash(name: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
-    hasher.finish()
+fn string(strings: &[u8], offset: u32) -> Option<&[u8]> {
+    let tail = strings.get(offset as usize..)?;
+    let most = &tail[..tail.len().min(MAX_NAME)];
+    Some(
+        most.iter()
+            .position(|byte| *byte == 0)
+            .map_or(most, |end| &most[..end]),
+    )
+}
+
+/// FNV-1a: there are tens of thousands of short names, and those of equal hash are compared.
+fn hash(name: &[u8]) -> u32 {
+    name.iter().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
+}
+
+fn unreadable(path: &Path, source: io::Error) -> BtfError {
+    BtfError::Read {
+        path: path.display().to_string(),
+        source,
+    }
 }

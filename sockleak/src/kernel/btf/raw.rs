@@ -2,8 +2,8 @@
 
 use super::BtfError;
 
-const MAGIC: u16 = 0xeb9f;
-const VERSION: u8 = 1;
+pub(super) const MAGIC: u16 = 0xeb9f;
+pub(super) const VERSION: u8 = 1;
 /// `struct btf_header` up to and with `str_len`. Later kernels may append to it; `hdr_len` says so.
 const HEADER: usize = 24;
 /// `struct btf_type`.
@@ -123,15 +123,16 @@ pub(super) struct RawMember {
 
 impl Type {
     pub(super) fn read(data: &[u8], start: usize) -> Option<Self> {
-        let info = u32_at(data, start + 4)?;
+        let record = data.get(start..start.checked_add(TYPE)?)?;
+        let info = u32_at(record, 4)?;
         Some(Self {
-            name: u32_at(data, start)?,
+            name: u32_at(record, 0)?,
             // Bits 16 to 23 and 29 to 30 are reserved in version 1 and must be zero there (BTF_INFO_MASK in
             // kernel/bpf/btf.c), so reading the wider fields takes nothing away, and an unknown kind is noticed.
             vlen: info & 0x00ff_ffff,
             kind: Kind::from_number((info >> 24) as u8 & 0x7f)?,
             kind_flag: info >> 31 == 1,
-            size_or_type: u32_at(data, start + 8)?,
+            size_or_type: u32_at(record, 8)?,
             payload: start + TYPE,
         })
     }
@@ -207,8 +208,12 @@ pub(super) fn sections(data: &[u8]) -> Result<Sections, BtfError> {
     })
 }
 
-/// Notes where each type begins. Every record it notes is complete.
-pub(super) fn index(data: &[u8], (start, end): (usize, usize)) -> Result<Vec<u32>, BtfError> {
+/// Notes where each type begins, and shows each one by its id. Every record it notes is complete.
+pub(super) fn index(
+    data: &[u8],
+    (start, end): (usize, usize),
+    mut show: impl FnMut(u32, &Type),
+) -> Result<Vec<u32>, BtfError> {
     let types = &data[..end];
     // The smallest record bounds the number of types, and so what a hostile length can allocate.
     let mut offsets = Vec::with_capacity((end - start) / TYPE / 2 + 1);
@@ -225,6 +230,7 @@ pub(super) fn index(data: &[u8], (start, end): (usize, usize)) -> Result<Vec<u32
         if next > end {
             return Err(BtfError::Truncated(id));
         }
+        show(id, &found);
         offsets.push(at as u32);
         at = next;
     }

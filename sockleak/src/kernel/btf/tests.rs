@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 
-use super::{Btf, BtfError, Member, MissingMember};
+use super::{Btf, BtfError, Ids, Member, MissingMember};
 
 /// Writes BTF, as a compiler would. Type ids count from 1 in the order of the calls.
 #[derive(Default)]
@@ -208,6 +208,41 @@ fn counts_arguments_and_reads_enums() {
 }
 
 #[test]
+fn ids_are_those_of_the_first_type_with_that_name() {
+    let mut w = Writer::new();
+    let int = w.int("call", 4, 0, 32);
+    w.record("btf_trace_exit", 12, 0, false, int);
+    let typedef = w.record("btf_trace_exit", 8, 0, false, int);
+    w.record("btf_trace_exit", 8, 0, false, int);
+    let function = w.record("call", 12, 0, false, int);
+    w.record("call", 12, 0, false, int);
+    let btf = Btf::parse(&w.finish()).unwrap();
+    assert_eq!(btf.functions(["nothing", "call"]), [None, Some(function)]);
+    assert_eq!(btf.tracepoint("exit"), Some(typedef));
+    assert_eq!(btf.tracepoint("call"), None);
+}
+
+#[test]
+fn chosen_ids_are_btf_with_nothing_else_in_it() {
+    let mut ids = Ids::default();
+    ids.add_function("call", Some(9));
+    ids.add_tracepoint("exit", Some(2));
+    ids.add_tracepoint("fork", Some(3));
+    ids.add_tracepoint("missing", None);
+    let bytes = ids.to_btf();
+    let btf = Btf::parse(&bytes).unwrap();
+    assert_eq!(btf.types.len(), 10);
+    assert_eq!(btf.functions(["call"]), [Some(9)]);
+    assert_eq!(
+        ["exit", "fork", "missing"].map(|name| btf.tracepoint(name)),
+        [Some(2), Some(3), None]
+    );
+    for ids in [ids, Ids::default()] {
+        aya::Btf::parse(&ids.to_btf(), aya::Endianness::default()).unwrap();
+    }
+}
+
+#[test]
 fn says_why_bytes_are_not_btf() {
     assert!(matches!(Btf::parse(b"\x7fELF").unwrap_err(), BtfError::NoHeader));
     let good = sample();
@@ -251,6 +286,8 @@ fn ask_everything(btf: &Btf) {
     let _ = btf.tracepoint_args("sched_process_exit");
     let _ = (btf.enum_values("reason"), btf.enum_values("wide"));
     let _ = btf.size_of_struct("sock");
+    let _ = btf.functions(["call", "nothing"]);
+    let _ = btf.tracepoint("sched_process_exit");
 }
 
 proptest! {
@@ -301,6 +338,7 @@ fn reads_the_running_kernel() {
     assert_eq!(btf.member("sock_common", &["skc_daddr"]), place(0, 32));
     assert_eq!(btf.member("task_struct", &["comm"]).unwrap().bits, 128);
     assert_eq!(btf.tracepoint_args("inet_sock_set_state"), Some(3));
+    assert!(btf.functions(["bpf_iter_tcp"])[0].is_some());
     assert!(
         btf.enum_values("sock_flags")
             .contains(&("SOCK_DEAD".to_owned(), 0))

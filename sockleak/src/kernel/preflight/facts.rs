@@ -4,10 +4,11 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::{env, fs, io, process};
 
-use crate::kernel::btf::{Btf, BtfError};
+use crate::kernel::btf::BtfError;
 use crate::kernel::load::{self, LoadError};
 use crate::kernel::netns::Netns;
 use crate::kernel::proc;
+use crate::kernel::running::Kernel;
 use crate::kernel::sock_diag::{Filter, SockDiag, SockDiagError};
 use crate::postmortem::{Family, Protocol, State};
 
@@ -19,15 +20,15 @@ const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 pub struct Facts {
     /// As uname(2) tells it.
     pub release: String,
-    pub btf: Result<Btf, BtfError>,
+    pub btf: Result<Kernel, BtfError>,
     /// Bit `1 << CAP_*` for each.
     pub effective_capabilities: u64,
     /// Text of `/sys/kernel/security/lockdown`; `None` if the kernel has no lockdown or it cannot be read.
     pub lockdown: Option<String>,
     /// Whether a trial dump worked.
     pub sock_diag: Result<(), SockDiagError>,
-    /// Whether the iterators could be loaded and read, or what was said instead.
-    pub port_table: Result<(), String>,
+    /// Whether the iterators could be loaded and read, or what was said instead; `None` if it was not tried.
+    pub port_table: Option<Result<(), String>>,
     pub nested_pid_namespace: bool,
     pub nested_user_namespace: bool,
     /// Path of this program, for the commands that fix something.
@@ -43,18 +44,18 @@ pub fn release() -> String {
 }
 
 impl Facts {
-    /// Reads them from this machine. What cannot be read counts as missing.
+    /// Reads them from this machine, all but [`Facts::port_table`]. What cannot be read counts as missing.
     #[must_use]
     pub fn gather() -> Self {
         let status = proc::status(process::id()).unwrap_or_default();
         let inode = |path| fs::metadata(path).map(|namespace| namespace.ino());
         Self {
             release: release(),
-            btf: Btf::running(),
+            btf: Kernel::read(),
             effective_capabilities: status.effective_capabilities.unwrap_or(0),
             lockdown: fs::read_to_string("/sys/kernel/security/lockdown").ok(),
             sock_diag: trial_dump(),
-            port_table: trial_iterators(),
+            port_table: None,
             nested_pid_namespace: proc::in_nested_pid_namespace().unwrap_or(false),
             nested_user_namespace: inode("/proc/self/ns/user").is_ok_and(|ino| ino != INITIAL_USER_NAMESPACE),
             executable: env::current_exe().map_or_else(
@@ -62,6 +63,14 @@ impl Facts {
                 |path| path.display().to_string(),
             ),
         }
+    }
+
+    /// Asks who has one port, of all tables that can be read.
+    pub fn try_port_table(&mut self) {
+        self.port_table = Some(match &self.btf {
+            Ok(kernel) => trial_iterators(kernel),
+            Err(error) => Err(error.to_string()),
+        });
     }
 }
 
@@ -72,9 +81,8 @@ fn trial_dump() -> Result<(), SockDiagError> {
     Ok(())
 }
 
-/// Asks who has one port, of all tables that can be read.
-fn trial_iterators() -> Result<(), String> {
-    let mut reader = load::load_port_reader().map_err(|error| match error {
+fn trial_iterators(kernel: &Kernel) -> Result<(), String> {
+    let mut reader = load::port_reader(kernel).map_err(|error| match error {
         LoadError::Program { name, reason, .. } => {
             format!("the kernel refused the BPF program {name}: {reason}")
         }

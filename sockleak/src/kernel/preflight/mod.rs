@@ -6,8 +6,7 @@ mod tests;
 
 pub use facts::{Facts, release};
 
-use super::btf::Btf;
-use super::fields::{self, Resolved};
+use super::fields::Resolved;
 
 /// The first kernel with BTF-typed tracepoints, the ring buffer and pidfds as they are used here. Only a
 /// floor: what a kernel can do is asked of its BTF.
@@ -84,7 +83,9 @@ impl Requirement {
 /// Looks at this machine. One entry for each requirement, in the order in which a person would fix them.
 #[must_use]
 pub fn requirements() -> Vec<Requirement> {
-    Facts::gather().requirements()
+    let mut facts = Facts::gather();
+    facts.try_port_table();
+    facts.requirements()
 }
 
 impl Facts {
@@ -92,8 +93,8 @@ impl Facts {
     #[must_use]
     pub fn requirements(&self) -> Vec<Requirement> {
         let mut all = vec![self.kernel(), self.btf()];
-        if let Ok(btf) = &self.btf {
-            all.extend(of_fields(btf));
+        if let Ok(kernel) = &self.btf {
+            all.extend(of_fields(&kernel.fields));
         }
         all.extend([
             self.bpf_capabilities(),
@@ -101,8 +102,8 @@ impl Facts {
             self.lockdown(),
             self.pid_namespace(),
             self.sock_diag(),
-            self.port_table(),
         ]);
+        all.extend(self.port_table());
         all
     }
 
@@ -226,9 +227,9 @@ impl Facts {
         }
     }
 
-    fn port_table(&self) -> Requirement {
+    fn port_table(&self) -> Option<Requirement> {
         const NAME: &str = "port_table";
-        let found = match &self.port_table {
+        let found = match self.port_table.as_ref()? {
             Ok(()) => Requirement::met(NAME, "tells who has a port, and with which options"),
             Err(told) => {
                 // With the capabilities it is the kernel that cannot do it.
@@ -239,14 +240,13 @@ impl Facts {
                 Requirement::unmet(NAME, told, fix)
             }
         };
-        found.optional()
+        Some(found.optional())
     }
 }
 
 /// What the programs read of the kernel's structs: the required members, and the optional ones.
 #[must_use]
-pub fn of_fields(btf: &Btf) -> [Requirement; 2] {
-    let rows = fields::look_up(btf);
+pub fn of_fields(rows: &[Resolved]) -> [Requirement; 2] {
     let (required, optional): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.field.required);
     let problems: Vec<String> = required
         .iter()

@@ -15,7 +15,7 @@ fn good() -> Facts {
         effective_capabilities: ALL_CAPABILITIES,
         lockdown: Some("[none] integrity confidentiality\n".to_owned()),
         sock_diag: Ok(()),
-        port_table: Ok(()),
+        port_table: Some(Ok(())),
         nested_pid_namespace: false,
         nested_user_namespace: false,
         executable: "/usr/bin/sockleak".to_owned(),
@@ -125,7 +125,9 @@ fn old_kernels_and_nested_namespaces_are_refused() {
 fn without_iterators_the_rest_still_works() {
     let facts = |effective_capabilities| Facts {
         effective_capabilities,
-        port_table: Err("the kernel refused the BPF program port_files: Invalid argument".to_owned()),
+        port_table: Some(Err(
+            "the kernel refused the BPF program port_files: Invalid argument".to_owned(),
+        )),
         ..good()
     };
     let able = find(&facts(ALL_CAPABILITIES), "port_table");

@@ -1,0 +1,101 @@
+//! What the running kernel's BTF tells that is needed here: read once, and kept without the BTF.
+
+use aya::Endianness;
+use sockleak_ebpf::programs;
+
+use super::btf::{Btf, BtfError, Ids};
+use super::fields::{self, MissingFields, Resolved};
+
+const PREEMPT_DISABLE: &str = "bpf_preempt_disable";
+const PREEMPT_ENABLE: &str = "bpf_preempt_enable";
+const SOCK_I_UID: &str = "sock_i_uid";
+
+/// The running kernel, as its BTF shows it.
+#[derive(Debug)]
+pub struct Kernel {
+    /// Where the struct members are.
+    pub fields: Vec<Resolved>,
+    /// Tracepoints may be preempted, so that the copies of the programs are attached too.
+    pub preempted: bool,
+    /// `sched_process_exit` tells whether the last thread ended.
+    pub group_dead: bool,
+    /// `tcp_send_reset` tells why.
+    pub reset_reason: bool,
+    /// The socket's owner comes from a function.
+    pub sock_i_uid: bool,
+    /// In bytes; 0 if it is not known.
+    pub sigaction_size: u32,
+    /// Names of `enum sk_rst_reason`, by number; empty before 6.10.
+    pub reset_reasons: Vec<(String, i64)>,
+    /// Type ids of `bpf_preempt_disable` and `bpf_preempt_enable`.
+    pub preemption: Option<(u32, u32)>,
+    tracepoints: Ids,
+    iterators: Ids,
+}
+
+impl Kernel {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When the kernel has no BTF, or it cannot be read.
+    pub fn read() -> Result<Self, BtfError> {
+        Btf::running().map(|btf| Self::of(&btf))
+    }
+
+    fn of(btf: &Btf) -> Self {
+        let visited = programs::ITERATORS.map(|(_, visited)| format!("bpf_iter_{visited}"));
+        let [of_tcp, of_files] = &visited;
+        let [disable, enable, sock_i_uid, tcp, files] =
+            btf.functions([PREEMPT_DISABLE, PREEMPT_ENABLE, SOCK_I_UID, of_tcp, of_files]);
+        let mut iterators = Ids::default();
+        iterators.add_function(of_tcp, tcp);
+        iterators.add_function(of_files, files);
+        let mut tracepoints = Ids::default();
+        for name in programs::ALL {
+            tracepoints.add_tracepoint(name, btf.tracepoint(name));
+        }
+        Self {
+            fields: fields::look_up(btf),
+            // The state of a grace period that only preemptible tracepoints have (kernel/tracepoint.c, 7.0 and later).
+            preempted: btf.member("tp_transition_snapshot", &["srcu_gp"]).is_ok(),
+            group_dead: btf.tracepoint_args(programs::SCHED_PROCESS_EXIT) == Some(2),
+            reset_reason: btf.tracepoint_args(programs::TCP_SEND_RESET) == Some(3),
+            // Since 6.17 it is an inline function that tells `sk_uid` (include/net/sock.h).
+            sock_i_uid: sock_i_uid.is_some(),
+            sigaction_size: btf.size_of_struct("k_sigaction").unwrap_or(0),
+            reset_reasons: btf.enum_values("sk_rst_reason"),
+            preemption: disable.zip(enable),
+            tracepoints,
+            iterators,
+        }
+    }
+
+    /// The struct members, if none is missing without which nothing can be traced.
+    ///
+    /// # Errors
+    /// Names every required member that is missing or has another width.
+    pub fn traceable_fields(&self) -> Result<&[Resolved], MissingFields> {
+        fields::refuse_missing(&self.fields)?;
+        Ok(&self.fields)
+    }
+
+    /// The ids of the tracepoints, as aya wants them.
+    ///
+    /// # Errors
+    /// When aya does not understand them.
+    pub fn tracepoints(&self) -> Result<aya::Btf, aya::BtfError> {
+        for_aya(&self.tracepoints)
+    }
+
+    /// The ids of what the iterators visit, as aya wants them.
+    ///
+    /// # Errors
+    /// When aya does not understand them.
+    pub fn iterators(&self) -> Result<aya::Btf, aya::BtfError> {
+        for_aya(&self.iterators)
+    }
+}
+
+fn for_aya(ids: &Ids) -> Result<aya::Btf, aya::BtfError> {
+    aya::Btf::parse(&ids.to_btf(), Endianness::default())
+}
