@@ -10,7 +10,7 @@ use sockleak_ebpf::{
 use super::namespaces::Namespaces;
 use super::processes::Processes;
 use crate::kernel::proc::{self, Held, Holders};
-use crate::kernel::sock_diag::{Filter, SockDiag, SockDiagError};
+use crate::kernel::sock_diag::{SockDiag, SockDiagError};
 use crate::kernel::tables::{TableError, Tables};
 use crate::kernel::translate::Translator;
 use crate::postmortem::{Family, Holding, Protocol, Snapshot, Socket, SocketId, State};
@@ -157,29 +157,27 @@ pub fn count(pids: &[u32], namespaces: &mut Namespaces) -> Result<(u64, u64), So
         }
     }
     let (mut listeners, mut connections) = (0, 0);
-    for (inode, sockets) in open {
+    for (inode, mut sockets) in open {
         let Some(namespace) = namespaces.opened(inode) else {
             continue;
         };
-        // sock_diag shows the subflows of an MPTCP socket with its inode.
-        let mut counted = HashSet::new();
         for protocol in [Protocol::Tcp, Protocol::Mptcp] {
             for family in [Family::Ipv4, Family::Ipv6] {
                 let mut sock_diag = SockDiag::open(Some(namespace.as_fd()))?;
-                let rows = match sock_diag.dump(protocol, family, &Filter::all()) {
-                    // A kernel without MPTCP has no such sockets.
-                    Err(SockDiagError::NoHandler(Protocol::Mptcp)) => Vec::new(),
-                    rows => rows?,
-                };
-                for row in rows.iter().filter(|row| sockets.contains(&row.inode)) {
-                    if !counted.insert(row.inode) {
-                        continue;
+                let shown = sock_diag.each(protocol, family, |row| {
+                    // Once: sock_diag shows the subflows of an MPTCP socket with its inode.
+                    if sockets.remove(&row.inode) {
+                        let count = if row.state == State::Listen {
+                            &mut listeners
+                        } else {
+                            &mut connections
+                        };
+                        *count += 1;
                     }
-                    if row.state == State::Listen {
-                        listeners += 1;
-                    } else {
-                        connections += 1;
-                    }
+                });
+                // A kernel without MPTCP has no such sockets.
+                if !matches!(shown, Err(SockDiagError::NoHandler(Protocol::Mptcp))) {
+                    shown?;
                 }
             }
         }

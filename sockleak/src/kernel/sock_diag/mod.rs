@@ -104,24 +104,41 @@ impl SockDiag {
         if filter.is_empty() {
             return Ok(Vec::new());
         }
-        let query = Query {
-            protocol,
-            family,
-            states: filter.state_bits(),
-            end: filter.end(),
-            ports: filter.ranges(),
-        };
+        let query = query(protocol, family, filter);
         for _ in 0..ATTEMPTS {
-            if let Some(mut rows) = self.ask(&query)? {
-                rows.retain(|row| filter.matches(row));
+            let mut rows = Vec::new();
+            if self.ask(&query, |row| {
+                rows.extend(Some(row).filter(|row| filter.matches(row)))
+            })? {
                 return Ok(rows);
             }
         }
         Err(SockDiagError::Interrupted)
     }
 
-    /// One dump; `None` if the kernel says that it is inconsistent.
-    fn ask(&mut self, query: &Query) -> Result<Option<Vec<Sighting>>, SockDiagError> {
+    /// Shows every socket of that protocol and family, and keeps none: for as many as there may be. A dump that the
+    /// kernel calls inconsistent is made again, so that a socket may be shown more than once.
+    ///
+    /// # Errors
+    ///
+    /// As [`SockDiag::dump`].
+    pub fn each(
+        &mut self,
+        protocol: Protocol,
+        family: Family,
+        mut show: impl FnMut(Sighting),
+    ) -> Result<(), SockDiagError> {
+        let query = query(protocol, family, &Filter::all());
+        for _ in 0..ATTEMPTS {
+            if self.ask(&query, &mut show)? {
+                return Ok(());
+            }
+        }
+        Err(SockDiagError::Interrupted)
+    }
+
+    /// One dump, row by row; false if the kernel says that it is inconsistent.
+    fn ask(&mut self, query: &Query, mut show: impl FnMut(Sighting)) -> Result<bool, SockDiagError> {
         self.sequence = self.sequence.wrapping_add(1);
         self.send(&wire::encode(query, self.sequence))?;
         let mut rows = Vec::new();
@@ -137,9 +154,10 @@ impl SockDiag {
                     SockDiagError::Refused(libc::ENOENT) => SockDiagError::NoHandler(query.protocol),
                     other => other,
                 })?;
+            rows.drain(..).for_each(&mut show);
             interrupted |= progress.interrupted;
             if progress.done {
-                return Ok((!interrupted).then_some(rows));
+                return Ok(!interrupted);
             }
         }
     }
@@ -170,6 +188,16 @@ impl SockDiag {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(length)
+    }
+}
+
+fn query(protocol: Protocol, family: Family, filter: &Filter) -> Query {
+    Query {
+        protocol,
+        family,
+        states: filter.state_bits(),
+        end: filter.end(),
+        ports: filter.ranges(),
     }
 }
 
