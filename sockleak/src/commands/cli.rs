@@ -8,12 +8,14 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use jiff::SignedDuration;
 
-use crate::kernel::terminal;
+use crate::kernel::{page, terminal};
 use crate::output::{self, Color, Format, Output};
 use crate::postmortem::Reuse;
 
 /// Default of `--max-sockets`.
 const MAX_SOCKETS: u32 = 262_144;
+/// Default of `--ring-size`, in bytes.
+const RING_SIZE: u32 = 1 << 20;
 
 /// Says what a crashed process left of its sockets, why, and when they are free again.
 ///
@@ -135,6 +137,9 @@ pub struct TraceArgs {
     /// End the inventory of a process after this many sockets [default: 262144]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub max_sockets: Option<u32>,
+    /// Size of the buffer in which events wait for sockleak, a power of two [default: 1048576]
+    #[arg(long, value_name = "BYTES", value_parser = ring_size)]
+    pub ring_size: Option<u32>,
     /// Run this command and follow it
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "pids")]
     pub command: Vec<OsString>,
@@ -145,6 +150,12 @@ impl TraceArgs {
     #[must_use]
     pub fn max_sockets(&self) -> u32 {
         self.max_sockets.unwrap_or(MAX_SOCKETS)
+    }
+
+    /// The size of the event ring, in bytes.
+    #[must_use]
+    pub fn ring_size(&self) -> u32 {
+        self.ring_size.unwrap_or(RING_SIZE)
     }
 }
 
@@ -212,6 +223,18 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(parsed).map_err(|_| "a time cannot be negative".to_owned())
 }
 
+/// What the kernel accepts (`ringbuf_map_alloc`, kernel/bpf/ringbuf.c), within reason.
+fn ring_size(text: &str) -> Result<u32, String> {
+    const LARGEST: u32 = 1 << 30;
+    let page = page::size();
+    text.parse()
+        .ok()
+        .filter(|size: &u32| size.is_power_of_two() && (page..=LARGEST).contains(size))
+        .ok_or_else(|| {
+            format!("expected a number of bytes that is a power of two, from {page} (a page) to {LARGEST}")
+        })
+}
+
 fn user(text: &str) -> Result<(u32, u32), String> {
     text.split_once(':')
         .and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)))
@@ -257,6 +280,19 @@ mod tests {
         ] {
             assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn the_ring_has_whole_pages() {
+        let page = page::size();
+        assert_eq!(ring_size(&page.to_string()), Ok(page));
+        assert_eq!(ring_size("1073741824"), Ok(1 << 30));
+        for wrong in ["0", "1", "1000000", "2147483648", "1M", "-4096", ""] {
+            let words = ring_size(wrong).expect_err(wrong);
+            assert!(words.contains("a power of two, from"), "{words}");
+        }
+        assert!(ring_size(&(page / 2).to_string()).is_err());
+        assert!(ring_size(&(page * 3).to_string()).is_err());
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Settings {
     pub follow_children: bool,
     /// The inventory of one process ends after this many sockets; also the size of the maps.
     pub max_sockets: u32,
+    /// Bytes of the event ring: a power of two, at least a page.
+    pub ring_size: u32,
     /// The programs' warnings are wanted.
     pub log: bool,
 }
@@ -118,7 +120,8 @@ fn load_with(
     let mut loader = globals.set(loader);
     loader
         .map_max_entries(maps::SOCKETS, settings.max_sockets)
-        .map_max_entries(maps::ASIDE, settings.max_sockets);
+        .map_max_entries(maps::ASIDE, settings.max_sockets)
+        .map_max_entries(maps::EVENTS, settings.ring_size);
     let (ids, mut ebpf) = thread::scope(|scope| {
         let ids = thread::Builder::new()
             .spawn_scoped(scope, || kernel.tracepoints())

@@ -10,6 +10,7 @@ pub mod load;
 pub mod loader;
 pub mod local_ports;
 pub mod netns;
+pub mod page;
 pub mod pidfd;
 pub mod port_table;
 mod preemption;

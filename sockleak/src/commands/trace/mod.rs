@@ -145,6 +145,7 @@ async fn trace(
     let settings = Settings {
         follow_children: !args.no_follow,
         max_sockets: args.max_sockets(),
+        ring_size: args.ring_size(),
         log: common.verbose > 0,
     };
     let mut loaded = load::load(kernel, settings, loader)?;
