@@ -97,9 +97,10 @@ fn headline(report: &Report, style: &Style) -> Vec<String> {
 }
 
 fn counts(report: &Report) -> String {
-    let summary = &report.summary;
-    let sockets = plural(summary.total(), "socket", "sockets");
-    let parts: Vec<String> = [
+    let (summary, not_recorded) = (&report.summary, report.lost.inventory);
+    let total = summary.total() + not_recorded;
+    let sockets = plural(total, "socket", "sockets");
+    let mut parts: Vec<String> = [
         (Outcome::Held, summary.held),
         (Outcome::TimeWait, summary.time_wait),
         (Outcome::FinWait2, summary.fin_wait2),
@@ -114,7 +115,11 @@ fn counts(report: &Report) -> String {
     .filter(|&(_, number)| number > 0)
     .map(|(kind, number)| format!("{}\u{a0}{}", count(number), outcome(kind)))
     .collect();
-    match (summary.total(), &report.death) {
+    if not_recorded > 0 {
+        parts.push(format!("{}\u{a0}not\u{a0}recorded", count(not_recorded)));
+    }
+    match (total, &report.death) {
+        (0, Some(_)) if report.lost.slots > 0 => "no TCP socket was found when it died".to_owned(),
         (0, Some(_)) => "no TCP socket was open when it died".to_owned(),
         (0, None) => "its open sockets are listed when it dies".to_owned(),
         (_, Some(_)) => format!("{sockets} open when it died: {}", parts.join(", ")),
@@ -192,7 +197,7 @@ fn what_matters(report: &Report, style: &Style) -> Vec<String> {
         .iter()
         .map(|line| style.paint(Ink::Held, &wrap(line, style.columns(), 2)))
         .collect();
-    let unknown = report.summary.unknown;
+    let unknown = report.summary.unknown + report.lost.inventory;
     let left: Vec<_> = followers(report)
         .into_iter()
         .filter(|left| left.outcome() != Outcome::Held)
@@ -206,6 +211,7 @@ fn what_matters(report: &Report, style: &Style) -> Vec<String> {
         lines.push(style.paint(Ink::Leftover, &wrap(&text, style.columns(), 2)));
     } else if lines.is_empty() && unknown == 0 {
         let text = match report.death {
+            Some(_) if report.lost.slots > 0 => "nothing is left of what was looked at",
             Some(_) => "nothing is left: every socket is free",
             None => "nothing is left of what it closed itself",
         };
@@ -213,8 +219,9 @@ fn what_matters(report: &Report, style: &Style) -> Vec<String> {
     }
     if unknown > 0 {
         let text = format!(
-            "{}: what became of it cannot be told",
-            plural(unknown, "socket", "sockets")
+            "{}: what became of {} cannot be told",
+            plural(unknown, "socket", "sockets"),
+            if unknown == 1 { "it" } else { "them" }
         );
         lines.push(style.paint(Ink::Held, &wrap(&text, style.columns(), 2)));
     }

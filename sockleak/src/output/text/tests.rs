@@ -63,9 +63,43 @@ fn what_cannot_be_told_is_not_called_free() {
     assert!(text.contains("note: 2 sockets more did not fit"), "{text}");
     assert!(text.contains("note: 1 event was lost"), "{text}");
     assert!(
-        text.ends_with("1 socket: what became of it cannot be told\n"),
+        text.contains("\n3 sockets open when it died: 1 unknown, 2 not recorded\n"),
         "{text}"
     );
+    assert!(
+        text.ends_with("3 sockets: what became of them cannot be told\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_was_not_looked_at_is_not_called_free() {
+    let with = |lost| {
+        let mut evidence = evidence(Vec::new(), Vec::new());
+        evidence.lost = lost;
+        report_text(&examine(evidence), style())
+    };
+    let not_recorded = with(Lost {
+        inventory: 1,
+        ..Lost::default()
+    });
+    for words in [
+        "\n1 socket open when it died: 1 not recorded\n",
+        "\n1 socket: what became of it cannot be told\n",
+    ] {
+        assert!(not_recorded.contains(words), "{not_recorded}");
+    }
+    let not_looked_at = with(Lost {
+        slots: 64,
+        ..Lost::default()
+    });
+    for words in [
+        "\nno TCP socket was found when it died\n",
+        "\nnote: 64 descriptors were not looked at",
+        "\nnothing is left of what was looked at\n",
+    ] {
+        assert!(not_looked_at.contains(words), "{not_looked_at}");
+    }
 }
 
 #[test]
