@@ -140,14 +140,24 @@ fn ss_time(text: &str) -> Duration {
 /// Inodes of the sockets that a process has descriptors of.
 #[must_use]
 pub fn socket_inodes(pid: u32) -> Vec<u64> {
+    socket_descriptors(pid)
+        .into_iter()
+        .map(|(_, inode)| inode)
+        .collect()
+}
+
+/// The descriptors of sockets that a process has, with their inodes.
+#[must_use]
+pub fn socket_descriptors(pid: u32) -> Vec<(u64, u64)> {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return Vec::new();
     };
-    let links = descriptors
-        .flatten()
-        .flat_map(|entry| fs::read_link(entry.path()));
     let inode = |link: &str| link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
-    links.filter_map(|link| inode(link.to_str()?)).collect()
+    let one = |entry: fs::DirEntry| {
+        let link = fs::read_link(entry.path()).ok()?;
+        Some((entry.file_name().to_str()?.parse().ok()?, inode(link.to_str()?)?))
+    };
+    descriptors.flatten().filter_map(one).collect()
 }
 
 /// Whether the kernel lets this process see what every other one has open. Modules and namespaces may hide some

@@ -7,6 +7,7 @@
 pub mod binding;
 pub mod cgroup;
 pub mod death;
+pub mod inventory;
 pub mod io_uring;
 pub mod judge;
 pub mod limit;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -166,12 +167,29 @@ impl Tracer {
         Report::new(self.record("report"))
     }
 
+    /// The next report of a crash of so many sockets that events may be lost.
+    #[track_caller]
+    pub fn report_with_losses(&mut self) -> Report {
+        Report::with_losses(self.record("report"))
+    }
+
     /// As many reports, by the process that they are about, which must be a different one each.
     #[track_caller]
     pub fn reports(&mut self, count: usize) -> HashMap<u32, Report> {
+        self.by_process(count, Self::report)
+    }
+
+    /// The same for a crash that may lose events.
+    #[track_caller]
+    pub fn reports_with_losses(&mut self, count: usize) -> HashMap<u32, Report> {
+        self.by_process(count, Self::report_with_losses)
+    }
+
+    #[track_caller]
+    fn by_process(&mut self, count: usize, next: fn(&mut Self) -> Report) -> HashMap<u32, Report> {
         let mut reports = HashMap::new();
         for _ in 0..count {
-            let report = self.report();
+            let report = next(self);
             let pid = report["process"]["pid"].as_u64().expect("a process id");
             let pid = u32::try_from(pid).expect("process ids are small");
             let text = report.to_string();
@@ -222,6 +240,16 @@ impl Tracer {
     #[must_use]
     pub fn stderr(&self) -> String {
         self.errors.all()
+    }
+
+    /// Stops it, so that it sees nothing until it is sent SIGCONT.
+    #[track_caller]
+    pub fn stops(&self) {
+        self.signal(libc::SIGSTOP);
+        let path = format!("/proc/{}/stat", self.pid());
+        wait_for(limit(), "the stop of sockleak", || {
+            fs::read_to_string(&path).is_ok_and(|stat| stat.contains(") T "))
+        });
     }
 
     #[track_caller]

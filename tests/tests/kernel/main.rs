@@ -7,6 +7,7 @@ mod attaching;
 mod children;
 mod closing;
 mod command_line;
+mod complete;
 mod core_dumps;
 mod countdown;
 mod deaths;
@@ -20,6 +21,7 @@ mod holders;
 mod host_limits;
 mod kernel_held;
 mod leftovers;
+mod losses;
 mod mptcp;
 mod namespace_ends;
 mod out_of_memory;
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         children::tests(),
         closing::tests(),
         command_line::tests(),
+        complete::tests(),
         core_dumps::tests(),
         countdown::tests(),
         deaths::tests(),
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         host_limits::tests(),
         kernel_held::tests(),
         leftovers::tests(),
+        losses::tests(),
         mptcp::tests(),
         namespace_ends::tests(),
         out_of_memory::tests(),
@@ -101,6 +105,8 @@ enum Need {
     Root,
     Python,
     Ss,
+    /// A process may have as many descriptors as the largest victims want.
+    Descriptors,
     Ipv6,
     Mptcp,
     /// Core files land in the working directory, where the test can remove them.
@@ -131,6 +137,10 @@ impl Need {
             Self::Root => (unsafe { libc::geteuid() } == 0, "needs root"),
             Self::Python => (programs::python().is_some(), "needs Python 3.11 or later"),
             Self::Ss => (programs::has_ss(), "needs ss of iproute2"),
+            Self::Descriptors => (
+                complete::allowed_descriptors() >= complete::DESCRIPTORS,
+                "needs 20,000 descriptors in a process (ulimit -Hn)",
+            ),
             Self::Ipv6 => (Path::new("/proc/net/tcp6").exists(), "needs a kernel with IPv6"),
             Self::Mptcp => (
                 Path::new("/proc/sys/net/mptcp").exists(),

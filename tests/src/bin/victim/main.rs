@@ -9,6 +9,7 @@ mod dying;
 mod faults;
 mod holding;
 mod outgoing;
+mod pairs;
 mod relatives;
 mod sockets;
 mod threads;
@@ -112,6 +113,12 @@ impl Victim {
             ["listen-beside"] => self.listen_beside()?,
             ["other-kinds"] => self.open_other_kinds()?,
             ["pair"] => self.pair()?,
+            ["pairs", count, address] => answer = self.pair_many(number(count)?, address)?.to_string(),
+            ["paired-workers", count, each] => {
+                return self
+                    .fork_paired_workers(number(count)?, number(each)?)
+                    .map(|()| None);
+            }
             ["shutdown", index] => {
                 // SAFETY: shutdown takes two integers and touches no memory of ours.
                 checked(unsafe { libc::shutdown(self.socket(index)?.as_raw_fd(), libc::SHUT_WR) })?;
@@ -121,6 +128,7 @@ impl Victim {
             ["dup-to", fd, index] => answer = self.duplicate_to(fd, index)?.to_string(),
             ["dup", index] => self.doubles.push(self.socket(index)?.try_clone()?),
             ["close"] => self.sockets.clear(),
+            ["close", count] => self.close_first(number(count)?)?,
             ["keep-on-exec"] => self.keep_on_exec()?,
             ["exec"] => return Err(Command::new("/proc/self/exe").arg("hello").exec()),
             ["fork"] => answer = self.fork(0)?.to_string(),

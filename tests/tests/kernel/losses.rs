@@ -1,0 +1,193 @@
+//! What did not fit, into the ring or into the maps: it is counted and said, and the rest is right.
+
+use std::fs;
+use std::process::Command;
+
+use libtest_mimic::Trial;
+use sockleak_tests::inventory::Inventory;
+use sockleak_tests::judge;
+use sockleak_tests::programs;
+use sockleak_tests::report::{Report, number};
+use sockleak_tests::tracer::Tracer;
+use sockleak_tests::victim::Victim;
+
+use crate::{named, sandboxed};
+
+pub fn tests() -> Vec<Trial> {
+    sandboxed(
+        &[],
+        named![
+            events_that_do_not_fit_into_the_ring,
+            descriptors_beyond_max_sockets,
+            two_inventories_for_which_the_maps_are_too_small,
+            what_did_not_fit_is_said,
+        ],
+    )
+}
+
+/// How often at most the kernel skipped one of sockleak's programs, each of which counts as a lost event too. Before
+/// 5.12 it does not tell.
+fn recursion_misses(tracer: &Tracer) -> u64 {
+    let folder = format!("/proc/{}/fdinfo", tracer.pid());
+    let files = fs::read_dir(folder).expect("it lives").flatten();
+    let misses = |info: String| -> Option<u64> {
+        let mut lines = info.lines();
+        let line = lines.find_map(|line| line.strip_prefix("recursion_misses:"))?;
+        Some(line.trim().parse().expect("a number"))
+    };
+    files
+        .filter_map(|file| misses(fs::read_to_string(file.path()).ok()?))
+        .sum()
+}
+
+/// What arrived and what was lost is what was made, before a death and after it, and neither what was closed nor what
+/// was open depends on it.
+fn events_that_do_not_fit_into_the_ring() {
+    const FIRST: u64 = 2_000;
+    const SECOND: u64 = 1_500;
+    let mut victim = Victim::start();
+    let mut bystander = Victim::start();
+    victim.does("pairs 5000 127.0.0.1");
+    // It has room for 56 transitions of 72 bytes.
+    let mut tracer = Tracer::attach_all([victim.pid(), bystander.pid()], &["--ring-size", "4096"]);
+
+    // Each end of a connection goes to FIN_WAIT1 or LAST_ACK as it is closed.
+    tracer.stops();
+    victim.does(&format!("close {FIRST}"));
+    tracer.signal(libc::SIGCONT);
+    let lost_alive = number(&tracer.record("lost"), "events");
+    let misses = recursion_misses(&tracer);
+    assert!((1..FIRST + misses).contains(&lost_alive), "{lost_alive} lost");
+    // One that does not come is waited for in vain.
+    let waited_for = FIRST.saturating_sub(lost_alive + arrived(&tracer));
+    for _ in 0..waited_for {
+        tracer.record("transition");
+    }
+
+    tracer.stops();
+    victim.does(&format!("close {SECOND}"));
+    let known = Inventory::of(victim.pid());
+    victim.dies("segv");
+    tracer.signal(libc::SIGCONT);
+    let report = tracer.report_with_losses();
+    known.is_all_of(&report);
+    report.agrees_with_the_kernel();
+    let lost = number(&report["lost"], "events");
+    assert!(lost > 0, "none of them was noticed before the death");
+    let told: u64 = tracer.passed("lost").map(|record| number(record, "events")).sum();
+    assert_eq!(lost, told, "in `lost` records");
+    let arrived = waited_for + arrived(&tracer);
+    let misses = recursion_misses(&tracer);
+    let made = FIRST + SECOND;
+    // The 24 bytes of the death itself may fit where no transition does.
+    assert!(
+        (made..=made + 1 + misses).contains(&(arrived + lost_alive + lost)),
+        "{made} made, {arrived} arrived, {lost_alive} and {lost} lost, {misses} skipped"
+    );
+
+    let groups = report["left_while_alive"].as_array().expect("a list").iter();
+    let closed: u64 = groups.map(|group| number(group, "count")).sum();
+    assert_eq!(closed, (FIRST + SECOND) / 2, "a TIME_WAIT of each pair");
+    let left = closed + number(&report["summary"], "time_wait");
+    assert_eq!(left, judge::sockets().len() as u64);
+    bystander.killed_by(libc::SIGKILL);
+    assert_eq!(
+        tracer.report_with_losses()["lost"]["events"],
+        0,
+        "since its own death"
+    );
+    tracer.finishes();
+}
+
+fn arrived(tracer: &Tracer) -> u64 {
+    tracer.passed("transition").count() as u64
+}
+
+/// How many descriptors a process has beyond those of its first sockets.
+fn descriptors_beyond(pid: u32, sockets: usize) -> u64 {
+    let mut of_sockets: Vec<_> = judge::socket_descriptors(pid)
+        .into_iter()
+        .map(|(fd, _)| fd)
+        .collect();
+    of_sockets.sort_unstable();
+    let last = of_sockets[sockets - 1];
+    let names = fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("it lives")
+        .flatten();
+    let numbers = names.filter_map(|name| name.file_name().to_str()?.parse::<u64>().ok());
+    numbers.filter(|fd| *fd > last).count() as u64
+}
+
+fn descriptors_beyond_max_sockets() {
+    let mut victim = Victim::start();
+    victim.does("pairs 500 127.0.0.1");
+    let known = Inventory::of(victim.pid());
+    let beyond = descriptors_beyond(victim.pid(), 300);
+    assert!(beyond >= 1_001 - 300);
+    let mut tracer = Tracer::attach(victim.pid(), &["--max-sockets", "300"]);
+    victim.killed_by(libc::SIGKILL);
+    let report = tracer.report_with_losses();
+    assert_eq!(known.told_by(&report).len(), 300);
+    assert_eq!(lost(&report), (0, beyond));
+    report.agrees_with_the_kernel();
+    tracer.finishes();
+}
+
+/// What of the inventory did not fit, and how many descriptors were not looked at.
+fn lost(report: &Report) -> (u64, u64) {
+    let lost = &report["lost"];
+    (number(lost, "inventory"), number(lost, "slots"))
+}
+
+/// Both die before either is reported: the maps are of the size that one of them may have.
+fn two_inventories_for_which_the_maps_are_too_small() {
+    let mut victims = [Victim::start(), Victim::start()];
+    let known = victims.each_mut().map(|victim| {
+        victim.does("pairs 200 127.0.0.1");
+        Inventory::of(victim.pid())
+    });
+    let mut tracer = Tracer::attach_all(victims.iter().map(Victim::pid), &["--max-sockets", "500"]);
+    tracer.stops();
+    for victim in &mut victims {
+        victim.killed_by(libc::SIGKILL);
+    }
+    tracer.signal(libc::SIGCONT);
+    let reports = tracer.reports_with_losses(2);
+    for ((victim, known), missing) in victims.iter().zip(&known).zip([0, 302]) {
+        let report = &reports[&victim.pid()];
+        assert_eq!(known.count(), 401);
+        assert_eq!(lost(report), (missing, 0));
+        assert_eq!(known.told_by(report).len() as u64 + missing, 401);
+        report.agrees_with_the_kernel();
+    }
+    tracer.finishes();
+}
+
+fn what_did_not_fit_is_said() {
+    let mut victims = [Victim::start(), Victim::start()];
+    for victim in &mut victims {
+        victim.does("pairs 20 127.0.0.1");
+    }
+    let pids = victims.each_ref().map(|victim| victim.pid().to_string());
+    let beyond = descriptors_beyond(victims[0].pid(), 30);
+    let mut command = Command::new(programs::sockleak());
+    command.args(["--pid", &pids.join(","), "--max-sockets", "30"]);
+    let mut tracer = Tracer::spawn(&mut command);
+    tracer.says_on_stderr(&pids[1]);
+    tracer.stops();
+    for victim in &mut victims {
+        victim.killed_by(libc::SIGKILL);
+    }
+    tracer.signal(libc::SIGCONT);
+    assert_eq!(tracer.status(), 0);
+    let text = tracer.stdout();
+    assert!(!text.contains("every socket is free"), "{text}");
+    for words in [
+        &format!("{beyond} descriptors were not looked at (--max-sockets)"),
+        "41 sockets more did not fit into the inventory (--max-sockets)",
+        "41 sockets open when it died: 41 not recorded",
+        "41 sockets: what became of them cannot be told",
+    ] {
+        assert!(text.contains(words), "no `{words}` in {text}");
+    }
+}
