@@ -17,7 +17,6 @@ struct Known {
     local: SocketAddr,
     /// `None` for a listener.
     remote: Option<SocketAddr>,
-    state: String,
 }
 
 impl Inventory {
@@ -40,7 +39,6 @@ impl Inventory {
                 descriptors: Vec::new(),
                 local: entry.local,
                 remote: (entry.state != "LISTEN").then_some(entry.remote),
-                state: entry.state.to_owned(),
             });
             known.descriptors.push(fd);
             known.descriptors.sort_unstable();
@@ -88,7 +86,6 @@ impl Known {
             descriptors: fds.map(|fd| fd.as_u64().expect("a number")).collect(),
             local: address(&socket["laddr"], &socket["lport"]).expect("every socket has one"),
             remote: address(&socket["raddr"], &socket["rport"]),
-            state: socket["state_at_death"].as_str().expect("a state").to_owned(),
         }
     }
 }
