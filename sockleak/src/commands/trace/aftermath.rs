@@ -117,19 +117,22 @@ const fn owner(key: &SocketKey, record: &SocketRecord) -> SocketKey {
 /// socket and died with this one, or that of the living process which had shut it down. What they tell of the time
 /// since the death is true of this record too.
 fn borrow_changes(tables: &Tables, reported: &Reported, key: &SocketKey, record: &mut SocketRecord) {
-    let lender = [tables.followed(key.sk), reported.get(&key.sk).copied()]
-        .into_iter()
-        .flatten()
-        .find(|(other, lender)| {
-            let is_same = (lender.inode, lender.msk) == (record.inode, record.msk);
-            other != key && (is_same || other.origin == ORIGIN_LIVE)
-        });
-    let Some((_, lender)) = lender else {
-        return;
-    };
-    let known = usize::from(lender.change_count).min(STATE_CHANGES);
+    let lenders = [tables.followed(key.sk), reported.get(&key.sk).copied()];
+    borrow_from(&lenders, key, record);
+}
+
+/// Of two lenders the one in the map may have taken the place of the other when that was forgotten, and then it has
+/// only what came later.
+fn borrow_from(lenders: &[Option<(SocketKey, SocketRecord)>], key: &SocketKey, record: &mut SocketRecord) {
     let is_next = |change: &StateChange| change.time >= key.time && change.from == record.state;
-    let Some(first) = lender.changes[..known].iter().position(is_next) else {
+    let lent = lenders.iter().flatten().find_map(|(other, lender)| {
+        let is_same = (lender.inode, lender.msk) == (record.inode, record.msk);
+        let lends = other != key && (is_same || other.origin == ORIGIN_LIVE);
+        let known = usize::from(lender.change_count).min(STATE_CHANGES);
+        let first = lender.changes[..known].iter().position(is_next)?;
+        lends.then_some((lender, first, known))
+    });
+    let Some((lender, first, known)) = lent else {
         return;
     };
     record.cookie = lender.cookie;
@@ -234,4 +237,48 @@ pub fn holdings(pid: u32, records: &Records, held: &[Held], processes: &Processe
             relation: processes.relation(pid, held.pid, held.inode),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use sockleak_ebpf::state;
+
+    use super::*;
+
+    fn key(tgid: u32) -> SocketKey {
+        SocketKey {
+            sk: 1,
+            time: u64::from(tgid),
+            tgid,
+            origin: ORIGIN_INVENTORY,
+        }
+    }
+
+    fn listener() -> SocketRecord {
+        SocketRecord {
+            state: state::LISTEN,
+            inode: 7,
+            ..SocketRecord::default()
+        }
+    }
+
+    #[test]
+    fn an_heir_without_changes_lends_none() {
+        let mut reported = listener();
+        reported.change_count = 1;
+        reported.changes[0] = StateChange {
+            time: 100,
+            from: state::LISTEN,
+            to: state::CLOSE,
+            ..StateChange::default()
+        };
+        let heir = Some((key(20), listener()));
+        let mut record = listener();
+        borrow_from(&[heir, Some((key(10), reported))], &key(30), &mut record);
+        assert_eq!((record.change_count, record.changes[0].time), (1, 100));
+
+        let mut alone = listener();
+        borrow_from(&[heir, None], &key(30), &mut alone);
+        assert_eq!(alone, listener());
+    }
 }
