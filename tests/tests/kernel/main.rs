@@ -208,10 +208,11 @@ fn sandboxed(needs: &'static [Need], tests: &[(&str, fn())]) -> Vec<Trial> {
     tests.iter().map(trial).collect()
 }
 
-/// Runs a test beside others; one that changes the whole machine, alone.
+/// Runs a test beside others; one that changes the whole machine, or that has to do with its largest crash before the
+/// first TIME_WAIT ends, alone.
 fn with_or_without_others<T>(needs: &[Need], test: impl FnOnce() -> T) -> T {
     static MACHINE: RwLock<()> = RwLock::new(());
-    if needs.contains(&Need::OwnMachine) {
+    if needs.contains(&Need::OwnMachine) || needs.contains(&Need::Descriptors) {
         let _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
         test()
     } else {
