@@ -10,7 +10,9 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use sockleak_ebpf::{Death, FdKey, Ports, ProcessKey, SocketKey, SocketRecord, Watched, counter};
+use sockleak_ebpf::{
+    Death, FdKey, Ports, ProcessKey, SOCKET_OVER, SocketKey, SocketRecord, Watched, counter,
+};
 
 use crate::fd_table::Walk;
 
@@ -56,12 +58,18 @@ pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static PORTS: Array<Ports> = Array::with_max_entries(1, 0);
 
-/// The record that the changes of the socket at this address go to.
+/// The record in `SOCKETS` at this address.
 #[inline(always)]
-pub fn followed(sk: u64) -> Option<&'static mut SocketRecord> {
+fn first(sk: u64) -> Option<&'static mut SocketRecord> {
     // SAFETY: The entry was found just now and is not preallocated: it stays readable in this program. The kernel
     // changes one socket's state from one CPU at a time, and what the other hooks write are single bytes.
     SOCKETS.get_ptr_mut(sk).map(|record| unsafe { &mut *record })
+}
+
+/// The record that the changes of the socket at this address go to.
+#[inline(always)]
+pub fn followed(sk: u64) -> Option<&'static mut SocketRecord> {
+    first(sk).filter(|record| record.flags & SOCKET_OVER == 0)
 }
 
 /// Begins to follow a socket: in `SOCKETS`, or aside if another record is there already. Fails with [`EEXIST`] if
@@ -74,7 +82,7 @@ pub fn insert(key: &SocketKey, record: &mut SocketRecord) -> Result<(), i32> {
         done => return done,
     }
     // Whoever came first keeps the place: of two walks that find the same socket at once neither takes the other's.
-    if followed(key.sk).is_some_and(|first| first.key(key.sk) == *key) {
+    if first(key.sk).is_some_and(|first| first.key(key.sk) == *key) {
         return Err(EEXIST);
     }
     put_aside(key, record, BPF_NOEXIST)
@@ -90,22 +98,24 @@ fn put_aside(key: &SocketKey, record: &SocketRecord, flags: u64) -> Result<(), i
 /// The record of this key.
 #[inline(always)]
 pub fn record(key: &SocketKey) -> Option<&'static mut SocketRecord> {
-    if let Some(record) = followed(key.sk)
+    if let Some(record) = first(key.sk)
         && record.key(key.sk) == *key
     {
         return Some(record);
     }
-    // SAFETY: As in `followed`.
+    // SAFETY: As in `first`.
     ASIDE.get_ptr_mut(key).map(|record| unsafe { &mut *record })
 }
 
 /// Another socket has this address now. The record is kept, and follows nobody any more.
 #[inline(always)]
-pub fn set_aside(sk: u64, record: &SocketRecord) {
-    if put_aside(&record.key(sk), record, 0).is_err() {
-        count(counter::FOLLOW_FAILED);
+pub fn set_aside(sk: u64, record: &mut SocketRecord) {
+    if put_aside(&record.key(sk), record, 0).is_ok() {
+        let _ = SOCKETS.remove(sk);
+    } else {
+        // Nothing is lost but the place.
+        record.flags |= SOCKET_OVER;
     }
-    let _ = SOCKETS.remove(sk);
 }
 
 /// Adds one to a counter of this CPU.

@@ -260,6 +260,9 @@ pub const SOCKET_ERR_RESET: u8 = 16;
 /// [`SocketRecord::flags`]: an MPTCP socket every subflow of which is recorded too.
 pub const SOCKET_SUBFLOWS: u8 = 32;
 
+/// [`SocketRecord::flags`]: another socket has its address, and the record could not be set aside.
+pub const SOCKET_OVER: u8 = 64;
+
 /// Bit `port % 64` of word `port / 64` says that this port is asked for. Value of `PORTS`.
 pub type Ports = [u64; 1024];
 
