@@ -6,7 +6,10 @@ use std::{env, fs};
 #[path = "bpf/record.rs"]
 mod record;
 
-use record::{OBJECT, RECORD, Record};
+use record::{Record, SOURCES};
+
+const OBJECT: &str = "sockleak.bpf.o";
+const RECORD: &str = "sockleak.bpf.toml";
 
 /// Names the object to embed. `cargo xtask bpf --check` sets it to try an object of another toolchain.
 const OVERRIDE: &str = "SOCKLEAK_BPF_OBJECT";
@@ -56,7 +59,7 @@ fn committed(package: &Path) -> Result<PathBuf, String> {
     let bytes = fs::read(&object).map_err(|error| unusable(OBJECT, error.to_string()))?;
     let text = fs::read_to_string(&record).map_err(|error| unusable(RECORD, error.to_string()))?;
     let record = Record::parse(&text).map_err(|why| unusable(RECORD, why))?;
-    let digest = record::sources_digest(&repository)
+    let digest = record::sources_digest(&repository, &SOURCES)
         .map_err(|error| format!("the sources of the BPF programs cannot be read: {error}"))?;
     if record.sources != digest {
         return Err(format!(

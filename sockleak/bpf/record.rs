@@ -9,10 +9,8 @@ use std::{fmt, fs, io};
 
 use sha2::{Digest, Sha256};
 
-/// File name of the object.
-pub const OBJECT: &str = "sockleak.bpf.o";
-/// File name of the record.
-pub const RECORD: &str = "sockleak.bpf.toml";
+/// Folders of `sockleak-ebpf` that sockleak's own object is built from.
+pub const SOURCES: [&str; 1] = ["src"];
 
 /// The content of the record, a TOML file of plain `key = "value"` lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +73,7 @@ impl fmt::Display for Record {
         } = self;
         write!(
             f,
-            "# What {OBJECT} was built from. `cargo xtask bpf` writes this file, \
+            "# What the object beside this file was built from. `cargo xtask bpf` writes this file, \
              `cargo xtask bpf --check` verifies it.\n\
              object = \"{object}\"\n\
              sources = \"{sources}\"\n\
@@ -93,8 +91,8 @@ pub fn digest(bytes: &[u8]) -> String {
 }
 
 /// One SHA-256 over everything in the repository that decides the object: the manifest and the sources
-/// of `sockleak-ebpf`, and the entries of `Cargo.lock` that its programs are built with.
-pub fn sources_digest(repository: &Path) -> io::Result<String> {
+/// in these folders of `sockleak-ebpf`, and the entries of `Cargo.lock` that its programs are built with.
+pub fn sources_digest(repository: &Path, sources: &[&str]) -> io::Result<String> {
     let package = repository.join("sockleak-ebpf");
     let mut files = BTreeMap::new();
     let mut add = |path: PathBuf| {
@@ -108,7 +106,7 @@ pub fn sources_digest(repository: &Path) -> io::Result<String> {
         Ok::<_, io::Error>(())
     };
     add(package.join("Cargo.toml"))?;
-    let mut folders = vec![package.join("src")];
+    let mut folders: Vec<PathBuf> = sources.iter().map(|folder| package.join(folder)).collect();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
@@ -188,7 +186,7 @@ mod tests {
     }
 
     fn digest_of(files: &[(&str, &str)]) -> String {
-        sources_digest(repository(files).path()).expect("a digest")
+        sources_digest(repository(files).path(), &SOURCES).expect("a digest")
     }
 
     const LOCK: &str = "version = 4\n\n\
@@ -262,7 +260,8 @@ mod tests {
 
     #[test]
     fn a_missing_source_is_named() {
-        let error = sources_digest(repository(&FILES[..1]).path()).expect_err("there is no manifest");
+        let error =
+            sources_digest(repository(&FILES[..1]).path(), &SOURCES).expect_err("there is no manifest");
         assert!(error.to_string().contains("sockleak-ebpf/Cargo.toml"), "{error}");
     }
 }

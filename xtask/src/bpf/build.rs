@@ -1,4 +1,4 @@
-//! `cargo xtask bpf`: from the sources to the committed object, always the same bytes.
+//! From the sources to the objects, the same bytes on every machine.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -8,12 +8,9 @@ use std::{env, fs};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::record::{self, OBJECT, RECORD, Record};
+use super::object::{ALL, Object};
+use crate::shell;
 use crate::toolchain::{self, Rust, TARGET, Toolchain};
-use crate::{shell, test};
-
-/// Names an object that the build of sockleak embeds instead of the committed one.
-pub const OBJECT_VARIABLE: &str = "SOCKLEAK_BPF_OBJECT";
 
 /// What would make the object depend on the machine or on the caller's habits.
 const UNWANTED: [&str; 8] = [
@@ -41,104 +38,18 @@ const PROFILE: [(&str, &str); 9] = [
     ("STRIP", "none"),
 ];
 
-#[derive(clap::Args)]
-pub struct Options {
-    /// Change nothing: prove that the committed object is what the sources give. With another toolchain than the
-    /// recorded one, run the tests on a fresh object instead.
-    #[arg(long)]
-    check: bool,
+/// Where [`build`] leaves an object.
+pub fn fresh(object: &Object) -> PathBuf {
+    target_dir().join(format!("{}.bpf.o", object.name))
 }
 
-pub fn run(options: &Options) -> Result<()> {
-    let folder = shell::repository().join("sockleak/bpf");
-    let sources = record::sources_digest(shell::repository())?;
-    if options.check {
-        let (recorded, committed) = committed(&folder, &sources)?;
-        return check(&recorded, &committed, sources);
-    }
-    let toolchain = Toolchain::find()?;
-    let fresh = build(&toolchain)?;
-    let bytes = read(&fresh)?;
-    let record = toolchain.record(record::digest(&bytes), sources);
-    write(&folder.join(OBJECT), &bytes)?;
-    write(&folder.join(RECORD), record.to_string().as_bytes())?;
-    eprintln!(
-        "wrote sockleak/bpf/{OBJECT} ({} bytes) and sockleak/bpf/{RECORD}",
-        bytes.len()
-    );
-    Ok(())
+fn target_dir() -> PathBuf {
+    shell::repository().join("target/bpf")
 }
 
-/// The committed record and object, if the one describes the other and both belong to the sources.
-fn committed(folder: &Path, sources: &str) -> Result<(Record, Vec<u8>)> {
-    let rebuild = "run `cargo xtask bpf` and commit what it writes";
-    let text = fs::read_to_string(folder.join(RECORD))
-        .with_context(|| format!("sockleak/bpf/{RECORD} cannot be read: {rebuild}"))?;
-    let recorded = Record::parse(&text)
-        .map_err(anyhow::Error::msg)
-        .with_context(|| format!("sockleak/bpf/{RECORD} is damaged: {rebuild}"))?;
-    let committed = fs::read(folder.join(OBJECT))
-        .with_context(|| format!("sockleak/bpf/{OBJECT} cannot be read: {rebuild}"))?;
-    if recorded.sources != sources {
-        bail!("sockleak/bpf/{OBJECT} does not match the sources in sockleak-ebpf: {rebuild}");
-    }
-    if recorded.object != record::digest(&committed) {
-        bail!("sockleak/bpf/{OBJECT} is not the object that sockleak/bpf/{RECORD} describes: {rebuild}");
-    }
-    Ok((recorded, committed))
-}
-
-fn check(recorded: &Record, committed: &[u8], sources: String) -> Result<()> {
-    let toolchain = Toolchain::find()?;
-    let path = build(&toolchain)?;
-    let fresh = read(&path)?;
-    let here = toolchain.record(record::digest(&fresh), sources);
-    let differences = differences(recorded, &here);
-    if !differences.is_empty() {
-        eprintln!("this toolchain is not the recorded one, so the bytes may differ:");
-        for difference in differences {
-            eprintln!("  {difference}");
-        }
-        eprintln!("running the tests on the fresh object instead");
-        return test::run(&test::Options::ALL, Some(path.as_os_str()));
-    }
-    if fresh == committed {
-        println!(
-            "identical: sockleak/bpf/{OBJECT} is what the sources give (rustc {}, LLVM {}, bpf-linker {})",
-            here.rustc, here.llvm, here.bpf_linker
-        );
-        return Ok(());
-    }
-    let offset = fresh.iter().zip(committed).take_while(|(a, b)| a == b).count();
-    bail!(
-        "sockleak/bpf/{OBJECT} is not what the sources give with the recorded toolchain: it has {} bytes \
-         (SHA-256 {}), a fresh one has {} bytes (SHA-256 {}), and they differ from byte {offset} on. The fresh one is \
-         {}. If the sources are right, run `cargo xtask bpf` and commit what it writes.",
-        committed.len(),
-        recorded.object,
-        fresh.len(),
-        here.object,
-        path.display()
-    );
-}
-
-/// How two records differ in the programs that built the object.
-fn differences(recorded: &Record, here: &Record) -> Vec<String> {
-    [
-        ("rustc", &recorded.rustc, &here.rustc),
-        ("LLVM of rustc", &recorded.llvm, &here.llvm),
-        ("bpf-linker", &recorded.bpf_linker, &here.bpf_linker),
-        ("llvm-strip", &recorded.llvm_strip, &here.llvm_strip),
-    ]
-    .into_iter()
-    .filter(|(_, recorded, here)| recorded != here)
-    .map(|(name, recorded, here)| format!("{name}: recorded {recorded}, here {here}"))
-    .collect()
-}
-
-/// Builds the object below `target/bpf` and returns its path.
-fn build(toolchain: &Toolchain) -> Result<PathBuf> {
-    let target_dir = shell::repository().join("target/bpf");
+/// Builds every object below `target/bpf`.
+pub fn build(toolchain: &Toolchain) -> Result<()> {
+    let target_dir = target_dir();
     let rust = &toolchain.rust;
     let flags = rustflags(rust)?;
 
@@ -157,15 +68,10 @@ fn build(toolchain: &Toolchain) -> Result<PathBuf> {
     shell::run(clean.arg(&target_dir))?;
 
     let mut build = cargo(rust);
-    build.args([
-        "build",
-        "--locked",
-        "--release",
-        "--package",
-        "sockleak-ebpf",
-        "--bin",
-        "sockleak",
-    ]);
+    build.args(["build", "--locked", "--release", "--package", "sockleak-ebpf"]);
+    for object in &ALL {
+        build.args(["--bin", object.name]);
+    }
     build
         .args(["--features", "programs", "--target", TARGET, "--target-dir"])
         .arg(&target_dir);
@@ -175,28 +81,32 @@ fn build(toolchain: &Toolchain) -> Result<PathBuf> {
     build.env("CARGO_ENCODED_RUSTFLAGS", flags);
     build.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.bpf_linker);
     shell::run(&mut build)?;
+    ALL.iter().try_for_each(|object| strip(object, toolchain))
+}
 
-    // BTF and its line information stay. DWARF is most of the file, and the kernel has no use for it.
-    let object = target_dir.join(OBJECT);
+/// BTF and its line information stay. DWARF is most of the file, and the kernel has no use for it.
+fn strip(object: &Object, toolchain: &Toolchain) -> Result<()> {
+    let stripped = fresh(object);
     let mut strip = Command::new(&toolchain.llvm_strip);
     strip
         .env_remove("LD_LIBRARY_PATH")
         .args(["--strip-debug", "-o"])
-        .arg(&object);
-    shell::run(strip.arg(target_dir.join(TARGET).join("release/sockleak")))?;
+        .arg(&stripped);
+    shell::run(strip.arg(target_dir().join(TARGET).join("release").join(object.name)))?;
 
-    let bytes = read(&object)?;
+    let bytes = read(&stripped)?;
     let private = [Some(shell::repository().to_owned()), toolchain::cargo_home()];
     for path in private.into_iter().flatten() {
         if names_path(&bytes, &path) {
             bail!(
-                "the object names {}, a path of this machine: it would have other bytes elsewhere. The remapping in \
-                 xtask/src/bpf.rs does not cover it.",
+                "{} names {}, a path of this machine: it would have other bytes elsewhere. The remapping in \
+                 xtask/src/bpf/build.rs does not cover it.",
+                object.name,
                 path.display()
             );
         }
     }
-    Ok(object)
+    Ok(())
 }
 
 /// The flags that aya-build passes, and the paths that are the same everywhere.
@@ -270,12 +180,9 @@ fn names_path(object: &[u8], path: &Path) -> bool {
     object.windows(start.len()).any(|window| window == start)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+/// Reads a file; an error names it.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("{} could not be read", path.display()))
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    fs::write(path, bytes).with_context(|| format!("{} could not be written", path.display()))
 }
 
 #[cfg(test)]
@@ -304,27 +211,5 @@ mod tests {
         assert!(names_path(b"x\0/src/main.rs\0", path));
         assert!(!names_path(b"x\0./sockleak-ebpf/src/main.rs\0", path));
         assert!(!names_path(b"", path));
-    }
-
-    #[test]
-    fn differences_name_both_versions() {
-        let recorded = Record {
-            object: String::new(),
-            sources: String::new(),
-            rustc: "1.96.0".to_owned(),
-            llvm: "22.1.8".to_owned(),
-            bpf_linker: "0.13.0".to_owned(),
-            llvm_strip: "22.1.8".to_owned(),
-        };
-        let here = Record {
-            object: "other".to_owned(),
-            llvm: "22.1.9".to_owned(),
-            ..recorded.clone()
-        };
-        assert_eq!(differences(&recorded, &recorded), [""; 0]);
-        assert_eq!(
-            differences(&recorded, &here),
-            ["LLVM of rustc: recorded 22.1.8, here 22.1.9"]
-        );
     }
 }
