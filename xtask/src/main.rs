@@ -1,5 +1,6 @@
-//! What a contributor types: `cargo xtask run`, `test`, `bpf`, `setup`.
+//! What a contributor types: `cargo xtask run`, `test`, `bench`, `bpf`, `setup`.
 
+mod bench;
 mod bpf;
 mod cargo;
 mod matrix;
@@ -23,7 +24,9 @@ enum Verb {
     Run(run::Options),
     /// Run every test: unit and property tests as the caller, then the integration tests as root.
     Test(test::Options),
-    /// Rebuild the committed BPF object and the record of what it was built from.
+    /// Measure sockleak beside its peers, as root.
+    Bench(bench::Options),
+    /// Rebuild the committed BPF objects and the records of what they were built from.
     Bpf(bpf::Options),
     /// Install what `cargo xtask bpf` needs: a Rust that can build for BPF, LLVM and bpf-linker.
     Setup,
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let done = match Verb::parse() {
         Verb::Run(options) => run::run(&options),
         Verb::Test(options) => test::run(&options, None),
+        Verb::Bench(options) => bench::run(&options),
         Verb::Bpf(options) => bpf::run(&options),
         Verb::Setup => setup::bpf_toolchain(),
     };
@@ -54,6 +58,15 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Verb::command().debug_assert();
+    }
+
+    #[test]
+    fn bench_passes_on_everything() {
+        let args = ["--smoke", "--json", "FILE", "--help"];
+        let Ok(Verb::Bench(options)) = Verb::try_parse_from([&["xtask", "bench"], &args[..]].concat()) else {
+            panic!("it did not parse as `bench`");
+        };
+        assert_eq!(options.args, args);
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub mod netns;
 pub mod page;
 pub mod pidfd;
 pub mod port_table;
-mod preemption;
+pub mod preemption;
 pub mod preflight;
 pub mod proc;
 pub mod running;

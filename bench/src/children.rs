@@ -1,0 +1,119 @@
+//! The processes that a measurement starts. None outlives the thread that started it.
+
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use sockleak::kernel::pidfd;
+
+use crate::output::Output;
+use crate::process;
+
+/// A child with pipes at stdin, stdout and stderr, killed with this value.
+pub struct Process {
+    child: Child,
+    input: Option<ChildStdin>,
+    pub output: Output,
+    pub errors: Output,
+}
+
+impl Process {
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        // SAFETY: prctl is a system call that needs no lock and no memory.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        let command = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let program = command.get_program().to_owned();
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("{} could not be started", program.display()))?;
+        Ok(Self {
+            input: child.stdin.take(),
+            output: Output::of(child.stdout.take().context("a pipe")?),
+            errors: Output::of(child.stderr.take().context("a pipe")?),
+            child,
+        })
+    }
+
+    /// Starts this program in a role.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn in_role(words: &[&str]) -> Result<Self> {
+        Self::start(Command::new("/proc/self/exe").args(words))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// # Errors
+    /// When it was waited for already.
+    pub fn pidfd(&self) -> Result<OwnedFd> {
+        Ok(pidfd::open(self.pid())?)
+    }
+
+    /// Gives a command to a role; its answer comes with [`Self::answer`].
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn tell(&mut self, command: &str) -> Result<()> {
+        let input = self.input.as_mut().context("its input is closed")?;
+        writeln!(input, "{command}").context("it has ended")
+    }
+
+    /// The answer to the command of that number, counted from 0.
+    ///
+    /// # Errors
+    /// When it fails, or says nothing.
+    pub fn answer(&self, number: usize) -> Result<String> {
+        let answer = self.output.wait("answer", |written| {
+            let (line, _) = written.lines().nth(number)?;
+            Some(String::from_utf8_lossy(line).trim().to_owned())
+        });
+        answer.with_context(|| self.errors.look(|errors| errors.text()))
+    }
+
+    /// Ends it by a signal and reads what it wrote to the end; the CPU time that it used in all.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn end(&mut self, signal: i32) -> Result<Duration> {
+        process::signal(self.pid(), signal)?;
+        self.wait()
+    }
+
+    /// The same for one that ends by itself.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn wait(&mut self) -> Result<Duration> {
+        process::wait_for_deaths(&[self.pidfd()?])?;
+        // It is a zombie now, which still has its clock.
+        let used = process::cpu_time(self.pid())?;
+        self.child.wait().context("it is no child any more")?;
+        self.output.wait_for_end()?;
+        self.errors.wait_for_end()?;
+        Ok(used)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,101 @@
+//! What is measured, a file for each kind of it.
+
+mod crashes;
+mod start;
+mod uninvolved;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+pub use self::crashes::SETTLE;
+
+use crate::process;
+use crate::samples::{Samples, Scenario};
+use crate::tools::{Installed, Tool};
+
+/// What every measurement needs.
+pub struct Bench {
+    pub sockleak: PathBuf,
+    pub installed: Installed,
+    pub sizes: Sizes,
+}
+
+/// How much of everything.
+pub struct Sizes {
+    /// Connections of the process whose crash is compared, with both ends in it.
+    pub pairs: usize,
+    /// Processes and the connections of each, for the curve.
+    pub curve: Vec<(usize, usize)>,
+    /// Stretches of connections that an unrelated process makes.
+    pub stretches: usize,
+    /// A descriptor at the end of a large table.
+    pub high: u64,
+}
+
+impl Sizes {
+    /// Those of the tables.
+    ///
+    /// # Errors
+    /// When the limit of descriptors is not to be had.
+    pub fn full() -> Result<Self> {
+        /// What a process has open beside its sockets.
+        const OTHERS: u64 = 20;
+        let limit = process::raise_descriptor_limit()?.min(20_000);
+        let most = (limit.saturating_sub(OTHERS) / 2) as usize;
+        let curve = [
+            (1, 0),
+            (1, 50),
+            (1, 500),
+            (1, 5000),
+            (1, 9000),
+            (4, most),
+            (8, most),
+        ];
+        Ok(Self {
+            pairs: most.min(9000),
+            curve: curve
+                .map(|(processes, pairs)| (processes, pairs.min(most)))
+                .into(),
+            stretches: 8,
+            high: limit - 1,
+        })
+    }
+
+    /// Those of a smoke test.
+    pub fn smoke() -> Self {
+        Self {
+            pairs: 100,
+            curve: vec![(1, 0), (1, 50), (2, 50)],
+            stretches: 1,
+            high: 999,
+        }
+    }
+}
+
+/// Measures a scenario once with each tool that is there.
+///
+/// # Errors
+/// When something does not run.
+pub fn run(bench: &Bench, scenario: Scenario, round: u32, samples: &mut Samples) -> Result<()> {
+    match scenario {
+        Scenario::Uninvolved => uninvolved::run(bench, round, samples),
+        Scenario::Crash => crashes::compared(bench, round, samples),
+        Scenario::Walk => crashes::walks(bench, round, samples),
+        Scenario::Answer => crashes::answers(bench, round, samples),
+        Scenario::Start => start::run(bench, round, samples),
+        Scenario::Curve => crashes::curve(bench, round, samples),
+    }
+}
+
+/// Those of the tools that are here, in an order that is another one in each round.
+fn in_turn(bench: &Bench, tools: &[Tool], round: u32) -> Vec<Tool> {
+    let mut tools: Vec<Tool> = tools
+        .iter()
+        .copied()
+        .filter(|tool| bench.installed.has(*tool))
+        .collect();
+    let first = round as usize % tools.len().max(1);
+    tools.rotate_left(first);
+    tools
+}

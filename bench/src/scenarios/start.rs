@@ -1,0 +1,61 @@
+//! How soon after its start a tool sees anything.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use aya::sys::{Stats, enable_stats};
+use sockleak_ebpf::programs;
+
+use super::{Bench, in_turn};
+use crate::accounting::Account;
+use crate::children::Process;
+use crate::crash::{attached, in_a_namespace, make_an_event};
+use crate::process;
+use crate::samples::{Sample, Samples, Scenario, metric};
+use crate::tools::Tool;
+
+const TOOLS: [Tool; 3] = [Tool::Sockleak, Tool::Tcpstates, Tool::Bpftrace];
+
+pub fn run(bench: &Bench, round: u32, samples: &mut Samples) -> Result<()> {
+    for tool in in_turn(bench, &TOOLS, round) {
+        let values = in_a_namespace(|| measure(bench, tool)).with_context(|| tool.to_string())?;
+        samples.push(Sample {
+            scenario: Scenario::Start,
+            tool,
+            sockets: 0,
+            round,
+            values: values.into_iter().collect(),
+        });
+    }
+    Ok(())
+}
+
+/// Makes changes of state until the tool's program ran for one.
+fn measure(bench: &Bench, tool: Tool) -> Result<Vec<(&'static str, f64)>> {
+    let _accounting = enable_stats(Stats::RunTime).context("the kernel's accounting")?;
+    let idle = Process::in_role(&["load"])?;
+    let start = Instant::now();
+    let process = bench.installed.start(tool, &bench.sockleak, &[idle.pid()])?;
+    let mut process = process.context("somebody must look on")?;
+    let pid = process.pid();
+    process::wait_until("its first event", || {
+        make_an_event()?;
+        let account = Account::of(pid)?;
+        // sockleak attaches this program last.
+        let whole = tool != Tool::Sockleak || account.has_link(programs::SCHED_PROCESS_EXIT);
+        Ok((whole && account.at(programs::INET_SOCK_SET_STATE).runs > 0).then_some(()))
+    })
+    .with_context(|| process.errors.look(|errors| errors.text()))?;
+    let mut values = vec![(metric::ATTACHED_MS, start.elapsed().as_secs_f64() * 1e3)];
+    values.push((metric::START_CPU_MS, process::cpu_time(pid)?.as_secs_f64() * 1e3));
+    if tool == Tool::Sockleak {
+        attached(tool, &process)?;
+        let told = process
+            .output
+            .look(|written| written.lines().next().map(|(_, time)| time));
+        let told = told.context("there is no first line")?;
+        values.push((metric::TOLD_MS, (told - start).as_secs_f64() * 1e3));
+    }
+    process.end(libc::SIGINT)?;
+    Ok(values)
+}
