@@ -77,7 +77,9 @@ pub struct Seen {
     pub answer: Option<Duration>,
     /// CPU time of the tool from the crash to then.
     pub cpu: Duration,
+    /// When the tool was attached, with the peak of its start.
     pub rest: Option<Memory>,
+    /// After the reports, with the peak since it was attached.
     pub after: Option<Memory>,
     /// Sockets in the reports, or that a baseline walked over.
     pub reported: usize,
@@ -150,6 +152,7 @@ fn watch(bench: &Bench, tool: Tool, plan: Plan) -> Result<Seen> {
     attached(tool, &process)?;
     let pid = process.pid();
     seen.rest = Some(process::memory(pid)?);
+    let has_own_peak = process::reset_peak(pid);
 
     let born = Account::of(pid)?;
     if plan.traced_from_birth {
@@ -171,7 +174,7 @@ fn watch(bench: &Bench, tool: Tool, plan: Plan) -> Result<Seen> {
         let state = |account: &Account| account.at(programs::INET_SOCK_SET_STATE);
         let exit = |account: &Account| account.at(programs::SCHED_PROCESS_EXIT);
         seen.cpu = process::cpu_time(pid)?.saturating_sub(used);
-        seen.after = Some(process::memory(pid)?);
+        seen.after = has_own_peak.then(|| process::memory(pid)).transpose()?;
         seen.opening = state(&alive) - state(&born);
         seen.closing = state(&last) - state(&alive);
         seen.walk = exit(&last) - exit(&alive);
@@ -277,10 +280,7 @@ fn read_output(tool: Tool, process: &Process, seen: &mut Seen) -> Result<()> {
         }
         if tool == Tool::SockleakText {
             let text = written.text();
-            let told = text
-                .lines()
-                .find_map(|line| line.split_once(" sockets open when it died"));
-            seen.reported = told.map_or(Ok(0), |(number, _)| number.parse())?;
+            seen.reported = text.lines().find_map(sockets_told).unwrap_or(0);
         }
         if tool == Tool::Sockleak {
             for (line, _) in written
@@ -295,6 +295,13 @@ fn read_output(tool: Tool, process: &Process, seen: &mut Seen) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// The number in the line of a text report that begins with it, which may have separators.
+fn sockets_told(line: &str) -> Option<usize> {
+    let (number, _) = line.split_once(" open when it died")?;
+    let digits: String = number.chars().filter(char::is_ascii_digit).collect();
+    digits.parse().ok()
 }
 
 /// How long `ss -tano` takes in this namespace, to its last byte; `None` where it is not installed.
@@ -353,6 +360,16 @@ impl Victims {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_reports_tell_their_number() {
+        assert_eq!(
+            sockets_told("18,001 sockets open when it died: 1 closed"),
+            Some(18_001)
+        );
+        assert_eq!(sockets_told("1 socket open when it died"), Some(1));
+        assert_eq!(sockets_told("  COUNT  LADDR"), None);
+    }
 
     #[test]
     fn a_crash_of_the_usual_size() {

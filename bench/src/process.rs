@@ -45,6 +45,14 @@ fn parse_memory(status: &str) -> Option<Memory> {
     })
 }
 
+/// Lets the peak begin again at what there is now, so that it tells of what comes next. False where the kernel has no
+/// `clear_refs` (CONFIG_PROC_PAGE_MONITOR).
+pub fn reset_peak(pid: u32) -> bool {
+    /// `CLEAR_REFS_MM_HIWATER_RSS` (fs/proc/task_mmu.c).
+    const PEAK: &str = "5";
+    fs::write(format!("/proc/{pid}/clear_refs"), PEAK).is_ok()
+}
+
 /// CPU time that all threads of a process used so far.
 ///
 /// # Errors

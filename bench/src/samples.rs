@@ -92,9 +92,11 @@ pub mod metric {
     pub const SS_AFTER_MS: &str = "ss_after_ms";
     /// CPU time of the tool from the crash to the last report, for each socket.
     pub const CPU_US: &str = "cpu_us_per_socket";
-    /// Peak of resident memory when the tool was attached.
+    /// Peak of resident memory until the tool was attached.
+    pub const START_PEAK_KIB: &str = "start_peak_kib";
+    /// Resident memory when the tool was attached.
     pub const REST_KIB: &str = "rest_kib";
-    /// Peak of resident memory after the reports.
+    /// Peak of resident memory from then to after the reports.
     pub const PEAK_KIB: &str = "peak_kib";
     /// What an element of the largest map takes in the kernel.
     pub const ELEMENT_BYTES: &str = "map_element_bytes";

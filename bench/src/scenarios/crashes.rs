@@ -161,7 +161,11 @@ fn values(tool: Tool, plan: Plan, seen: &Seen) -> BTreeMap<&'static str, f64> {
             values.insert(metric::CPU_US, seen.cpu.as_secs_f64() * 1e6 / sockets);
         }
     }
-    values.extend(seen.rest.map(|memory| (metric::REST_KIB, memory.peak as f64)));
+    values.extend(
+        seen.rest
+            .map(|memory| (metric::START_PEAK_KIB, memory.peak as f64)),
+    );
+    values.extend(seen.rest.map(|memory| (metric::REST_KIB, memory.now as f64)));
     values.extend(seen.after.map(|memory| (metric::PEAK_KIB, memory.peak as f64)));
     values
 }

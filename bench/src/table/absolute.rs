@@ -45,7 +45,10 @@ const SECTIONS: [(Scenario, &str, &[Figure]); 5] = [
             ("of these unknown", metric::UNKNOWN),
             ("TIME_WAITs seen", metric::TIME_WAITS),
             ("CPU us a socket", metric::CPU_US),
-            ("all maps, KiB", metric::MAPS_KIB),
+            ("KiB, peak at start", metric::START_PEAK_KIB),
+            ("KiB, at rest", metric::REST_KIB),
+            ("KiB, peak at death", metric::PEAK_KIB),
+            ("KiB, all maps", metric::MAPS_KIB),
         ],
     ),
     (

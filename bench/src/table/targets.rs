@@ -151,9 +151,9 @@ pub fn render(samples: &Samples) -> String {
         own(Scenario::Uninvolved, Tool::Sockleak, metric::KEPT_CPU),
         kept,
     );
-    let rest = own(Scenario::Curve, Tool::Sockleak, metric::REST_KIB);
+    let rest = own(Scenario::Curve, Tool::Sockleak, metric::START_PEAK_KIB);
     add(
-        "peak memory at rest, MiB",
+        "peak memory until attached, MiB",
         rest.iter().map(|kib| kib / 1024.0).collect(),
         Target::AtMost(32.0, "32"),
     );
