@@ -20,6 +20,8 @@ pub struct Machine {
     pub tcpstates: Option<String>,
     pub bpftrace: Option<String>,
     pub ss: Option<String>,
+    /// Load average of the last minute, when the bench began: what else the machine had to do.
+    pub load: f64,
     /// The administrator lets the kernel account always.
     pub stats_always_on: bool,
 }
@@ -45,6 +47,7 @@ impl Machine {
             .or_else(|| version("tcpstates", &["--version"])),
             bpftrace: version("bpftrace", &["--version"]),
             ss: version("ss", &["-V"]),
+            load: first_number(&read("/proc/loadavg")).unwrap_or(0.0),
             stats_always_on: stats.trim() != "0",
         }
     }
@@ -62,6 +65,10 @@ fn memory(meminfo: &str) -> Option<u64> {
     Some(kib / 1024)
 }
 
+fn first_number(loadavg: &str) -> Option<f64> {
+    loadavg.split(' ').next()?.parse().ok()
+}
+
 /// What a user typed: without what `cargo xtask bench` adds.
 fn command(mut args: impl Iterator<Item = String>) -> String {
     let mut words = vec!["cargo xtask bench".to_owned()];
@@ -69,8 +76,8 @@ fn command(mut args: impl Iterator<Item = String>) -> String {
     while let Some(word) = args.next() {
         match word.as_str() {
             "--sockleak" | "--commit" => drop(args.next()),
-            // Where the samples go is no part of how they were measured.
-            "--json" => words.extend([word, file_name(args.next())]),
+            // Where the figures go is no part of how they were measured.
+            "--json" | "--markdown" => words.extend([word, file_name(args.next())]),
             _ => words.push(word),
         }
     }
@@ -101,6 +108,7 @@ mod tests {
         let cpuinfo = "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu hypervisor\n";
         assert_eq!(line(cpuinfo, "model name"), Some("Some CPU"));
         assert_eq!(line(cpuinfo, "flags"), Some("fpu hypervisor"));
+        assert_eq!(first_number("2.92 4.37 3.91 1/87 21510"), Some(2.92));
         assert_eq!(memory("MemTotal:       2048 kB\n"), Some(2));
     }
 

@@ -10,6 +10,7 @@ mod crash;
 mod fdinfo;
 mod json;
 mod machine;
+mod markdown;
 mod output;
 mod process;
 mod roles;
@@ -61,6 +62,9 @@ struct Options {
     /// Keep every sample, with what machine it was, in this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Put the tables into the first block of text of this document.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
     /// The sockleak to measure.
     #[arg(long, value_name = "PATH", hide = true)]
     sockleak: Option<PathBuf>,
@@ -142,7 +146,11 @@ fn measure(options: &Options) -> Result<()> {
     if let Some(path) = &options.json {
         json::write(path, &machine, &samples)?;
     }
-    print!("{}", table::render(&machine, rounds, &samples));
+    let tables = table::render(&machine, rounds, &samples);
+    print!("{tables}");
+    if let Some(path) = &options.markdown {
+        markdown::update(path, &tables)?;
+    }
     let failures = samples.failures();
     if !failures.is_empty() {
         bail!("{}", failures.join("\n"));

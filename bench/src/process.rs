@@ -129,6 +129,41 @@ pub fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Result<Option<T>
     }
 }
 
+/// Does something on each processor that this process may use.
+///
+/// # Errors
+/// Those of `work`, and when the kernel refuses to move a thread.
+pub fn on_each_cpu(work: impl Fn() -> Result<()> + Sync) -> Result<()> {
+    // SAFETY: All-zero is an empty set.
+    let mut allowed: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: The pointer and the size are those of a set that the call may write.
+    if unsafe { libc::sched_getaffinity(0, size_of_val(&allowed), &raw mut allowed) } != 0 {
+        return Err(io::Error::last_os_error()).context("the processors");
+    }
+    let is_allowed = |cpu: &usize| {
+        // SAFETY: The number is below that of the bits of a set.
+        unsafe { libc::CPU_ISSET(*cpu, &allowed) }
+    };
+    for cpu in (0..libc::CPU_SETSIZE as usize).filter(is_allowed) {
+        // A thread of its own, so that the caller and what it starts stay free to move.
+        let done = std::thread::scope(|scope| scope.spawn(|| run_on(cpu, &work)).join());
+        done.unwrap_or_else(|_| bail!("a thread panicked"))?;
+    }
+    Ok(())
+}
+
+fn run_on(cpu: usize, work: impl Fn() -> Result<()>) -> Result<()> {
+    // SAFETY: All-zero is an empty set.
+    let mut only: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: The caller took the number from a set.
+    unsafe { libc::CPU_SET(cpu, &mut only) };
+    // SAFETY: The pointer and the size are those of a set that the call reads.
+    if unsafe { libc::sched_setaffinity(0, size_of_val(&only), &raw const only) } != 0 {
+        return Err(io::Error::last_os_error()).context("a thread could not be moved");
+    }
+    work()
+}
+
 /// Sends a signal to a child that was not waited for yet.
 ///
 /// # Errors

@@ -82,6 +82,8 @@ pub mod metric {
     pub const SMALL_WALK_NS: &str = "small_walk_ns";
     /// BPF time at exit of a process with one socket at the end of a large table.
     pub const SPARSE_WALK_NS: &str = "sparse_walk_ns";
+    /// What each empty slot before it adds.
+    pub const EMPTY_SLOT_NS: &str = "empty_slot_ns";
     /// From the last close to the last byte of the last report.
     pub const ANSWER_MS: &str = "answer_ms";
     /// The same without the time for which the kernel is given to settle, by the time of `ss -tano`.

@@ -15,6 +15,9 @@ use crate::tools::Tool;
 /// The least time that sockleak gives the kernel to settle (`--settle`).
 pub const SETTLE: Duration = Duration::from_millis(50);
 
+/// A descriptor that every table has room for.
+const LOW: u64 = 10;
+
 const WALKS: [Tool; 3] = [
     Tool::Sockleak,
     Tool::Baseline(Baseline::Reading),
@@ -48,13 +51,15 @@ pub fn walks(bench: &Bench, round: u32, samples: &mut Samples) -> Result<()> {
         };
         let dense = plan(Shape::Pairs(bench.sizes.pairs));
         let mut all = values(tool, dense, &observe(bench, tool, dense, samples)?);
-        for (name, fd) in [
-            (metric::SMALL_WALK_NS, 10),
-            (metric::SPARSE_WALK_NS, bench.sizes.high),
-        ] {
+        let mut of_one_at = |fd| -> Result<f64> {
             let seen = observe(bench, tool, plan(Shape::High(fd)), samples)?;
-            all.insert(name, seen.walk.run_time_ns as f64);
-        }
+            Ok(seen.walk.run_time_ns as f64)
+        };
+        let (small, sparse) = (of_one_at(LOW)?, of_one_at(bench.sizes.high)?);
+        let empty_slots = (bench.sizes.high - LOW) as f64;
+        all.insert(metric::SMALL_WALK_NS, small);
+        all.insert(metric::SPARSE_WALK_NS, sparse);
+        all.insert(metric::EMPTY_SLOT_NS, (sparse - small) / empty_slots);
         keep(samples, Scenario::Walk, tool, dense, round, all);
     }
     Ok(())

@@ -58,6 +58,7 @@ const SECTIONS: [(Scenario, &str, &[Figure]); 5] = [
             ("ns a socket", metric::WALK_NS),
             ("ns, one socket", metric::SMALL_WALK_NS),
             ("ns, one at the end", metric::SPARSE_WALK_NS),
+            ("ns an empty slot", metric::EMPTY_SLOT_NS),
         ],
     ),
     (

@@ -29,7 +29,8 @@ pub fn render(machine: &Machine, rounds: u32, samples: &Samples) -> String {
     let _ = writeln!(text, "sockleak {commit}; {}", machine.command);
     let _ = writeln!(
         text,
-        "Rounds: {rounds}. Each figure is the median, with the least and the greatest."
+        "Rounds: {rounds}; load before: {:.2}. Each figure is the median, with the least and the greatest.",
+        machine.load
     );
     for section in [
         targets::render(samples),
