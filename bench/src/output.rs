@@ -56,10 +56,11 @@ impl Output {
             let mut pipe = BufReader::with_capacity(PIPE, pipe);
             let mut line = Vec::new();
             while pipe.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                let time = Instant::now();
                 let mut written = lock();
                 written.bytes.append(&mut line);
                 let end = written.bytes.len();
-                written.ends.push((end, Instant::now()));
+                written.ends.push((end, time));
                 changed.notify_all();
             }
             lock().ended = true;
