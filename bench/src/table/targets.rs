@@ -151,7 +151,7 @@ pub fn render(samples: &Samples) -> String {
         own(Scenario::Uninvolved, Tool::Sockleak, metric::KEPT_CPU),
         kept,
     );
-    let rest = own(Scenario::Curve, Tool::Sockleak, metric::START_PEAK_KIB);
+    let rest = own(Scenario::Crash, Tool::Sockleak, metric::START_PEAK_KIB);
     add(
         "peak memory until attached, MiB",
         rest.iter().map(|kib| kib / 1024.0).collect(),
@@ -192,13 +192,19 @@ pub fn sizes(samples: &Samples) -> Vec<usize> {
     sizes
 }
 
-/// What the peak of resident memory is higher by than that of a crash without sockets, for each socket.
+/// What resident memory peaks higher by than with a crash without sockets, for each socket: until the attach or after
+/// it, whichever is more.
 pub fn bytes_per_socket(samples: &Samples, sockets: usize) -> Vec<f64> {
-    let peak = |sockets| -> BTreeMap<u32, f64> {
-        samples.of(Scenario::Curve, Tool::Sockleak, Some(sockets), metric::PEAK_KIB)
+    let grown = |metric| -> BTreeMap<u32, f64> {
+        let peak = |sockets| samples.of(Scenario::Curve, Tool::Sockleak, Some(sockets), metric);
+        let without = peak(0);
+        let with = peak(sockets).into_iter();
+        with.filter_map(|(round, with)| Some((round, with - without.get(&round)?)))
+            .collect()
     };
-    paired(&peak(sockets), &peak(0), |with, without| {
-        (with - without) * 1024.0 / sockets as f64
+    let (before, after) = (grown(metric::START_PEAK_KIB), grown(metric::PEAK_KIB));
+    paired(&before, &after, |before, after| {
+        before.max(after) * 1024.0 / sockets as f64
     })
 }
 
