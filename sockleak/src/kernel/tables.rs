@@ -184,32 +184,50 @@ impl Tables {
         Some((record.key(sk), record))
     }
 
+    /// The record of this key.
+    #[must_use]
+    pub fn socket(&self, key: &SocketKey) -> Option<SocketRecord> {
+        let first = self.sockets.get(&key.sk, 0).ok();
+        let first = first.filter(|record| decode::socket_owner(key.sk, record) == *key);
+        // It may have been set aside just now.
+        let found = first.or_else(|| self.aside.get(&decode::encode_socket_key(key), 0).ok())?;
+        Some(decode::socket_record(&found))
+    }
+
     /// Stops following sockets.
     ///
     /// # Errors
     /// When the kernel refuses to read who else has them.
     pub fn forget_sockets(&mut self, forgotten: &[SocketKey]) -> Result<(), TableError> {
+        let mut vacant = HashSet::new();
         for key in forgotten {
+            let current = self.sockets.get(&key.sk, 0).ok();
             // Another socket may be followed under this address by now.
-            if self.followed(key.sk).is_some_and(|(current, _)| current == *key) {
-                let _ = self.sockets.remove(&key.sk);
-            } else {
-                let _ = self.aside.remove(&decode::encode_socket_key(key));
+            match current.filter(|record| decode::socket_owner(key.sk, record) == *key) {
+                Some(record) => {
+                    let _ = self.sockets.remove(&key.sk);
+                    let changes = decode::socket_record(&record).changes;
+                    if changes.iter().all(|change| change.to != state::CLOSE) {
+                        vacant.insert(key.sk);
+                    }
+                }
+                None => {
+                    let _ = self.aside.remove(&decode::encode_socket_key(key));
+                }
             }
         }
-        self.promote(&forgotten.iter().map(|key| key.sk).collect())
+        self.promote(&vacant)
     }
 
     /// Of processes that share a socket the changes of its state go to the first one's record. When that is
-    /// forgotten, another one takes its place.
+    /// forgotten while the socket is there, another one takes its place. After that its memory may be another one's.
     fn promote(&mut self, vacant: &HashSet<u64>) -> Result<(), TableError> {
+        if vacant.is_empty() {
+            return Ok(());
+        }
         let mut heirs = Vec::new();
         self.visit_aside(|key, record| {
-            let is_over = || {
-                let changes = decode::socket_record(record).changes;
-                changes.iter().any(|change| change.to == state::CLOSE)
-            };
-            if vacant.contains(&key.sk) && !is_over() {
+            if vacant.contains(&key.sk) {
                 heirs.push((key, *record));
             }
         })?;

@@ -8,6 +8,7 @@ use sockleak_ebpf::{
 };
 
 use super::namespaces::Namespaces;
+use super::owned::Keys;
 use super::processes::Processes;
 use crate::kernel::proc::{self, Held, Holders};
 use crate::kernel::sock_diag::{SockDiag, SockDiagError};
@@ -32,17 +33,7 @@ pub struct Records {
 /// died before the one that is reported already, and only the record of the first death has the changes.
 pub type Reported = HashMap<u64, (SocketKey, SocketRecord)>;
 
-/// Processes by their PIDs, each with the time of its death by which its sockets are told from those of a process that
-/// has its PID since; 0 where that is not known.
-pub type Dead = HashMap<u32, u64>;
-
-/// The socket is one of these processes.
-pub fn is_theirs(key: &SocketKey, dead: &Dead) -> bool {
-    dead.get(&key.tgid)
-        .is_some_and(|death| *death == 0 || key.time <= *death)
-}
-
-/// Reads the sockets of one process, in one pass over the maps.
+/// Reads the records of these keys.
 ///
 /// # Errors
 /// When the kernel refuses to read the maps.
@@ -50,46 +41,36 @@ pub fn records(
     tables: &Tables,
     reported: &Reported,
     translator: &Translator,
-    (pid, death): (u32, u64),
+    keys: &Keys,
 ) -> Result<Records, TableError> {
-    let dead = Dead::from([(pid, death)]);
     let mut extra_fds: HashMap<u64, Vec<u32>> = HashMap::new();
-    for extra in tables.extra_fds(|key| key.tgid == pid && key.time == death)? {
+    for extra in tables.extra_fds(|key| key.tgid == keys.pid && key.time == keys.death)? {
         extra_fds.entry(extra.sk).or_default().push(extra.fd);
     }
     let mut records = Records::default();
+    records.inventory.reserve_exact(keys.len());
     let mut subflows: HashMap<SocketKey, Vec<Socket>> = HashMap::new();
-    tables.visit_sockets(
-        |key| is_theirs(key, &dead),
-        |key, mut record| {
-            if key.origin != ORIGIN_LIVE && record.change_count == 0 {
-                borrow_changes(tables, reported, &key, &mut record);
-            }
-            let fds = if key.origin == ORIGIN_INVENTORY {
-                extra_fds.get(&key.sk)
-            } else {
-                None
-            };
-            let socket = translator.socket(&key, &record, fds.map_or(&[], Vec::as_slice));
-            match key.origin {
-                ORIGIN_INVENTORY => records.inventory.push(Box::new(socket)),
-                ORIGIN_SUBFLOW => subflows.entry(owner(&key, &record)).or_default().push(socket),
-                _ => records.live.push(Box::new(socket)),
-            }
-        },
-    )?;
-    // By descriptor, as they are reported. A record that is set aside meanwhile comes twice.
-    for sockets in [&mut records.inventory, &mut records.live] {
-        sockets.sort_unstable_by_key(|socket| (socket.fds.first().copied(), socket.id));
-        sockets.dedup_by_key(|socket| socket.id);
+    for key in keys.iter() {
+        let Some(mut record) = tables.socket(&key) else {
+            continue;
+        };
+        if key.origin != ORIGIN_LIVE && record.change_count == 0 {
+            borrow_changes(tables, reported, &key, &mut record);
+        }
+        let fds = extra_fds.get(&key.sk).filter(|_| key.origin == ORIGIN_INVENTORY);
+        let socket = translator.socket(&key, &record, fds.map_or(&[], Vec::as_slice));
+        match key.origin {
+            ORIGIN_INVENTORY => records.inventory.push(Box::new(socket)),
+            ORIGIN_SUBFLOW => subflows.entry(owner(&key, &record)).or_default().push(socket),
+            _ => records.live.push(Box::new(socket)),
+        }
     }
     if !subflows.is_empty() {
         for socket in &mut records.inventory {
             socket.subflows = subflows.remove(&inventory_key(&socket.id)).unwrap_or_default();
             socket
                 .subflows
-                .sort_unstable_by_key(|subflow| (subflow.local, subflow.remote, subflow.id));
-            socket.subflows.dedup_by_key(|subflow| subflow.id);
+                .sort_unstable_by_key(|subflow| (subflow.local, subflow.remote));
         }
     }
     Ok(records)
@@ -127,7 +108,9 @@ fn borrow_from(lenders: &[Option<(SocketKey, SocketRecord)>], key: &SocketKey, r
     let is_next = |change: &StateChange| change.time >= key.time && change.from == record.state;
     let lent = lenders.iter().flatten().find_map(|(other, lender)| {
         let is_same = (lender.inode, lender.msk) == (record.inode, record.msk);
-        let lends = other != key && (is_same || other.origin == ORIGIN_LIVE);
+        // What is followed since the death is another socket in the same memory.
+        let is_of_before = other.origin == ORIGIN_LIVE && other.time < key.time;
+        let lends = other != key && (is_same || is_of_before);
         let known = usize::from(lender.change_count).min(STATE_CHANGES);
         let first = lender.changes[..known].iter().position(is_next)?;
         lends.then_some((lender, first, known))
@@ -280,5 +263,32 @@ mod tests {
         let mut alone = listener();
         borrow_from(&[heir, None], &key(30), &mut alone);
         assert_eq!(alone, listener());
+    }
+
+    #[test]
+    fn only_what_was_followed_before_the_death_is_the_same_socket() {
+        let connection = SocketRecord {
+            state: state::ESTABLISHED,
+            inode: 7,
+            ..SocketRecord::default()
+        };
+        let mut closed = connection;
+        (closed.inode, closed.change_count) = (0, 1);
+        closed.changes[0] = StateChange {
+            time: 100,
+            from: state::ESTABLISHED,
+            to: state::FIN_WAIT1,
+            ..StateChange::default()
+        };
+        for (since, borrowed) in [(20, 1), (40, 0)] {
+            let live = SocketKey {
+                origin: ORIGIN_LIVE,
+                time: since,
+                ..key(30)
+            };
+            let mut record = connection;
+            borrow_from(&[Some((live, closed)), None], &key(30), &mut record);
+            assert_eq!(record.change_count, borrowed, "followed since {since}");
+        }
     }
 }

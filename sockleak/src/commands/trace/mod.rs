@@ -5,6 +5,7 @@ mod countdown;
 mod executing;
 mod looks;
 mod namespaces;
+mod owned;
 mod processes;
 mod reports;
 mod rivals;

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 use sockleak_ebpf::{
-    DEATH_IO_URING, Death as DeathRecord, ORIGIN_INVENTORY, ProcessKey, WATCHED_IO_URING, WATCHED_MANY_TABLES,
+    DEATH_IO_URING, Death as DeathRecord, FdKey, ORIGIN_INVENTORY, ProcessKey, WATCHED_IO_URING,
+    WATCHED_MANY_TABLES,
 };
 
-use super::aftermath::{self, Dead, Records, Shared};
+use super::aftermath::{self, Records, Shared};
 use super::looks::Looks;
+use super::owned::{Dead, Keys, is_theirs};
 use super::processes::Stage;
 use super::session::Session;
 use crate::kernel::netns::Netns;
@@ -63,16 +65,16 @@ impl Session<'_> {
         self.looked = Some(Instant::now());
         let death = |pid: &u32| recorded.get(pid).map_or(0, |(_, death)| death.time);
         let gathered = self.gather(&due.iter().map(|(pid, _)| (*pid, death(pid))).collect())?;
-        let mut reported = Dead::new();
+        let mut reported = Vec::new();
         for (pid, elapsed) in due {
             let must = self.args.settle.is_some() || elapsed >= SETTLE_MAX;
             if self.report_one(pid, must, &gathered, &recorded)? {
-                reported.insert(pid, death(&pid));
+                reported.push(pid);
             }
         }
-        self.forget_sockets(&reported, &recorded)?;
-        for pid in reported.keys() {
-            self.forget(*pid, &recorded);
+        self.forget_sockets(&reported, &gathered, &recorded)?;
+        for pid in reported {
+            self.forget(pid, &recorded);
         }
         Ok(())
     }
@@ -91,13 +93,19 @@ impl Session<'_> {
 
     fn gather(&mut self, dead: &Dead) -> Result<Gathered> {
         let (mut looks, mut shared) = (Looks::default(), Shared::default());
+        let mut owned: HashMap<u32, Keys> = HashMap::new();
         self.tables.visit_sockets(
-            |key| aftermath::is_theirs(key, dead),
+            |key| is_theirs(key, dead),
             |key, record| {
+                let keys = owned
+                    .entry(key.tgid)
+                    .or_insert_with(|| Keys::of(key.tgid, dead[&key.tgid]));
+                keys.add(key);
                 shared.add(&record);
                 looks.add(&self.translator.socket(&key, &record, &[]), &mut self.namespaces);
             },
         )?;
+        owned.values_mut().for_each(Keys::settle);
         let began = Timestamp::now();
         let snapshots = looks.look(&mut self.namespaces, self.loaded.ports.as_mut())?;
         let time = Timestamp::now();
@@ -107,6 +115,7 @@ impl Session<'_> {
             time,
             snapshots,
             holders,
+            owned,
         })
     }
 
@@ -119,8 +128,7 @@ impl Session<'_> {
         recorded: &HashMap<u32, (ProcessKey, DeathRecord)>,
     ) -> Result<bool> {
         let death = recorded.get(&pid).map(|(_, death)| death);
-        let time = death.map_or(0, |death| death.time);
-        let records = aftermath::records(&self.tables, &self.reported, &self.translator, (pid, time))?;
+        let records = gathered.records(pid, self)?;
         if !must && !settled(&records.inventory) && !waits_for_peers(&records) {
             return Ok(false);
         }
@@ -228,29 +236,27 @@ impl Session<'_> {
     /// The maps' entries of reported processes go.
     fn forget_sockets(
         &mut self,
-        dead: &Dead,
+        pids: &[u32],
+        gathered: &Gathered,
         recorded: &HashMap<u32, (ProcessKey, DeathRecord)>,
     ) -> Result<()> {
-        let others_wait = recorded.keys().any(|other| !dead.contains_key(other));
+        let others_wait = recorded.keys().any(|other| !pids.contains(other));
         if !others_wait {
             self.reported.clear();
         }
-        let mut forgotten = Vec::new();
-        self.tables.visit_sockets(
-            |key| aftermath::is_theirs(key, dead),
-            |key, record| {
-                if others_wait && key.origin == ORIGIN_INVENTORY && record.change_count > 0 {
+        let owned = pids.iter().filter_map(|pid| gathered.owned.get(pid));
+        for keys in owned {
+            let inventory = keys.iter().filter(|key| key.origin == ORIGIN_INVENTORY);
+            for key in inventory.filter(|_| others_wait) {
+                if let Some(record) = self.tables.socket(&key).filter(|record| record.change_count > 0) {
                     self.reported.insert(key.sk, (key, record));
                 }
-                forgotten.push(key);
-            },
-        )?;
-        self.tables.forget_sockets(&forgotten)?;
-        for fd in self
-            .tables
-            .extra_fds(|key| dead.get(&key.tgid) == Some(&key.time))?
-        {
-            self.tables.forget_fd(&fd);
+            }
+            self.tables.forget_sockets(&keys.iter().collect::<Vec<_>>())?;
+            let extra = |key: &FdKey| key.tgid == keys.pid && key.time == keys.death;
+            for fd in self.tables.extra_fds(extra)? {
+                self.tables.forget_fd(&fd);
+            }
         }
         Ok(())
     }
@@ -290,7 +296,7 @@ impl Session<'_> {
             .collect();
         let gathered = self.gather(&pids.iter().map(|pid| (*pid, 0)).collect())?;
         for pid in pids {
-            let records = aftermath::records(&self.tables, &self.reported, &self.translator, (pid, 0))?;
+            let records = gathered.records(pid, self)?;
             let report = self.examine(pid, records, &gathered, None);
             self.emit(&report, gathered.began)?;
         }
@@ -316,6 +322,18 @@ pub struct Gathered {
     time: Timestamp,
     snapshots: Vec<Snapshot>,
     holders: proc::Holders,
+    /// By PID; a process without sockets has none.
+    owned: HashMap<u32, Keys>,
+}
+
+impl Gathered {
+    fn records(&self, pid: u32, session: &Session<'_>) -> Result<Records> {
+        let Some(keys) = self.owned.get(&pid) else {
+            return Ok(Records::default());
+        };
+        let records = aftermath::records(&session.tables, &session.reported, &session.translator, keys)?;
+        Ok(records)
+    }
 }
 
 fn of_interest(snapshots: &[Snapshot], records: &Records) -> Vec<Snapshot> {

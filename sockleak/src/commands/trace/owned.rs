@@ -1,0 +1,117 @@
+//! Which records of the maps belong to which process: found in one pass, and kept small.
+
+use std::collections::HashMap;
+
+use sockleak_ebpf::{ORIGIN_INVENTORY, SocketKey};
+
+/// Processes by their PIDs, each with the time of its death by which its sockets are told from those of a process that
+/// has its PID since; 0 where that is not known.
+pub type Dead = HashMap<u32, u64>;
+
+/// The socket is one of these processes.
+pub fn is_theirs(key: &SocketKey, dead: &Dead) -> bool {
+    dead.get(&key.tgid)
+        .is_some_and(|death| *death == 0 || key.time <= *death)
+}
+
+/// The keys of the records of one process.
+#[derive(Default)]
+pub struct Keys {
+    pub pid: u32,
+    /// When it died; 0 where that is not known.
+    pub death: u64,
+    /// Addresses of the sockets of its inventory, whose keys differ in nothing else.
+    inventory: Vec<u64>,
+    others: Vec<SocketKey>,
+}
+
+impl Keys {
+    pub fn of(pid: u32, death: u64) -> Self {
+        Self {
+            pid,
+            death,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a key of this process.
+    pub fn add(&mut self, key: SocketKey) {
+        if key == self.inventory_key(key.sk) {
+            self.inventory.push(key.sk);
+        } else {
+            self.others.push(key);
+        }
+    }
+
+    /// Every key once: a record that was set aside during the pass was found twice.
+    pub fn settle(&mut self) {
+        self.inventory.sort_unstable();
+        self.inventory.dedup();
+        self.others
+            .sort_unstable_by_key(|key| (key.sk, key.time, key.origin));
+        self.others.dedup();
+    }
+
+    pub fn len(&self) -> usize {
+        self.inventory.len() + self.others.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = SocketKey> {
+        let inventory = self.inventory.iter().map(|sk| self.inventory_key(*sk));
+        inventory.chain(self.others.iter().copied())
+    }
+
+    fn inventory_key(&self, sk: u64) -> SocketKey {
+        SocketKey {
+            sk,
+            time: self.death,
+            tgid: self.pid,
+            origin: ORIGIN_INVENTORY,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sockleak_ebpf::ORIGIN_LIVE;
+
+    use super::*;
+
+    #[test]
+    fn keys_come_back_as_they_were_and_once() {
+        let key = |sk, time, origin| SocketKey {
+            sk,
+            time,
+            tgid: 7,
+            origin,
+        };
+        let wanted = [
+            key(1, 50, ORIGIN_INVENTORY),
+            key(2, 50, ORIGIN_INVENTORY),
+            key(2, 40, ORIGIN_INVENTORY),
+            key(1, 30, ORIGIN_LIVE),
+        ];
+        let mut keys = Keys::of(7, 50);
+        for key in wanted.iter().chain(&wanted).rev() {
+            keys.add(*key);
+        }
+        keys.settle();
+        let found: Vec<_> = keys.iter().collect();
+        assert_eq!(found.len(), keys.len());
+        assert_eq!(keys.len(), wanted.len());
+        assert!(wanted.iter().all(|key| found.contains(key)));
+    }
+
+    #[test]
+    fn a_process_with_the_same_pid_has_its_own() {
+        let key = |tgid, time| SocketKey {
+            sk: 1,
+            time,
+            tgid,
+            origin: ORIGIN_LIVE,
+        };
+        let dead = Dead::from([(7, 50), (8, 0)]);
+        assert!(is_theirs(&key(7, 50), &dead) && is_theirs(&key(8, 99), &dead));
+        assert!(!is_theirs(&key(7, 51), &dead) && !is_theirs(&key(9, 1), &dead));
+    }
+}
