@@ -244,8 +244,9 @@ impl<'a> Session<'a> {
         if lost == told {
             return Ok(());
         }
-        self.output.lost(Timestamp::now(), lost - told)?;
+        // Who reads of the loss may go on at once, and what dies then did not lose these events.
         self.losses.push((clock::boottime_ns(), lost));
+        self.output.lost(Timestamp::now(), lost - told)?;
         for pid in self.tables.watched_pids() {
             if let Some(watched) = self.tables.watched(pid) {
                 self.forked(pid, watched.parent, watched.flags)?;
