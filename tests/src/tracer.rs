@@ -131,16 +131,30 @@ impl Tracer {
     #[track_caller]
     pub fn record(&mut self, kind: &str) -> Value {
         loop {
-            let line = self.line(kind);
-            // With a COMMAND stdout is the command's, too.
-            let Ok(record @ Value::Object(_)) = serde_json::from_str(&line) else {
-                continue;
-            };
-            assert_eq!(record["v"], 1, "the version in {record}");
+            let record = self.next(kind);
             if record["type"] == kind {
                 return record;
             }
             self.passed.push(record);
+        }
+    }
+
+    /// Keeps the next record, whatever it is.
+    #[track_caller]
+    pub fn passes(&mut self) {
+        let record = self.next("record");
+        self.passed.push(record);
+    }
+
+    #[track_caller]
+    fn next(&self, wanted: &str) -> Value {
+        loop {
+            let line = self.line(wanted);
+            // With a COMMAND stdout is the command's, too.
+            if let Ok(record @ Value::Object(_)) = serde_json::from_str(&line) {
+                assert_eq!(record["v"], 1, "the version in {record}");
+                return record;
+            }
         }
     }
 

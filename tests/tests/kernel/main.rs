@@ -119,6 +119,8 @@ enum Need {
     ChosenPid,
     /// What holds for the whole host may be set.
     OwnMachine,
+    /// Nobody opens sockets meanwhile: they would get the memory of those that died, whose records then make room.
+    NoOthers,
     PidfdGetfd,
     IoUring,
     /// A request of io_uring can put its file into a slot of the ring.
@@ -167,6 +169,8 @@ impl Need {
                 !sock_destroy::takes_time_wait(),
                 "needs a kernel that destroys no time-wait sockets",
             ),
+            // Those who need it wait for it.
+            Self::NoOthers => (true, ""),
             Self::KernelThreads => (
                 fs::read_to_string("/proc/2/comm").is_ok_and(|comm| comm == "kthreadd\n"),
                 "needs to see kernel threads",
@@ -212,7 +216,8 @@ fn sandboxed(needs: &'static [Need], tests: &[(&str, fn())]) -> Vec<Trial> {
 /// first TIME_WAIT ends, alone.
 fn with_or_without_others<T>(needs: &[Need], test: impl FnOnce() -> T) -> T {
     static MACHINE: RwLock<()> = RwLock::new(());
-    if needs.contains(&Need::OwnMachine) || needs.contains(&Need::Descriptors) {
+    let alone = [Need::OwnMachine, Need::Descriptors, Need::NoOthers];
+    if alone.iter().any(|need| needs.contains(need)) {
         let _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
         test()
     } else {
