@@ -167,6 +167,23 @@ impl Tables {
         self.visit_aside(|key, record| take(key, record))
     }
 
+    /// The wanted ones of the records that were set aside.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read them.
+    pub fn aside(
+        &self,
+        wanted: impl Fn(&SocketKey) -> bool,
+    ) -> Result<Vec<(SocketKey, SocketRecord)>, TableError> {
+        let mut found = Vec::new();
+        self.visit_aside(|key, record| {
+            if wanted(&key) {
+                found.push((key, decode::socket_record(record)));
+            }
+        })?;
+        Ok(found)
+    }
+
     /// An empty map of many buckets takes as long to read as a full one of as many.
     fn visit_aside(&self, mut each: impl FnMut(SocketKey, &[u8; SOCKET_RECORD])) -> Result<(), TableError> {
         if self.count(counter::ASIDE) == 0 {

@@ -2,6 +2,7 @@
 //!
 //! How many events are lost meanwhile depends on the machine, so no row asks for none.
 
+use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -207,6 +208,15 @@ fn a_tracer_that_is_stopped_during_the_crash() {
     tracer.finishes();
 }
 
+/// Tracepoints may be preempted (7.0 and later): of processes that die together on one CPU the kernel then may skip every
+/// copy of the exit hook for some.
+fn preempts_programs() -> bool {
+    let types = fs::read("/sys/kernel/btf/vmlinux").expect("it is there");
+    // A member of `struct tp_transition_snapshot` (kernel/tracepoint.c).
+    let name = b"\0srcu_gp\0";
+    types.windows(name.len()).any(|window| window == name)
+}
+
 /// The listener is in nine inventories at once, and each worker has ends of connections of the others.
 fn eight_workers_with_one_listener() {
     let mut victim = Victim::start();
@@ -228,11 +238,19 @@ fn eight_workers_with_one_listener() {
     let mut tracer = Tracer::attach(victim.pid(), &settled());
     victim.group_killed();
     let table = table_after_the_crash();
-    let mut time_waits = 0;
+    let (mut time_waits, mut missed) = (0, 0);
     for _ in &known {
         let report = tracer.report_with_losses();
         let is_its = |(pid, _): &&(u32, _)| report["process"]["pid"] == *pid;
         let (_, known) = known.iter().find(is_its).expect("a report of each");
+        if report["death"].is_null() && preempts_programs() {
+            assert!(
+                report["blind"].to_string().contains("The exit hook did not see"),
+                "{report}"
+            );
+            missed += 1;
+            continue;
+        }
         known.is_all_of(&report);
         // The map of what is followed leads to one of nine records.
         let of_all = report.listener();
@@ -245,6 +263,9 @@ fn eight_workers_with_one_listener() {
         report.agrees_with(&table);
         time_waits += number(&report["summary"], "time_wait");
     }
-    assert_eq!(time_waits, table.len() as u64);
+    assert!(missed < known.len(), "all were missed");
+    if missed == 0 {
+        assert_eq!(time_waits, table.len() as u64);
+    }
     tracer.finishes();
 }

@@ -33,13 +33,20 @@ pub struct Records {
 /// died before the one that is reported already, and only the record of the first death has the changes.
 pub type Reported = HashMap<u64, (SocketKey, SocketRecord)>;
 
+/// Where the changes of a socket's state may be that its own record does not have.
+pub struct Lenders<'a> {
+    pub reported: &'a Reported,
+    /// Records whose memory another socket has by now, by `sk`.
+    pub aside: &'a HashMap<u64, Vec<(SocketKey, SocketRecord)>>,
+}
+
 /// Reads the records of these keys.
 ///
 /// # Errors
 /// When the kernel refuses to read the maps.
 pub fn records(
     tables: &Tables,
-    reported: &Reported,
+    lenders: &Lenders<'_>,
     translator: &Translator,
     keys: &Keys,
 ) -> Result<Records, TableError> {
@@ -55,7 +62,7 @@ pub fn records(
             continue;
         };
         if key.origin != ORIGIN_LIVE && record.change_count == 0 {
-            borrow_changes(tables, reported, &key, &mut record);
+            borrow_changes(tables, lenders, &key, &mut record);
         }
         let fds = extra_fds.get(&key.sk).filter(|_| key.origin == ORIGIN_INVENTORY);
         let socket = translator.socket(&key, &record, fds.map_or(&[], Vec::as_slice));
@@ -97,16 +104,18 @@ const fn owner(key: &SocketKey, record: &SocketRecord) -> SocketKey {
 /// The changes of a socket's state go to the record that came first: that of another process which shares the
 /// socket and died with this one, or that of the living process which had shut it down. What they tell of the time
 /// since the death is true of this record too.
-fn borrow_changes(tables: &Tables, reported: &Reported, key: &SocketKey, record: &mut SocketRecord) {
-    let lenders = [tables.followed(key.sk), reported.get(&key.sk).copied()];
-    borrow_from(&lenders, key, record);
+fn borrow_changes(tables: &Tables, lenders: &Lenders<'_>, key: &SocketKey, record: &mut SocketRecord) {
+    let mut lent: Vec<_> = tables.followed(key.sk).into_iter().collect();
+    lent.extend(lenders.reported.get(&key.sk));
+    lent.extend(lenders.aside.get(&key.sk).into_iter().flatten());
+    borrow_from(&lent, key, record);
 }
 
 /// Of two lenders the one in the map may have taken the place of the other when that was forgotten, and then it has
 /// only what came later.
-fn borrow_from(lenders: &[Option<(SocketKey, SocketRecord)>], key: &SocketKey, record: &mut SocketRecord) {
+fn borrow_from(lenders: &[(SocketKey, SocketRecord)], key: &SocketKey, record: &mut SocketRecord) {
     let is_next = |change: &StateChange| change.time >= key.time && change.from == record.state;
-    let lent = lenders.iter().flatten().find_map(|(other, lender)| {
+    let lent = lenders.iter().find_map(|(other, lender)| {
         let is_same = (lender.inode, lender.msk) == (record.inode, record.msk);
         // What is followed since the death is another socket in the same memory.
         let is_of_before = other.origin == ORIGIN_LIVE && other.time < key.time;
@@ -255,13 +264,13 @@ mod tests {
             to: state::CLOSE,
             ..StateChange::default()
         };
-        let heir = Some((key(20), listener()));
+        let heir = (key(20), listener());
         let mut record = listener();
-        borrow_from(&[heir, Some((key(10), reported))], &key(30), &mut record);
+        borrow_from(&[heir, (key(10), reported)], &key(30), &mut record);
         assert_eq!((record.change_count, record.changes[0].time), (1, 100));
 
         let mut alone = listener();
-        borrow_from(&[heir, None], &key(30), &mut alone);
+        borrow_from(&[heir], &key(30), &mut alone);
         assert_eq!(alone, listener());
     }
 
@@ -287,7 +296,7 @@ mod tests {
                 ..key(30)
             };
             let mut record = connection;
-            borrow_from(&[Some((live, closed)), None], &key(30), &mut record);
+            borrow_from(&[(live, closed)], &key(30), &mut record);
             assert_eq!(record.change_count, borrowed, "followed since {since}");
         }
     }

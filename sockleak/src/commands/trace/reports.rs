@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 use sockleak_ebpf::{
-    DEATH_IO_URING, Death as DeathRecord, FdKey, ORIGIN_INVENTORY, ProcessKey, WATCHED_IO_URING,
-    WATCHED_MANY_TABLES,
+    DEATH_IO_URING, Death as DeathRecord, FdKey, ORIGIN_INVENTORY, ProcessKey, SocketKey, SocketRecord,
+    WATCHED_IO_URING, WATCHED_MANY_TABLES,
 };
 
-use super::aftermath::{self, Records, Shared};
+use super::aftermath::{self, Lenders, Records, Shared};
 use super::looks::Looks;
 use super::owned::{Dead, Keys, is_theirs};
 use super::processes::Stage;
@@ -94,6 +94,7 @@ impl Session<'_> {
     fn gather(&mut self, dead: &Dead) -> Result<Gathered> {
         let (mut looks, mut shared) = (Looks::default(), Shared::default());
         let mut owned: HashMap<u32, Keys> = HashMap::new();
+        let mut unchanged = HashSet::new();
         self.tables.visit_sockets(
             |key| is_theirs(key, dead),
             |key, record| {
@@ -101,11 +102,20 @@ impl Session<'_> {
                     .entry(key.tgid)
                     .or_insert_with(|| Keys::of(key.tgid, dead[&key.tgid]));
                 keys.add(key);
+                if record.change_count == 0 {
+                    unchanged.insert(key.sk);
+                }
                 shared.add(&record);
                 looks.add(&self.translator.socket(&key, &record, &[]), &mut self.namespaces);
             },
         )?;
         owned.values_mut().for_each(Keys::settle);
+        let mut aside: HashMap<u64, Vec<_>> = HashMap::new();
+        for (key, record) in self.tables.aside(|key| unchanged.contains(&key.sk))? {
+            if record.change_count > 0 {
+                aside.entry(key.sk).or_default().push((key, record));
+            }
+        }
         let began = Timestamp::now();
         let snapshots = looks.look(&mut self.namespaces, self.loaded.ports.as_mut())?;
         let time = Timestamp::now();
@@ -116,6 +126,7 @@ impl Session<'_> {
             snapshots,
             holders,
             owned,
+            aside,
         })
     }
 
@@ -324,6 +335,8 @@ pub struct Gathered {
     holders: proc::Holders,
     /// By PID; a process without sockets has none.
     owned: HashMap<u32, Keys>,
+    /// What may lend changes of state to those of them that have none.
+    aside: HashMap<u64, Vec<(SocketKey, SocketRecord)>>,
 }
 
 impl Gathered {
@@ -331,7 +344,11 @@ impl Gathered {
         let Some(keys) = self.owned.get(&pid) else {
             return Ok(Records::default());
         };
-        let records = aftermath::records(&session.tables, &session.reported, &session.translator, keys)?;
+        let lenders = Lenders {
+            reported: &session.reported,
+            aside: &self.aside,
+        };
+        let records = aftermath::records(&session.tables, &lenders, &session.translator, keys)?;
         Ok(records)
     }
 }
