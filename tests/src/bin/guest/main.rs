@@ -55,6 +55,9 @@ fn prepare() -> io::Result<()> {
     };
     // SAFETY: setrlimit reads one rlimit, which outlives the call.
     checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    // An emulated processor is behind with its softirqs when thousands of sockets die, and a full backlog would drop
+    // FINs, which are sent again after many seconds.
+    fs::write("/proc/sys/net/core/netdev_max_backlog", "1000000")?;
     let mut modules: Vec<_> = fs::read_dir("/modules")?.collect::<io::Result<_>>()?;
     modules.sort_by_key(fs::DirEntry::file_name);
     for module in modules {
