@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
@@ -14,7 +15,7 @@ use crate::kernel::port_table::PortReader;
 use crate::kernel::sock_diag::{Filter, SockDiag};
 use crate::kernel::{clock, load, proc};
 use crate::postmortem::{
-    Endpoint, Family, Occupant, PortEvidence, PortFile, PortReport, Protocol, Snapshot, occupants,
+    Endpoint, Family, Occupant, PortEvidence, PortFile, PortOwner, PortReport, Protocol, Snapshot, occupants,
 };
 
 /// Looks at one port, as often as is wanted.
@@ -123,7 +124,10 @@ impl Occupancy {
         sightings.extend(sock_diag.dump(Protocol::Tcp, Family::Ipv6, &filter)?);
         // After sock_diag, which gives every socket the cookie that the two are joined by.
         let owners = match &mut self.reader {
-            Some(reader) => Some(reader.owners(namespace.as_fd(), &[self.port])?),
+            Some(reader) => {
+                let owners = reader.owners(namespace.as_fd(), &[self.port])?;
+                Some(owners.into_iter().map(Rc::new).collect())
+            }
             None => None,
         };
         Ok(Snapshot {
@@ -172,7 +176,7 @@ impl Occupancy {
                     pid: holder.pid,
                     comm: holder.comm,
                     fd: holder.fd,
-                    owner: held.get(&holder.inode)?.owner.clone(),
+                    owner: PortOwner::clone(&held.get(&holder.inode)?.owner),
                 })
             })
             .collect())

@@ -129,11 +129,7 @@ impl Translator {
     }
 
     fn transition(&self, change: &StateChange) -> Transition {
-        Transition {
-            time: self.time(change.time),
-            from: state(change.from),
-            to: state(change.to),
-        }
+        Transition::new(self.time(change.time), state(change.from), state(change.to))
     }
 
     fn reason(&self, number: u8) -> Option<ResetReason> {

@@ -30,8 +30,7 @@ pub struct Look {
 /// what the process left while it lived.
 ///
 /// A socket that no look ever showed is not among them: it cannot be seen to go.
-#[must_use]
-pub fn followers(report: &Report) -> Vec<Follower> {
+pub fn followers(report: &Report) -> impl Iterator<Item = Follower> + Clone {
     let of_the_death = report.sockets.iter().flat_map(parts).filter_map(|socket| {
         let followed = matches!(
             socket.outcome,
@@ -54,9 +53,7 @@ pub fn followers(report: &Report) -> Vec<Follower> {
             freedom: socket.freedom,
         })
     });
-    of_the_death
-        .chain(report.live_leftovers.iter().cloned())
-        .collect()
+    of_the_death.chain(report.live_leftovers.iter().cloned())
 }
 
 /// What has to be followed of an entry: the TCP sockets that an MPTCP socket left, which outlive it, or itself.

@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use super::freedom::TIMEWAIT;
 use super::local_ports::Ports;
 use super::{
-    Follower, FreeRule, LocalPorts, Outcome, Report, Side, Sides, Sighting, Snapshot, Socket, State, Timer,
-    TwReuse, followers,
+    Follower, FreeRule, Freedom, LocalPorts, Outcome, Report, Side, Sides, Sighting, Snapshot, Socket, State,
+    Timer, TwReuse, followers,
 };
 
 /// The ports towards one destination. A v4-mapped address is here the IPv4 address that it is to the kernel.
@@ -106,35 +106,29 @@ pub(super) fn count(
     listening: &HashSet<(u32, u16)>,
     snapshots: &[Snapshot],
 ) -> (Vec<Ephemeral>, bool) {
-    let left: Vec<Follower> = followers(report)
-        .into_iter()
-        .filter(|left| !listening.contains(&(left.netns, left.local.port())))
-        .collect();
-    let sides = Sides::count(left.iter().map(|left| (left.local, left.remote)));
-    let client =
-        |left: &&Follower| left.remote.is_some() && sides.of(left.local, left.remote) != Side::Server;
+    let left = || followers(report).filter(|left| !listening.contains(&(left.netns, left.local.port())));
+    let sides = Sides::count(left().map(|left| (left.local, left.remote)));
+    let client = |left: &Follower| left.remote.is_some() && sides.of(left.local, left.remote) != Side::Server;
     let mut found = Vec::new();
     let mut is_unknown = false;
     for snapshot in snapshots {
-        let here = left.iter().filter(|left| left.netns == snapshot.netns);
-        let here = here.filter(client);
+        let here = || left().filter(|left| left.netns == snapshot.netns && client(left));
         let (Some(rules), Some(rivals)) = (&snapshot.local_ports, &snapshot.rivals) else {
             // Without the range any port may be one, but not every report has to say so.
             let shared = |left: &Follower| sides.of(left.local, left.remote) == Side::Client;
             is_unknown |= match &snapshot.local_ports {
-                Some(rules) => here.clone().any(|left| rules.has(left.local.port())),
-                None => here.clone().any(shared),
+                Some(rules) => here().any(|left| rules.has(left.local.port())),
+                None => here().any(|left| shared(&left)),
             };
             continue;
         };
         let ports = Ports::of(snapshot, rules, rivals, listening);
-        let mut destinations: HashMap<Destination, Vec<&Follower>> = HashMap::new();
-        for left in here.filter(|left| ports.is_open(left.local.port())) {
-            let destination = left.remote.map(|remote| Destination::new(left.local, remote));
-            destinations
-                .entry(destination.expect("it has a remote address"))
-                .or_default()
-                .push(left);
+        let mut destinations: HashMap<Destination, Left> = HashMap::new();
+        for left in here().filter(|left| ports.is_open(left.local.port())) {
+            if let Some(remote) = left.remote {
+                let destination = Destination::new(left.local, remote);
+                destinations.entry(destination).or_default().add(&left);
+            }
         }
         let mut rivals_of: HashMap<Destination, Vec<&Sighting>> = HashMap::new();
         for rival in rivals.iter() {
@@ -145,7 +139,7 @@ pub(super) fn count(
         }
         for (destination, left) in destinations {
             let rivals = rivals_of.get(&destination).map_or(&[][..], Vec::as_slice);
-            found.extend(one(report.time, snapshot, &ports, destination, &left, rivals));
+            found.extend(one(report.time, snapshot, &ports, destination, left, rivals));
         }
     }
     found.sort_unstable_by_key(|row| {
@@ -178,20 +172,56 @@ impl Destination {
     }
 }
 
+/// What is left towards one destination.
+#[derive(Clone, Debug, Default)]
+struct Left {
+    held: u64,
+    in_use: u64,
+    returns: Vec<Return>,
+}
+
+impl Left {
+    fn add(&mut self, left: &Follower) {
+        if left.outcome() == Outcome::Held {
+            self.held += 1;
+            return;
+        }
+        self.in_use += 1;
+        let Freedom { rule, at, latest } = left.freedom;
+        match self.returns.iter_mut().find(|group| group.rule == rule) {
+            Some(group) => {
+                group.count += 1;
+                group.at = group.at.zip(at).map(|(one, other)| one.max(other));
+                group.latest = group.latest.zip(latest).map(|(one, other)| one.max(other));
+            }
+            None => self.returns.push(Return {
+                rule,
+                count: 1,
+                at,
+                latest,
+            }),
+        }
+    }
+}
+
 /// One row; `None` where no leftover is towards it, only what another process holds.
 fn one(
     time: Timestamp,
     snapshot: &Snapshot,
     ports: &Ports<'_>,
     destination: Destination,
-    left: &[&Follower],
+    left: Left,
     rivals: &[&Sighting],
 ) -> Option<Ephemeral> {
-    let held = left.iter().filter(|left| left.outcome() == Outcome::Held).count() as u64;
-    let in_use = left.len() as u64 - held;
+    let Left {
+        held,
+        in_use,
+        mut returns,
+    } = left;
     if in_use == 0 {
         return None;
     }
+    returns.sort_unstable_by_key(|group| (group.latest.is_none(), group.latest, group.rule));
     let rules = ports.rules;
     let taken: HashSet<u16> = rivals.iter().map(|rival| rival.local.port()).collect();
     let taken = taken.into_iter().filter(|&port| ports.is_open(port)).count() as u64;
@@ -226,7 +256,6 @@ fn one(
         .filter(|rival| rival.timer == Timer::TimeWait && ports.is_open(rival.local.port()))
         .filter_map(|rival| snapshot.began.saturating_add(rival.expires).ok());
     let until = back.chain(reusable.iter().copied()).min();
-    let returns = returns(left);
     let all = |moment: fn(&Return) -> Option<Timestamp>| {
         let moments: Option<Vec<_>> = returns.iter().map(moment).collect();
         moments.and_then(|moments| moments.into_iter().max())
@@ -271,31 +300,6 @@ fn reusable_at(rival: &Sighting, time: Timestamp, delay: Duration) -> Option<Tim
     let due = age.saturating_sub(delay);
     let at = time.saturating_add(left).ok()?.saturating_sub(due).ok()?;
     is_time_wait.then_some(at)
-}
-
-fn returns(left: &[&Follower]) -> Vec<Return> {
-    let mut groups: Vec<Return> = Vec::new();
-    for left in left.iter().filter(|left| left.outcome() != Outcome::Held) {
-        let freedom = &left.freedom;
-        match groups.iter_mut().find(|group| group.rule == freedom.rule) {
-            Some(group) => {
-                group.count += 1;
-                group.at = group.at.zip(freedom.at).map(|(one, other)| one.max(other));
-                group.latest = group
-                    .latest
-                    .zip(freedom.latest)
-                    .map(|(one, other)| one.max(other));
-            }
-            None => groups.push(Return {
-                rule: freedom.rule,
-                count: 1,
-                at: freedom.at,
-                latest: freedom.latest,
-            }),
-        }
-    }
-    groups.sort_unstable_by_key(|group| (group.latest.is_none(), group.latest, group.rule));
-    groups
 }
 
 #[cfg(test)]

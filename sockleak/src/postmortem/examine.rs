@@ -107,7 +107,8 @@ pub fn examine(evidence: Evidence) -> Report {
             report
         })
         .collect();
-    sockets.sort_by_key(|report| report.socket.fds.first().copied());
+    // No two have a descriptor in common.
+    sockets.sort_unstable_by_key(|report| report.socket.fds.first().copied());
     let mut blind = blind_spots(blind, io_uring, unreachable, incomplete);
     let doubtful = overflow::explain(&mut sockets, &snapshots);
     if doubtful > 0 {

@@ -112,7 +112,7 @@ fn a_crash_with_a_child_that_keeps_the_listener() {
     assert_eq!(held.holders[0].pid, 4243);
     assert_eq!(held.freedom, Freedom::open(FreeRule::Holder));
     assert_eq!(report.sockets[1].freedom.at, Some(at(100 + 59_700)));
-    assert_eq!(followers(&report).len(), 21);
+    assert_eq!(followers(&report).count(), 21);
     assert!(report.left_something());
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use super::verdict::leftover;
-use super::{Follower, LeftWhileAlive, Outcome, Side, Sides, Socket, State};
+use super::{Follower, LeftWhileAlive, Outcome, Side, Sides, Socket, State, Transition};
 
 /// The records of the living process that are not about a socket of the inventory: a shut down connection whose
 /// descriptor was still open at the death has a record there too.
@@ -57,7 +57,7 @@ pub(super) fn group<'a>(
                 .filter(|_| side != Side::Server),
             outcome: left.outcome(),
         };
-        let closed = socket.transitions.first().map_or(time, |first| first.time);
+        let closed = socket.transitions.first().map_or(time, Transition::time);
         let group = groups.entry(key).or_insert(LeftWhileAlive {
             laddr: key.laddr,
             lport: key.lport,

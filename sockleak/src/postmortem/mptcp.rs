@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use jiff::Timestamp;
 
 use super::verdict::leftover;
-use super::{Freedom, Outcome, Sighting, SocketReport};
+use super::{Freedom, Outcome, Sighting, SocketReport, Transition};
 
 /// A subflow never has a file of its own. sock_diag shows the inode of its MPTCP socket, and a kernel that has
 /// `sock.sk_ino` (6.18) still does when that is closed: `__mptcp_close` clears `sk_socket` only.
@@ -68,7 +68,7 @@ fn end(freedom: Freedom) -> Timestamp {
 }
 
 fn last_change(report: &SocketReport) -> Option<Timestamp> {
-    report.socket.transitions.last().map(|last| last.time)
+    report.socket.transitions.last().map(Transition::time)
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ pub struct Snapshot {
     /// What the namespace tells of missing TIME_WAITs; `None` where that is not known.
     pub overflow: Option<Overflow>,
     /// Everything that has one of the ports asked for, with its options; `None` where they could not be read.
-    pub owners: Option<Vec<PortOwner>>,
+    pub owners: Option<Vec<Rc<PortOwner>>>,
     /// How connect() chooses local ports there; `None` where that is not known.
     pub local_ports: Option<LocalPorts>,
     /// Whoever has them, the sockets that are connected to a remote port of the process's outgoing connections, and those

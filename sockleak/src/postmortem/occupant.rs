@@ -1,6 +1,7 @@
 //! The sockets that have a port, and until when: what a look at a network namespace tells of them.
 
 use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 
 use super::{
     Family, FreeRule, Freedom, Outcome, PortOwner, Protocol, Reuse, Sighting, Snapshot, Socket, SocketReport,
@@ -10,7 +11,8 @@ use super::{
 /// A socket that has a port, and when it gives it up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Occupant {
-    pub owner: PortOwner,
+    /// Shared by the reports that tell of it.
+    pub owner: Rc<PortOwner>,
     pub freedom: Freedom,
 }
 
@@ -56,6 +58,7 @@ pub fn occupants(
         .map(|report| (report.seen_cookie, report.socket.as_ref()));
     let sockets = sockets.chain(live.iter().map(|live| (None, *live)));
     let by_cookie: HashMap<u64, &Socket> = sockets
+        .filter(|(_, socket)| ports.contains(&socket.local.port()))
         .filter_map(|(seen, socket)| Some((seen.or(socket.cookie)?, socket)))
         .collect();
     let since = |cookie| by_cookie.get(&cookie).and_then(|socket| socket.fin_wait2_since());
@@ -71,29 +74,28 @@ pub fn occupants(
             // A request of a handshake has no port of its own, and an MPTCP socket has that of its subflow.
             .filter(|seen| seen.state != State::NewSynRecv && seen.protocol == Protocol::Tcp)
             .map(|seen| Occupant {
-                owner: from_sighting(look.netns, seen, by_cookie.get(&seen.cookie).copied()),
+                owner: from_sighting(look.netns, seen, by_cookie.get(&seen.cookie).copied()).into(),
                 freedom: Freedom::of(seen, look, hz, since(seen.cookie)),
             })
             .chain(bound_only)
             .collect();
     };
     let seen: HashMap<u64, &Sighting> = sightings.map(|seen| (seen.cookie, seen)).collect();
-    owners
-        .iter()
-        .filter(|owner| ports.contains(&owner.local.port()))
-        .map(|owner| {
-            let seen = owner.cookie.and_then(|cookie| seen.get(&cookie));
-            let freedom = match seen.filter(|seen| seen.state == owner.state) {
-                _ if owner.inode != 0 => Freedom::open(FreeRule::Holder),
-                Some(seen) => Freedom::of(seen, look, hz, since(seen.cookie)),
-                None => Freedom::open(FreeRule::Unknown),
-            };
-            Occupant {
-                owner: owner.clone(),
-                freedom,
-            }
-        })
-        .collect()
+    let of_ports = owners.iter().filter(|owner| ports.contains(&owner.local.port()));
+    let mut occupants = Vec::with_capacity(of_ports.clone().count());
+    occupants.extend(of_ports.map(|owner| {
+        let seen = owner.cookie.and_then(|cookie| seen.get(&cookie));
+        let freedom = match seen.filter(|seen| seen.state == owner.state) {
+            _ if owner.inode != 0 => Freedom::open(FreeRule::Holder),
+            Some(seen) => Freedom::of(seen, look, hz, since(seen.cookie)),
+            None => Freedom::open(FreeRule::Unknown),
+        };
+        Occupant {
+            owner: Rc::clone(owner),
+            freedom,
+        }
+    }));
+    occupants
 }
 
 /// What sock_diag alone tells, with the options of the socket if it was the dead process's.
@@ -125,7 +127,7 @@ fn from_sighting(netns: u32, seen: &Sighting, known: Option<&Socket>) -> PortOwn
 /// A socket that is bound and that sock_diag does not list before 6.8: another process has it.
 fn bound(socket: &Socket) -> Occupant {
     Occupant {
-        owner: PortOwner {
+        owner: Rc::new(PortOwner {
             sk: socket.id.sk,
             netns: socket.netns,
             protocol: socket.protocol,
@@ -141,7 +143,7 @@ fn bound(socket: &Socket) -> Occupant {
             cookie: socket.cookie,
             inode: socket.inode.unwrap_or_default(),
             bucket: None,
-        },
+        }),
         freedom: Freedom::open(FreeRule::Holder),
     }
 }

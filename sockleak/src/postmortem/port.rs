@@ -94,7 +94,7 @@ impl PortReport {
             let place = places.find(&file.owner, &sockets).unwrap_or_else(|| {
                 sockets.push(PortSocket {
                     occupant: Occupant {
-                        owner: file.owner.clone(),
+                        owner: file.owner.clone().into(),
                         freedom: Freedom::open(FreeRule::Holder),
                     },
                     holders: Vec::new(),

@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use super::*;
 use crate::postmortem::testing::{addr, at, sighting, snapshot, socket};
@@ -40,7 +41,10 @@ fn evidence() -> PortEvidence {
     seen.cookie = 2;
     (seen.local, seen.remote) = (time_wait.local, addr("127.0.0.1:40310"));
     let mut look = snapshot(vec![seen]);
-    look.owners = Some(vec![owner(1, State::Listen, "0.0.0.0:8080", None), time_wait]);
+    look.owners = Some(vec![
+        owner(1, State::Listen, "0.0.0.0:8080", None).into(),
+        time_wait.into(),
+    ]);
     let wildcard: SocketAddr = addr("0.0.0.0:8080");
     PortEvidence {
         time: at(100),
@@ -138,7 +142,7 @@ fn another_namespace_is_in_nobodys_way() {
     let look = &mut evidence.looks[0];
     look.netns = 7;
     for owner in look.owners.iter_mut().flatten() {
-        owner.netns = 7;
+        Rc::make_mut(owner).netns = 7;
     }
     let report = PortReport::examine(evidence);
     assert_eq!(report.sockets.len(), 2);

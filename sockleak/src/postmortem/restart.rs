@@ -1,7 +1,7 @@
 //! Whether a restart can have its port again: `bind()` with each combination of options, what is in its way, and
 //! from when on it succeeds.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -133,16 +133,13 @@ pub(super) fn of_report(
                 .filter(|endpoint| endpoint.netns == look.netns)
                 .collect();
             let ports: BTreeSet<u16> = here.iter().map(|endpoint| endpoint.port).collect();
-            let mut by_port: HashMap<u16, Vec<Occupant>> = HashMap::new();
-            for occupant in occupants(look, &ports, sockets, live, hz) {
-                by_port
-                    .entry(occupant.owner.local.port())
-                    .or_default()
-                    .push(occupant);
-            }
+            let mut occupants = occupants(look, &ports, sockets, live, hz);
+            let port = |occupant: &Occupant| occupant.owner.local.port();
+            occupants.sort_unstable_by_key(port);
             here.into_iter().map(move |endpoint| {
-                let occupants = by_port.get(&endpoint.port).map_or(&[][..], Vec::as_slice);
-                Restart::decide(endpoint, occupants)
+                let first = occupants.partition_point(|occupant| port(occupant) < endpoint.port);
+                let end = occupants.partition_point(|occupant| port(occupant) <= endpoint.port);
+                Restart::decide(endpoint, &occupants[first..end])
             })
         })
         .collect()
@@ -174,7 +171,7 @@ impl BindVerdict {
             reuse,
             uid: endpoint.uid,
         };
-        let (answer, blockers) = in_the_way(&request, occupants.iter().map(|occupant| &occupant.owner));
+        let (answer, blockers) = in_the_way(&request, occupants.iter().map(|occupant| &*occupant.owner));
         let blockers = || blockers.iter().filter_map(|index| occupants.get(*index));
         let mut blocked_by = BTreeMap::new();
         for blocker in blockers() {

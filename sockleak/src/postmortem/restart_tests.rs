@@ -96,7 +96,7 @@ fn a_stranger_at_the_port_is_known_from_the_list_alone() {
     };
     let free_at = at(100).checked_add(expires).ok();
     assert_eq!(told(&stranger), (Answer::Unknown, free_at));
-    stranger.snapshots[0].owners = Some(vec![owner]);
+    stranger.snapshots[0].owners = Some(vec![owner.into()]);
     assert_eq!(told(&stranger), (Answer::InUse, free_at));
 }
 

@@ -185,7 +185,7 @@ impl Socket {
         self.transitions
             .iter()
             .find(|transition| transition.to == state)
-            .map(|transition| transition.time)
+            .map(Transition::time)
     }
 
     /// Since when it can have been FIN_WAIT2 at the earliest. sock_diag may have shown that before the change itself

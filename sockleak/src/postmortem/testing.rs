@@ -71,7 +71,7 @@ impl SocketBuilder {
     pub fn changes(mut self, changes: &[(State, State)]) -> Self {
         for &(from, to) in changes {
             let time = at(i64::try_from(self.0.transitions.len()).expect("few changes") + 1);
-            self.0.transitions.push(Transition { time, from, to });
+            self.0.transitions.push(Transition::new(time, from, to));
         }
         self
     }

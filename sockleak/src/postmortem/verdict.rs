@@ -136,7 +136,7 @@ fn unanswered(socket: &Socket) -> bool {
     last.from == State::FinWait1
         && socket
             .entered(State::FinWait1)
-            .and_then(|entered| Duration::try_from(last.time.duration_since(entered)).ok())
+            .and_then(|entered| Duration::try_from(last.time().duration_since(entered)).ok())
             .is_some_and(|waited| waited >= FIRST_RETRANSMISSION)
 }
 

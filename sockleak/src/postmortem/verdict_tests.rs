@@ -215,12 +215,8 @@ fn a_silent_peer_is_unreachable_once_something_was_retransmitted() {
     let given_up = socket(Established)
         .changes(&[(Established, FinWait1)])
         .with(|socket| {
-            let (from, to) = (FinWait1, Close);
-            socket.transitions.push(Transition {
-                time: at(107_900),
-                from,
-                to,
-            });
+            let change = Transition::new(at(107_900), FinWait1, Close);
+            socket.transitions.push(change);
         });
     assert_eq!(gone(given_up), (Outcome::Closed, Why::PeerUnreachable));
 }

@@ -123,7 +123,7 @@ impl<'a> Bound<'a> {
     }
 
     /// `None` where it cannot be read; why is a warning, and the report then knows the dead process's sockets only.
-    fn owners(&mut self, namespace: &Netns, ports: &BTreeSet<u16>) -> Option<Vec<PortOwner>> {
+    fn owners(&mut self, namespace: &Netns, ports: &BTreeSet<u16>) -> Option<Vec<Rc<PortOwner>>> {
         let ports: Vec<u16> = ports.iter().copied().collect();
         if ports.is_empty() {
             return None;
@@ -138,7 +138,10 @@ impl<'a> Bound<'a> {
                 && !listed.contains(&owner.sk)
         });
         owners.extend(only_bound.cloned());
-        Some(owners)
+        // collect() would keep the memory of the list that it consumes.
+        let mut shared = Vec::with_capacity(owners.len());
+        shared.extend(owners.into_iter().map(Rc::new));
+        Some(shared)
     }
 }
 

@@ -230,16 +230,16 @@ impl Session<'_> {
             self.output.death(&report.process, death)?;
         }
         self.output.report(report)?;
-        let left = followers(report);
-        self.left_behind |= !left.is_empty();
+        let left = || followers(report);
+        self.left_behind |= left().next().is_some();
         self.target_reported |= report.process.target;
         if self.args.wait {
-            let inodes: HashSet<u32> = left.iter().map(|follower| follower.netns).collect();
+            let inodes: HashSet<u32> = left().map(|follower| follower.netns).collect();
             for inode in inodes {
                 let cookie = self.namespaces.opened(inode).and_then(Netns::cookie);
                 self.netns_cookies.insert(inode, cookie);
             }
-            self.countdown.add(left, seen);
+            self.countdown.add(left(), seen);
         }
         Ok(())
     }

@@ -233,7 +233,7 @@ struct TransitionView {
 impl TransitionView {
     fn new(transition: &Transition) -> Self {
         Self {
-            time: Time(transition.time),
+            time: Time(transition.time()),
             from: transition.from.name(),
             to: transition.to.name(),
         }

@@ -140,7 +140,7 @@ fn a_death_names_its_signal() {
 #[test]
 fn what_moved_has_its_new_moment() {
     let report = sample();
-    let mut follower = followers(&report).remove(1);
+    let mut follower = followers(&report).nth(1).unwrap();
     follower.state = State::TimeWait;
     follower.freedom = Freedom {
         rule: FreeRule::TimewaitTimer,
@@ -157,7 +157,7 @@ fn what_moved_has_its_new_moment() {
 #[test]
 fn what_is_freed_is_bracketed() {
     let report = sample();
-    let mut follower = followers(&report).remove(1);
+    let mut follower = followers(&report).nth(1).unwrap();
     follower.freedom = Freedom::open(FreeRule::TimewaitTimer);
     let freed = Freed {
         follower,

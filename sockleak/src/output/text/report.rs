@@ -198,16 +198,12 @@ fn what_matters(report: &Report, style: &Style) -> Vec<String> {
         .map(|line| style.paint(Ink::Held, &wrap(line, style.columns(), 2)))
         .collect();
     let unknown = report.summary.unknown + report.lost.inventory;
-    let left: Vec<_> = followers(report)
-        .into_iter()
+    let mut left = followers(report)
         .filter(|left| left.outcome() != Outcome::Held)
-        .collect();
-    if !left.is_empty() {
-        let text = free(
-            report.time,
-            left.iter().map(|left| (left.freedom.at, left.freedom.latest)),
-            style,
-        );
+        .map(|left| (left.freedom.at, left.freedom.latest))
+        .peekable();
+    if left.peek().is_some() {
+        let text = free(report.time, left, style);
         lines.push(style.paint(Ink::Leftover, &wrap(&text, style.columns(), 2)));
     } else if lines.is_empty() && unknown == 0 {
         let text = match report.death {
