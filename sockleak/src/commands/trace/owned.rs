@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sockleak_ebpf::{ORIGIN_INVENTORY, SocketKey};
+use sockleak_ebpf::{ORIGIN_INVENTORY, SocketKey, SocketRecord};
 
 /// Processes by their PIDs, each with the time of its death by which its sockets are told from those of a process that
 /// has its PID since; 0 where that is not known.
@@ -22,6 +22,8 @@ pub struct Keys {
     pub death: u64,
     /// Addresses of the sockets of its inventory, whose keys differ in nothing else.
     inventory: Vec<u64>,
+    /// Those of them that another process may have too.
+    shared: Vec<u64>,
     others: Vec<SocketKey>,
 }
 
@@ -34,10 +36,13 @@ impl Keys {
         }
     }
 
-    /// Adds a key of this process.
-    pub fn add(&mut self, key: SocketKey) {
+    /// Adds the key of a record of this process.
+    pub fn add(&mut self, key: SocketKey, record: &SocketRecord) {
         if key == self.inventory_key(key.sk) {
             self.inventory.push(key.sk);
+            if record.references == 0 || record.references > record.fd_count {
+                self.shared.push(key.sk);
+            }
         } else {
             self.others.push(key);
         }
@@ -59,6 +64,16 @@ impl Keys {
     pub fn iter(&self) -> impl Iterator<Item = SocketKey> {
         let inventory = self.inventory.iter().map(|sk| self.inventory_key(*sk));
         inventory.chain(self.others.iter().copied())
+    }
+
+    /// Of its inventory those sockets that another process may have too: all of them where the fd table is shared.
+    pub fn shared(&self, table_is_shared: bool) -> impl Iterator<Item = SocketKey> {
+        let shared = if table_is_shared {
+            &self.inventory
+        } else {
+            &self.shared
+        };
+        shared.iter().map(|sk| self.inventory_key(*sk))
     }
 
     fn inventory_key(&self, sk: u64) -> SocketKey {
@@ -93,13 +108,30 @@ mod tests {
         ];
         let mut keys = Keys::of(7, 50);
         for key in wanted.iter().chain(&wanted).rev() {
-            keys.add(*key);
+            keys.add(*key, &SocketRecord::default());
         }
         keys.settle();
         let found: Vec<_> = keys.iter().collect();
         assert_eq!(found.len(), keys.len());
         assert_eq!(keys.len(), wanted.len());
         assert!(wanted.iter().all(|key| found.contains(key)));
+    }
+
+    #[test]
+    fn what_no_other_table_refers_to_is_shared_with_the_table_only() {
+        let (alone, inherited, unknown) = ((1, 2, 2), (2, 2, 1), (3, 0, 1));
+        let mut keys = Keys::of(7, 50);
+        for (sk, references, fd_count) in [alone, inherited, unknown] {
+            let record = SocketRecord {
+                references,
+                fd_count,
+                ..SocketRecord::default()
+            };
+            keys.add(keys.inventory_key(sk), &record);
+        }
+        let shared = |table| keys.shared(table).map(|key| key.sk).collect::<Vec<_>>();
+        assert_eq!(shared(false), [2, 3]);
+        assert_eq!(shared(true), [1, 2, 3]);
     }
 
     #[test]

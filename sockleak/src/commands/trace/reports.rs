@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 use sockleak_ebpf::{
-    DEATH_IO_URING, Death as DeathRecord, FdKey, ORIGIN_INVENTORY, ProcessKey, SocketKey, SocketRecord,
-    WATCHED_IO_URING, WATCHED_MANY_TABLES,
+    DEATH_IO_URING, Death as DeathRecord, FdKey, ProcessKey, SocketKey, SocketRecord, WATCHED_IO_URING,
+    WATCHED_MANY_TABLES,
 };
 
 use super::aftermath::{self, Lenders, Records, Shared};
@@ -101,7 +101,7 @@ impl Session<'_> {
                 let keys = owned
                     .entry(key.tgid)
                     .or_insert_with(|| Keys::of(key.tgid, dead[&key.tgid]));
-                keys.add(key);
+                keys.add(key, &record);
                 if record.change_count == 0 {
                     unchanged.insert(key.sk);
                 }
@@ -257,8 +257,9 @@ impl Session<'_> {
         }
         let owned = pids.iter().filter_map(|pid| gathered.owned.get(pid));
         for keys in owned {
-            let inventory = keys.iter().filter(|key| key.origin == ORIGIN_INVENTORY);
-            for key in inventory.filter(|_| others_wait) {
+            let death = recorded.get(&keys.pid).map(|(_, death)| death);
+            let shared = keys.shared(death.is_none_or(|death| death.files_users > 1));
+            for key in shared.filter(|_| others_wait) {
                 if let Some(record) = self.tables.socket(&key).filter(|record| record.change_count > 0) {
                     self.reported.insert(key.sk, (key, record));
                 }
