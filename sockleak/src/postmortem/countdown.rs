@@ -167,7 +167,7 @@ impl Countdown {
     #[must_use]
     pub fn next(&self, now: Timestamp) -> Option<Timestamp> {
         self.followers()
-            .filter_map(|follower| follower.freedom.at)
+            .filter_map(|follower| follower.freedom.at())
             .filter(|&at| at > now)
             .min()
     }
@@ -176,7 +176,7 @@ impl Countdown {
     #[must_use]
     pub fn last(&self) -> Option<Timestamp> {
         self.followers()
-            .filter_map(|follower| follower.freedom.latest)
+            .filter_map(|follower| follower.freedom.latest())
             .max()
     }
 }
@@ -189,7 +189,7 @@ impl Follower {
             return false;
         }
         let freedom = Freedom::of(sighting, snapshot, hz, self.fin_wait2_since);
-        let same_moment = match (self.freedom.at, freedom.at) {
+        let same_moment = match (self.freedom.at(), freedom.at()) {
             (Some(before), Some(now)) => now.duration_since(before).abs() < JITTER || overdue(sighting),
             (before, now) => before == now,
         };
@@ -256,7 +256,7 @@ mod tests {
         seen.expires = Duration::from_secs(60);
         let look = countdown.look(&look_at(30_100, vec![seen]));
         assert_eq!(look.moved.len(), 1);
-        assert_eq!(look.moved[0].freedom.at, Some(at(90_100)));
+        assert_eq!(look.moved[0].freedom.at(), Some(at(90_100)));
         assert_eq!(look.moved[0].outcome(), Outcome::TimeWait);
     }
 

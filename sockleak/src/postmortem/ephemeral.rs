@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use super::freedom::TIMEWAIT;
 use super::local_ports::Ports;
 use super::{
-    Follower, FreeRule, Freedom, LocalPorts, Outcome, Report, Side, Sides, Sighting, Snapshot, Socket, State,
-    Timer, TwReuse, followers,
+    Follower, FreeRule, LocalPorts, Outcome, Report, Side, Sides, Sighting, Snapshot, Socket, State, Timer,
+    TwReuse, followers,
 };
 
 /// The ports towards one destination. A v4-mapped address is here the IPv4 address that it is to the kernel.
@@ -187,7 +187,8 @@ impl Left {
             return;
         }
         self.in_use += 1;
-        let Freedom { rule, at, latest } = left.freedom;
+        let freedom = left.freedom;
+        let (rule, at, latest) = (freedom.rule, freedom.at(), freedom.latest());
         match self.returns.iter_mut().find(|group| group.rule == rule) {
             Some(group) => {
                 group.count += 1;

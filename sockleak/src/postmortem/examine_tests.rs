@@ -111,7 +111,7 @@ fn a_crash_with_a_child_that_keeps_the_listener() {
     assert_eq!((held.outcome, held.why), (Outcome::Held, Why::Inherited));
     assert_eq!(held.holders[0].pid, 4243);
     assert_eq!(held.freedom, Freedom::open(FreeRule::Holder));
-    assert_eq!(report.sockets[1].freedom.at, Some(at(100 + 59_700)));
+    assert_eq!(report.sockets[1].freedom.at(), Some(at(100 + 59_700)));
     assert_eq!(followers(&report).count(), 21);
     assert!(report.left_something());
 }
@@ -257,8 +257,8 @@ proptest! {
         prop_assert_eq!(report.summary.total(), count as u64);
         prop_assert_eq!(report.sockets.len(), count);
         for socket in &report.sockets {
-            prop_assert!(socket.freedom.at.is_none_or(|at| at >= report.time));
-            prop_assert!(socket.freedom.latest >= socket.freedom.at);
+            prop_assert!(socket.freedom.at().is_none_or(|at| at >= report.time));
+            prop_assert!(socket.freedom.latest() >= socket.freedom.at());
         }
     }
 }

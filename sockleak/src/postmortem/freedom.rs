@@ -4,13 +4,44 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::moment::Moment;
 use super::retransmission::gives_up;
-use super::{FreeRule, Freedom, Protocol, Sighting, Snapshot, State, Timer, wheel};
+use super::{FreeRule, Protocol, Sighting, Snapshot, State, Timer, wheel};
 
 /// TCP_TIMEWAIT_LEN (include/net/tcp.h), the same in every kernel and set by no sysctl.
 pub(super) const TIMEWAIT: Duration = Duration::from_secs(60);
 
+/// When a leftover is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freedom {
+    pub rule: FreeRule,
+    at: Option<Moment>,
+    latest: Option<Moment>,
+}
+
 impl Freedom {
+    /// By that rule, between these two moments.
+    #[must_use]
+    pub fn new(rule: FreeRule, at: Option<Timestamp>, latest: Option<Timestamp>) -> Self {
+        Self {
+            rule,
+            at: at.map(Moment::from),
+            latest: latest.map(Moment::from),
+        }
+    }
+
+    /// The earliest moment; `None` where no moment can be told.
+    #[must_use]
+    pub fn at(&self) -> Option<Timestamp> {
+        self.at.map(Timestamp::from)
+    }
+
+    /// [`Freedom::at`] and the timer wheel's slack.
+    #[must_use]
+    pub fn latest(&self) -> Option<Timestamp> {
+        self.latest.map(Timestamp::from)
+    }
+
     /// No moment can be told.
     #[must_use]
     pub const fn open(rule: FreeRule) -> Self {
@@ -23,21 +54,14 @@ impl Freedom {
 
     /// It was free at that moment.
     #[must_use]
-    pub const fn now(time: Timestamp) -> Self {
-        Self {
-            rule: FreeRule::Now,
-            at: Some(time),
-            latest: Some(time),
-        }
+    pub fn now(time: Timestamp) -> Self {
+        Self::new(FreeRule::Now, Some(time), Some(time))
     }
 
     /// The timer was read at some moment of the look.
     fn within(rule: FreeRule, look: &Snapshot, earliest: Duration, latest: Duration) -> Self {
-        Self {
-            rule,
-            at: look.began.saturating_add(earliest).ok(),
-            latest: look.time.saturating_add(latest).ok(),
-        }
+        let at = look.began.saturating_add(earliest).ok();
+        Self::new(rule, at, look.time.saturating_add(latest).ok())
     }
 
     /// The freedom of a socket that was seen, from the timer that it was seen with.
@@ -52,11 +76,10 @@ impl Freedom {
         if sighting.protocol == Protocol::Mptcp {
             return match sighting.timer {
                 // What its subflows take after that depends on their peers.
-                Timer::Keepalive => Self {
-                    rule: FreeRule::MptcpTimeout,
-                    at: snapshot.began.saturating_add(expires).ok(),
-                    latest: None,
-                },
+                Timer::Keepalive => {
+                    let at = snapshot.began.saturating_add(expires).ok();
+                    Self::new(FreeRule::MptcpTimeout, at, None)
+                }
                 _ => Self::open(FreeRule::MptcpTimeout),
             };
         }
@@ -101,11 +124,7 @@ fn full_fin_wait2(sighting: &Sighting, look: &Snapshot, hz: u32, since: Option<T
             let again = armed + wheel::slack(hz, armed) * 2;
             Freedom::within(rule, look, sighting.expires, sighting.expires + again)
         }
-        None => Freedom {
-            rule,
-            at,
-            latest: None,
-        },
+        None => Freedom::new(rule, at, None),
     }
 }
 
@@ -128,16 +147,16 @@ mod tests {
         ] {
             let freedom = of(|seen| seen.state = state);
             assert_eq!(freedom.rule, rule);
-            assert_eq!(freedom.at, Some(at(100 + 59_700)));
-            assert_eq!(freedom.latest, Some(at(100 + 59_700 + 2048)));
+            assert_eq!(freedom.at(), Some(at(100 + 59_700)));
+            assert_eq!(freedom.latest(), Some(at(100 + 59_700 + 2048)));
         }
     }
 
     #[test]
     fn an_overdue_timer_ends_at_any_moment() {
         let freedom = of(|seen| seen.expires = Duration::ZERO);
-        assert_eq!(freedom.at, Some(at(100)));
-        assert_eq!(freedom.latest, Some(at(100 + 2048)));
+        assert_eq!(freedom.at(), Some(at(100)));
+        assert_eq!(freedom.latest(), Some(at(100 + 2048)));
     }
 
     #[test]
@@ -147,8 +166,8 @@ mod tests {
             seen.expires = Duration::from_millis(29_950);
         });
         assert_eq!(freedom.rule, FreeRule::FinTimeout);
-        assert_eq!(freedom.at, Some(at(30_050)));
-        assert!(freedom.latest >= Some(at(60_050)));
+        assert_eq!(freedom.at(), Some(at(30_050)));
+        assert!(freedom.latest() >= Some(at(60_050)));
     }
 
     #[test]
@@ -163,6 +182,6 @@ mod tests {
             seen.expires = Duration::from_millis(204);
         });
         assert_eq!(orphan.rule, FreeRule::Retransmits);
-        assert!(orphan.at.is_some() && orphan.at <= orphan.latest);
+        assert!(orphan.at().is_some() && orphan.at() <= orphan.latest());
     }
 }

@@ -70,7 +70,7 @@ pub(super) fn group<'a>(
         });
         group.count += 1;
         group.last_closed = group.last_closed.max(closed);
-        match left.freedom.at {
+        match left.freedom.at() {
             Some(at) => group.free_at = group.free_at.max(Some(at)),
             None => {
                 open_ended.insert(key);

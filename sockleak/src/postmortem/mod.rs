@@ -15,6 +15,7 @@ mod hazard;
 mod join;
 mod left_while_alive;
 mod local_ports;
+mod moment;
 mod mptcp;
 mod observation;
 mod occupant;
@@ -40,6 +41,7 @@ pub use countdown::{Countdown, Freed, Look, followers};
 pub use death::{Cause, Death, Exit, Sender, SignalSent, signal_name};
 pub use ephemeral::{Destinations, Ephemeral, Return};
 pub use examine::{Evidence, examine};
+pub use freedom::Freedom;
 pub use hazard::{Danger, Hazard};
 pub use local_ports::{LocalPorts, TwReuse};
 pub use observation::{Holding, PortFile, Relation, Sighting, Snapshot, Timer};
@@ -49,8 +51,7 @@ pub use port::{PortEvidence, PortHolder, PortReport, PortSocket};
 pub use process::Process;
 pub use removal::{Action, Attempt, Power, Powers, Reason, Recorded, Removable, Removal};
 pub use report::{
-    Follower, FreeRule, Freedom, Holder, How, LeftWhileAlive, Lost, Outcome, Report, SocketReport, Summary,
-    Why,
+    Follower, FreeRule, Holder, How, LeftWhileAlive, Lost, Outcome, Report, SocketReport, Summary, Why,
 };
 pub use restart::{BindVerdict, Endpoint, Obstacle, Restart};
 pub use settle::settled;

@@ -64,7 +64,7 @@ fn by_life(one: &SocketReport, other: &SocketReport) -> Ordering {
 }
 
 fn end(freedom: Freedom) -> Timestamp {
-    freedom.latest.or(freedom.at).unwrap_or(Timestamp::MAX)
+    freedom.latest().or(freedom.at()).unwrap_or(Timestamp::MAX)
 }
 
 fn last_change(report: &SocketReport) -> Option<Timestamp> {

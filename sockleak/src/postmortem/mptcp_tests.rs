@@ -68,8 +68,8 @@ fn an_established_orphan_waits_with_its_mptcp_socket() {
         told(&entry.subflows[0]),
         (Outcome::FinWait2, Some(State::Established), rule)
     );
-    assert_eq!(entry.freedom.at, Some(at(100 + 59_700)));
-    assert_eq!(entry.freedom.latest, None, "its subflow is closed only then");
+    assert_eq!(entry.freedom.at(), Some(at(100 + 59_700)));
+    assert_eq!(entry.freedom.latest(), None, "its subflow is closed only then");
     assert_eq!(
         followers(&report).map(|left| left.cookie).collect::<Vec<_>>(),
         [101],

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Advice, Death, Ephemeral, Process, Protocol, Restart, Socket, State};
+use super::{Advice, Death, Ephemeral, Freedom, Process, Protocol, Restart, Socket, State};
 
 /// Everything there is to say about one death.
 #[derive(Clone, Debug)]
@@ -131,16 +131,6 @@ pub enum How {
     Inherited,
     Received,
     SharedTable,
-}
-
-/// When a leftover is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Freedom {
-    pub rule: FreeRule,
-    /// The earliest moment; `None` where no moment can be told.
-    pub at: Option<Timestamp>,
-    /// `at` and the timer wheel's slack.
-    pub latest: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

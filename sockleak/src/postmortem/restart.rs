@@ -186,8 +186,8 @@ impl BindVerdict {
             reuse,
             answer,
             blocked_by,
-            free_at: last(|blocker| blocker.freedom.at),
-            free_at_latest: last(|blocker| blocker.freedom.latest),
+            free_at: last(|blocker| blocker.freedom.at()),
+            free_at_latest: last(|blocker| blocker.freedom.latest()),
         }
     }
 }

@@ -45,8 +45,8 @@ fn a_restart_waits_for_the_last_leftover() {
     for verdict in &restart.verdicts {
         assert_eq!(verdict.answer, Answer::InUse);
         assert_eq!(verdict.blocked_by, BTreeMap::from([(Obstacle::FinWait2, 1)]));
-        assert_eq!(verdict.free_at, report.sockets[1].freedom.at);
-        assert_eq!(verdict.free_at_latest, report.sockets[1].freedom.latest);
+        assert_eq!(verdict.free_at, report.sockets[1].freedom.at());
+        assert_eq!(verdict.free_at_latest, report.sockets[1].freedom.latest());
         assert!(verdict.free_at.is_some());
     }
 }

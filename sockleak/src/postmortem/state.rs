@@ -1,6 +1,8 @@
 //! TCP states, in the kernel's own words.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+
+use super::moment::Moment;
 
 /// A TCP state, numbered as in include/net/tcp_states.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,23 +72,25 @@ impl State {
 /// One change of state, as `inet_sock_set_state` reported it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// Nanoseconds since the epoch: with a [`Timestamp`] a socket would be a tenth larger.
-    time: i64,
+    time: Moment,
     pub from: State,
     pub to: State,
 }
 
 impl Transition {
-    /// A change at that time; beyond the year 2262 it is told as of then.
+    /// A change at that time.
     #[must_use]
     pub fn new(time: Timestamp, from: State, to: State) -> Self {
-        let time = i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX);
-        Self { time, from, to }
+        Self {
+            time: time.into(),
+            from,
+            to,
+        }
     }
 
     /// When it was.
     #[must_use]
     pub fn time(&self) -> Timestamp {
-        Timestamp::UNIX_EPOCH + SignedDuration::from_nanos(self.time)
+        self.time.into()
     }
 }

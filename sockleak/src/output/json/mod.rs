@@ -242,8 +242,8 @@ impl<W: Write, S: Write> Output for Json<W, S> {
                     outcome: follower.outcome(),
                     state: State::name(follower.state),
                     free_rule: follower.freedom.rule,
-                    free_at: follower.freedom.at.map(Time),
-                    free_at_latest: follower.freedom.latest.map(Time),
+                    free_at: follower.freedom.at().map(Time),
+                    free_at_latest: follower.freedom.latest().map(Time),
                 },
             ))?;
         }

@@ -76,7 +76,7 @@ impl<'a> SocketView<'a> {
         let owner = &socket.occupant.owner;
         let freedom = &socket.occupant.freedom;
         let free_in = freedom
-            .at
+            .at()
             .map(|at| at.duration_since(now).try_into().unwrap_or_default());
         let option = |which: fn(&Reuse) -> bool| owner.reuse.as_ref().map(which);
         Self {
@@ -96,8 +96,8 @@ impl<'a> SocketView<'a> {
             holders: Each(&socket.holders, HolderView::new),
             free_rule: freedom.rule,
             free_in_ms: free_in.map(millis),
-            free_at: freedom.at.map(Time),
-            free_at_latest: freedom.latest.map(Time),
+            free_at: freedom.at().map(Time),
+            free_at_latest: freedom.latest().map(Time),
         }
     }
 }

@@ -128,7 +128,7 @@ impl<'a> SocketView<'a> {
         let socket = &report.socket;
         let free_in = report
             .freedom
-            .at
+            .at()
             .map(|at| at.duration_since(whole.time).try_into().unwrap_or_default());
         Self {
             protocol: protocol(socket.protocol),
@@ -159,8 +159,8 @@ impl<'a> SocketView<'a> {
             transitions: Each(&socket.transitions, TransitionView::new),
             free_rule: report.freedom.rule,
             free_in_ms: free_in.map(millis),
-            free_at: report.freedom.at.map(Time),
-            free_at_latest: report.freedom.latest.map(Time),
+            free_at: report.freedom.at().map(Time),
+            free_at_latest: report.freedom.latest().map(Time),
         }
     }
 }
@@ -198,8 +198,8 @@ impl<'a> SubflowView<'a> {
             why: report.why,
             transitions: Each(&socket.transitions, TransitionView::new),
             free_rule: report.freedom.rule,
-            free_at: report.freedom.at.map(Time),
-            free_at_latest: report.freedom.latest.map(Time),
+            free_at: report.freedom.at().map(Time),
+            free_at_latest: report.freedom.latest().map(Time),
         }
     }
 }

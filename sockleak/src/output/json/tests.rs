@@ -142,11 +142,7 @@ fn what_moved_has_its_new_moment() {
     let report = sample();
     let mut follower = followers(&report).nth(1).unwrap();
     follower.state = State::TimeWait;
-    follower.freedom = Freedom {
-        rule: FreeRule::TimewaitTimer,
-        at: Some(at(90_000)),
-        latest: None,
-    };
+    follower.freedom = Freedom::new(FreeRule::TimewaitTimer, Some(at(90_000)), None);
     let line = one(|json| json.moved(at(30_000), std::slice::from_ref(&follower)));
     assert_eq!(
         line,

@@ -86,7 +86,7 @@ pub(super) fn of_sockets(report: &Report) -> Vec<Group> {
             lport: Some(socket.local.port()),
             rport: socket.remote.map(|remote| remote.port()),
             count: 1,
-            free: report.freedom.at.zip(report.freedom.latest),
+            free: report.freedom.at().zip(report.freedom.latest()),
             accept_queue: socket.accept_queue.unwrap_or(0).into(),
         }
     }))
@@ -135,7 +135,7 @@ pub(super) fn of_port(sockets: &[&PortSocket]) -> Vec<Group> {
             lport: Some(owner.local.port()),
             rport: owner.remote.map(|remote| remote.port()),
             count: 1,
-            free: freedom.at.zip(freedom.latest),
+            free: freedom.at().zip(freedom.latest()),
             accept_queue: 0,
         }
     }))

@@ -114,7 +114,7 @@ impl<W: Write, S: Write> Output for Text<W, S> {
 
     fn moved(&mut self, time: Timestamp, moved: &[Follower]) -> io::Result<()> {
         for follower in moved {
-            let end = match follower.freedom.at {
+            let end = match follower.freedom.at() {
                 Some(at) => format!("free at {}", clock(at, &self.style.zone)),
                 None => "no end can be told".to_owned(),
             };

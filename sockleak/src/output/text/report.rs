@@ -200,7 +200,7 @@ fn what_matters(report: &Report, style: &Style) -> Vec<String> {
     let unknown = report.summary.unknown + report.lost.inventory;
     let mut left = followers(report)
         .filter(|left| left.outcome() != Outcome::Held)
-        .map(|left| (left.freedom.at, left.freedom.latest))
+        .map(|left| (left.freedom.at(), left.freedom.latest()))
         .peekable();
     if left.peek().is_some() {
         let text = free(report.time, left, style);

@@ -202,7 +202,7 @@ fn given(count: u64, evidence: Grounds) -> Option<Grounds> {
 
 /// When the last of them is free; `None` if one has no moment.
 fn last_free<'a>(freedoms: impl Iterator<Item = &'a Freedom>) -> Fact {
-    let moments: Option<Vec<Timestamp>> = freedoms.map(|freedom| freedom.at).collect();
+    let moments: Option<Vec<Timestamp>> = freedoms.map(|freedom| freedom.at()).collect();
     Fact::FreeAt(moments.and_then(|moments| moments.into_iter().max()))
 }
 

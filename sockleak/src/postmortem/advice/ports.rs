@@ -93,11 +93,7 @@ pub(super) fn ephemeral_exhaustion(facts: &Facts<'_>) -> Option<Grounds> {
         .collect();
     let free_at: Vec<Freedom> = scarce
         .iter()
-        .map(|row| Freedom {
-            rule: FreeRule::Unknown,
-            at: row.free_at,
-            latest: row.free_at_latest,
-        })
+        .map(|row| Freedom::new(FreeRule::Unknown, row.free_at, row.free_at_latest))
         .collect();
     let count = scarce.len() as u64;
     let evidence = vec![
