@@ -12,6 +12,10 @@ use sockleak::kernel::pidfd;
 use crate::output::Output;
 use crate::process;
 
+/// How long a process may take to end before it is sent the signal again, and how often it is.
+const PATIENCE: Duration = Duration::from_secs(5);
+const SIGNALS: u32 = 3;
+
 /// A child with pipes at stdin, stdout and stderr, killed with this value.
 pub struct Process {
     child: Child,
@@ -91,7 +95,15 @@ impl Process {
     /// # Errors
     /// When it does not end.
     pub fn end(&mut self, signal: i32) -> Result<Duration> {
+        let pidfd = self.pidfd()?;
         process::signal(self.pid(), signal)?;
+        // bpftrace 0.17 notes a signal that comes just before it begins to wait for events, and then waits.
+        for _ in 0..SIGNALS {
+            if process::dies_within(&pidfd, PATIENCE) {
+                break;
+            }
+            process::signal(self.pid(), signal)?;
+        }
         self.wait()
     }
 

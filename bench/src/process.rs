@@ -98,18 +98,22 @@ fn read_clock(clock: libc::clockid_t) -> io::Result<Duration> {
 pub fn wait_for_deaths(pidfds: &[OwnedFd]) -> Result<Instant> {
     let start = Instant::now();
     for pidfd in pidfds {
-        let mut poll = libc::pollfd {
-            fd: pidfd.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        let left = LIMIT.saturating_sub(start.elapsed());
-        // SAFETY: The pointer is to one pollfd, as the count says.
-        if unsafe { libc::poll(&raw mut poll, 1, left.as_millis() as libc::c_int) } != 1 {
+        if !dies_within(pidfd, LIMIT.saturating_sub(start.elapsed())) {
             bail!("a process that was killed lives on after {} s", LIMIT.as_secs());
         }
     }
     Ok(Instant::now())
+}
+
+/// Whether the process is dead and has closed its files, at the latest after that time.
+pub fn dies_within(pidfd: &OwnedFd, limit: Duration) -> bool {
+    let mut poll = libc::pollfd {
+        fd: pidfd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: The pointer is to one pollfd, as the count says.
+    unsafe { libc::poll(&raw mut poll, 1, limit.as_millis() as libc::c_int) == 1 }
 }
 
 /// Waits for a condition that nothing announces.

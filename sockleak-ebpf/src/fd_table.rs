@@ -8,12 +8,12 @@
 
 use core::hint::black_box;
 
-use sockleak_ebpf::{ORIGIN_INVENTORY, ProcessKey, SocketKey, SocketRecord};
+use sockleak_ebpf::{MISSING, ORIGIN_INVENTORY, ProcessKey, SocketKey, SocketRecord};
 
 use crate::file;
 use crate::inventory::{self, Kept};
 use crate::maps::WALK;
-use crate::memory::{read, read_or_zero};
+use crate::memory::read_or_zero;
 use crate::mptcp::{self, Subflows};
 use crate::offsets::*;
 use crate::socket;
@@ -40,14 +40,23 @@ pub struct Walk {
     pub not_recorded: u32,
     pub slots_skipped: u32,
     _pad: u32,
+    /// The socket that is read next.
+    pub sk: u64,
     key: SocketKey,
     pub subflows: Subflows,
     pub record: SocketRecord,
 }
 
-/// How often each of the four loops goes round: together 2,560,000 steps, enough for every slot and for some subflows of
-/// every socket. A verifier follows each round, so four short loops take it a fraction of the time of one long one.
-const ROUNDS: u64 = 40;
+/// An open descriptor of a socket.
+struct Found {
+    fd: u32,
+    file: u64,
+    inode: u64,
+}
+
+/// How often each of the six loops goes round: together 2,985,984 steps, enough for every slot and for some subflows of
+/// every socket. A verifier follows each round, so short loops take it a fraction of the time of one long one.
+const ROUNDS: u64 = 12;
 /// What a function returns that has reached the end of the table.
 const DONE: u32 = 1;
 
@@ -73,26 +82,56 @@ impl Walk {
         }
     }
 
+    /// The next open descriptor that is a socket; `Some(None)` for another one, or for 64 empty slots.
     #[inline(always)]
-    fn step(&mut self) -> u32 {
+    fn next(&mut self) -> Option<Option<Found>> {
         if self.open == 0 {
             if self.word >= self.words {
-                return DONE;
+                return None;
             }
             self.open = read_or_zero(self.open_fds + u64::from(self.word) * 8, 0);
             self.word += 1;
             if self.open == 0 {
-                return 0;
+                return Some(None);
             }
         }
         let bit = self.open.trailing_zeros();
         self.open &= self.open - 1;
         if self.sockets >= MAX_SOCKETS.load() {
             self.slots_skipped += 1;
-        } else {
-            take(self, (self.word - 1) * BITS + bit);
+            return Some(None);
         }
-        0
+        let fd = (self.word - 1) * BITS + bit;
+        let file: u64 = read_or_zero(self.fds + u64::from(fd) * 8, 0);
+        let Some((inode, sk)) = file::socket(file) else {
+            return Some(None);
+        };
+        self.sk = sk;
+        Some(Some(Found { fd, file, inode }))
+    }
+
+    /// Records the socket that was read last.
+    #[inline(always)]
+    fn keep(&mut self, Found { fd, file, inode }: Found) {
+        let record = &mut self.record;
+        record.fd = fd;
+        record.fd_count = 1;
+        record.inode = read_or_zero(inode, INODE_INO.load());
+        record.references = references(file);
+        let key = &mut self.key;
+        key.sk = self.sk;
+        key.time = self.time;
+        key.tgid = self.process.tgid;
+        key.origin = ORIGIN_INVENTORY;
+        match inventory::keep(key, record) {
+            Kept::New => {
+                self.sockets += 1;
+                self.subflows.begin(key, record.protocol);
+            }
+            // The socket has another descriptor already (dup).
+            Kept::Before => inventory::add_fd(key, fd),
+            Kept::No => self.not_recorded += 1,
+        }
     }
 
     /// Counts what was not looked at when the steps did not suffice.
@@ -105,7 +144,7 @@ impl Walk {
 /// Walks to the end of the table.
 #[inline(always)]
 pub fn walk() {
-    if rounds(fd_table_strides) == 0
+    if rounds(fd_table_loop_5) == 0
         && let Some(walk) = current()
     {
         walk.give_up();
@@ -127,26 +166,22 @@ fn rounds(round: extern "C" fn() -> u32) -> u32 {
     0
 }
 
-/// Makes very many steps. Returns [`DONE`] at the end of the table.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn fd_table_strides() -> u32 {
-    rounds(fd_table_leaps)
+/// Defines a global function that goes round with another one. It returns [`DONE`] at the end of the table.
+macro_rules! many {
+    ($name:ident: $of:ident) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $name() -> u32 {
+            rounds($of)
+        }
+    };
 }
 
-/// Makes many steps. Returns [`DONE`] at the end of the table.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn fd_table_leaps() -> u32 {
-    rounds(fd_table_steps)
-}
-
-/// Makes some steps. Returns [`DONE`] at the end of the table.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn fd_table_steps() -> u32 {
-    rounds(step)
-}
+many!(fd_table_loop_1: step);
+many!(fd_table_loop_2: fd_table_loop_1);
+many!(fd_table_loop_3: fd_table_loop_2);
+many!(fd_table_loop_4: fd_table_loop_3);
+many!(fd_table_loop_5: fd_table_loop_4);
 
 #[inline(always)]
 extern "C" fn step() -> u32 {
@@ -157,11 +192,36 @@ extern "C" fn step() -> u32 {
     }
 }
 
-/// Looks at the next open descriptor, or finds 64 empty slots. Returns [`DONE`] at the end of the table.
+/// Looks at the next open descriptor, and records it if it is a TCP or MPTCP socket; or finds 64 empty slots. Returns
+/// [`DONE`] at the end of the table.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn fd_table_step() -> u32 {
-    current().map_or(DONE, Walk::step)
+    let Some(next) = current().and_then(Walk::next) else {
+        return DONE;
+    };
+    if let Some(found) = next
+        && fd_table_read_socket() != 0
+        && let Some(walk) = current()
+    {
+        walk.keep(found);
+    }
+    0
+}
+
+/// Reads the socket at the walk's `sk` into its record. Returns 0 if it is no TCP or MPTCP socket. Nobody may have a
+/// reference to the walk meanwhile.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fd_table_read_socket() -> u32 {
+    let Some(Walk { sk, record, .. }) = current() else {
+        return 0;
+    };
+    let Some((family, protocol)) = socket::tcp_kind(*sk) else {
+        return 0;
+    };
+    socket::fill(record, *sk, family, protocol);
+    1
 }
 
 /// This CPU's walk. No other program uses it, and none is preempted here.
@@ -171,43 +231,12 @@ pub fn current() -> Option<&'static mut Walk> {
     WALK.get_ptr_mut(0).map(|walk| unsafe { &mut *walk })
 }
 
-/// Looks at one open descriptor, and records it if it is a TCP or MPTCP socket.
-#[inline(always)]
-fn take(walk: &mut Walk, fd: u32) {
-    let file: u64 = read_or_zero(walk.fds + u64::from(fd) * 8, 0);
-    let Some((inode, sk)) = file::socket(file) else {
-        return;
-    };
-    let Some((family, protocol)) = socket::tcp_kind(sk) else {
-        return;
-    };
-    let record = &mut walk.record;
-    socket::fill(record, sk, family, protocol);
-    record.fd = fd;
-    record.fd_count = 1;
-    record.inode = read_or_zero(inode, INODE_INO.load());
-    record.references = references(file);
-    let key = &mut walk.key;
-    key.sk = sk;
-    key.time = walk.time;
-    key.tgid = walk.process.tgid;
-    key.origin = ORIGIN_INVENTORY;
-    match inventory::keep(key, record) {
-        Kept::New => {
-            walk.sockets += 1;
-            walk.subflows.begin(&walk.key, protocol);
-        }
-        // The socket has another descriptor already (dup).
-        Kept::Before => inventory::add_fd(key, fd),
-        Kept::No => walk.not_recorded += 1,
-    }
-}
-
 /// References to a `struct file`. `f_ref` (6.13 and later) counts from 0: include/linux/file_ref.h.
 #[inline(always)]
 fn references(file: u64) -> u32 {
-    if let Some(references) = read::<u64>(file, FILE_REF.load()) {
-        return references as u32 + 1;
+    if FILE_REF.load() == MISSING {
+        read_or_zero::<u64>(file, FILE_COUNT.load()) as u32
+    } else {
+        read_or_zero::<u64>(file, FILE_REF.load()) as u32 + 1
     }
-    read_or_zero::<u64>(file, FILE_COUNT.load()) as u32
 }

@@ -29,26 +29,19 @@ pub fn read_into<T: ?Sized>(place: &mut T, base: u64, offset: u32) {
     unsafe { bpf_probe_read_kernel_raw(place, size, address as *const _) };
 }
 
-/// Reads a member that the loader promises to exist; zero if its address faults.
+/// Reads a member; zero for a null base, a member that this kernel lacks, or an address that faults. Only the second is
+/// a branch, and one that a verifier decides: of any other it looks at both ways, and at all that follows once for each.
 #[inline(always)]
 pub fn read_or_zero<T: Copy + Default>(base: u64, offset: u32) -> T {
-    read(base, offset).unwrap_or_default()
-}
-
-/// Reads a member that the loader promises to exist, without a branch: zero for a null base too, as the first page is
-/// never kernel memory. A verifier looks at both ways of every branch, and at all that follows once for each.
-#[inline(always)]
-pub fn read_straight<T: Copy + Default>(base: u64, offset: u32) -> T {
     let mut value = T::default();
+    if offset == MISSING {
+        return value;
+    }
     let place = core::ptr::from_mut(&mut value).cast();
+    // The first page is never kernel memory, so a null base is an address that faults.
+    let address = (base + u64::from(offset)) as *const _;
     // SAFETY: The helper writes exactly the given size to `place`, zeros if the address faults.
-    unsafe {
-        bpf_probe_read_kernel_raw(
-            place,
-            size_of::<T>() as u32,
-            (base + u64::from(offset)) as *const _,
-        )
-    };
+    unsafe { bpf_probe_read_kernel_raw(place, size_of::<T>() as u32, address) };
     value
 }
 
@@ -58,6 +51,6 @@ pub fn read_bits(base: u64, bit_offset: u32, width: u32) -> u8 {
     if bit_offset == MISSING {
         return 0;
     }
-    let byte: u8 = read_straight(base, bit_offset / 8);
+    let byte: u8 = read_or_zero(base, bit_offset / 8);
     (byte >> (bit_offset % 8)) & ((1u16 << width) - 1) as u8
 }

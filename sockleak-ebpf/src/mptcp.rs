@@ -3,13 +3,13 @@
 //! A descriptor leads to the MPTCP socket only. Its subflows have states, cookies and time-waits of their
 //! own, and most of what the kernel does to them runs in a worker.
 
-use sockleak_ebpf::{MISSING, ORIGIN_SUBFLOW, SOCKET_SUBFLOWS, SocketKey, SocketRecord};
+use sockleak_ebpf::{MISSING, ORIGIN_SUBFLOW, SOCKET_SUBFLOWS, SocketKey};
 
 use crate::fd_table::{self, Walk};
 use crate::inventory::{self, Kept};
 use crate::memory::read_or_zero;
 use crate::offsets::*;
-use crate::socket::{self, IPPROTO_MPTCP};
+use crate::socket::IPPROTO_MPTCP;
 
 /// The list changes while it is read, so it may lead anywhere. The path manager allows far fewer.
 const MAX_SUBFLOWS: u32 = 128;
@@ -65,7 +65,7 @@ pub fn subflow_step() -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn fd_table_subflow() -> u32 {
-    let Some(Walk { subflows, record, .. }) = fd_table::current() else {
+    let Some(Walk { subflows, sk, .. }) = fd_table::current() else {
         return 0;
     };
     if subflows.node == 0 {
@@ -77,23 +77,22 @@ pub extern "C" fn fd_table_subflow() -> u32 {
         return 1;
     }
     let context = subflows.node - u64::from(SUBFLOW_NODE.load());
-    subflows.key.sk = read_or_zero(context, SUBFLOW_TCP_SOCK.load());
+    *sk = read_or_zero(context, SUBFLOW_TCP_SOCK.load());
     subflows.node = read_or_zero(subflows.node, LIST_NEXT.load());
     subflows.left -= 1;
-    if subflows.left == 0 || !take(subflows, record) {
-        subflows.end();
+    let read = fd_table::fd_table_read_socket() != 0;
+    if let Some(walk) = fd_table::current()
+        && !(read && keep(walk) && walk.subflows.left != 0)
+    {
+        walk.subflows.end();
     }
     1
 }
 
-/// Records the subflow of `subflows.key`. False if that failed.
+/// Records the subflow that was read last. False if that failed.
 #[inline(always)]
-fn take(subflows: &Subflows, record: &mut SocketRecord) -> bool {
-    let key = &subflows.key;
-    let Some((family, protocol)) = socket::tcp_kind(key.sk) else {
-        return false;
-    };
-    socket::fill(record, key.sk, family, protocol);
-    record.msk = subflows.owner.sk;
-    inventory::keep(key, record) != Kept::No
+fn keep(walk: &mut Walk) -> bool {
+    walk.subflows.key.sk = walk.sk;
+    walk.record.msk = walk.subflows.owner.sk;
+    inventory::keep(&walk.subflows.key, &mut walk.record) != Kept::No
 }

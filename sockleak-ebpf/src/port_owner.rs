@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::bpf_seq_write;
 use sockleak_ebpf::{MISSING, NO_UID, PORT_BUCKET, PORT_MINI, PortRecord};
 
 use crate::maps::PORTS;
-use crate::memory::read_straight;
+use crate::memory::read_or_zero;
 use crate::offsets::*;
 use crate::socket;
 
@@ -35,7 +35,7 @@ pub fn write<T>(meta: *mut Meta, record: &T) {
 /// says so: `__inet_put_port` (net/ipv4/inet_hashtables.c) sets that to 0.
 #[inline(always)]
 pub fn is_wanted(sk: u64) -> bool {
-    let port: u16 = read_straight(sk, SK_NUM.load());
+    let port: u16 = read_or_zero(sk, SK_NUM.load());
     let Some(ports) = PORTS.get(0) else {
         return false;
     };
@@ -46,14 +46,14 @@ pub fn is_wanted(sk: u64) -> bool {
 #[inline(always)]
 pub fn full(sk: u64, family: u16, protocol: u16) -> PortRecord {
     let mut record = common(sk, family, protocol);
-    let socket: u64 = read_straight(sk, SK_SOCKET.load());
+    let socket: u64 = read_or_zero(sk, SK_SOCKET.load());
     // `struct socket` is the beginning of `struct socket_alloc` (SOCK_INODE of include/net/sock.h).
     let inode = socket + u64::from(SOCKET_INODE.load());
-    record.inode = read_straight(inode, INODE_INO.load());
+    record.inode = read_or_zero(inode, INODE_INO.load());
     if HAS_SOCK_I_UID.load() != 0 {
-        record.uid = read_straight(inode, INODE_UID.load());
+        record.uid = read_or_zero(inode, INODE_UID.load());
     } else if SK_UID.load() != MISSING {
-        record.uid = read_straight(sk, SK_UID.load());
+        record.uid = read_or_zero(sk, SK_UID.load());
     }
     bucket(&mut record, sk, ICSK_BIND_HASH.load());
     record
@@ -63,7 +63,7 @@ pub fn full(sk: u64, family: u16, protocol: u16) -> PortRecord {
 #[inline(always)]
 pub fn mini(tw: u64, family: u16) -> PortRecord {
     let mut record = common(tw, family, socket::IPPROTO_TCP);
-    record.state = read_straight(tw, TW_SUBSTATE.load());
+    record.state = read_or_zero(tw, TW_SUBSTATE.load());
     record.flags |= PORT_MINI;
     bucket(&mut record, tw, TW_TB.load());
     record
@@ -72,22 +72,22 @@ pub fn mini(tw: u64, family: u16) -> PortRecord {
 /// What `struct sock_common` tells, which every kind of socket begins with.
 #[inline(always)]
 fn common(sk: u64, family: u16, protocol: u16) -> PortRecord {
-    let net: u64 = read_straight(sk, SK_NET.load());
+    let net: u64 = read_or_zero(sk, SK_NET.load());
     let mut record = PortRecord {
         sk,
-        cookie: read_straight(sk, SK_COOKIE.load()),
+        cookie: read_or_zero(sk, SK_COOKIE.load()),
         inode: 0,
         laddr: [0; 16],
         raddr: [0; 16],
-        netns: read_straight(net, NET_INUM.load()),
-        device: read_straight(sk, SK_BOUND_DEV_IF.load()),
+        netns: read_or_zero(net, NET_INUM.load()),
+        device: read_or_zero(sk, SK_BOUND_DEV_IF.load()),
         uid: NO_UID,
         bucket_uid: 0,
-        lport: read_straight(sk, SK_NUM.load()),
-        rport: u16::from_be(read_straight(sk, SK_DPORT.load())),
+        lport: read_or_zero(sk, SK_NUM.load()),
+        rport: u16::from_be(read_or_zero(sk, SK_DPORT.load())),
         family,
         protocol,
-        state: read_straight(sk, SK_STATE.load()),
+        state: read_or_zero(sk, SK_STATE.load()),
         flags: socket::options(sk),
         fastreuse: 0,
         fastreuseport: 0,
@@ -116,18 +116,18 @@ fn bucket(record: &mut PortRecord, sk: u64, offset: u32) {
     if members.contains(&MISSING) {
         return;
     }
-    let bucket: u64 = read_straight(sk, offset);
-    record.fastreuse = read_straight(bucket, TB_FASTREUSE.load());
-    record.fastreuseport = read_straight(bucket, TB_FASTREUSEPORT.load());
-    record.bucket_uid = read_straight(bucket, TB_FASTUID.load());
-    record.fast_family = read_straight(bucket, TB_FAST_SK_FAMILY.load());
-    record.fast_addr = read_straight(bucket, TB_FAST_RCV_SADDR.load());
+    let bucket: u64 = read_or_zero(sk, offset);
+    record.fastreuse = read_or_zero(bucket, TB_FASTREUSE.load());
+    record.fastreuseport = read_or_zero(bucket, TB_FASTREUSEPORT.load());
+    record.bucket_uid = read_or_zero(bucket, TB_FASTUID.load());
+    record.fast_family = read_or_zero(bucket, TB_FAST_SK_FAMILY.load());
+    record.fast_addr = read_or_zero(bucket, TB_FAST_RCV_SADDR.load());
     // A kernel without IPv6 has neither of these.
     if TB_FAST_V6_RCV_SADDR.load() != MISSING && TB_FAST_IPV6_ONLY.load() != MISSING {
-        record.fast_v6_addr = read_straight(bucket, TB_FAST_V6_RCV_SADDR.load());
-        record.fast_v6only = read_straight(bucket, TB_FAST_IPV6_ONLY.load());
+        record.fast_v6_addr = read_or_zero(bucket, TB_FAST_V6_RCV_SADDR.load());
+        record.fast_v6only = read_or_zero(bucket, TB_FAST_IPV6_ONLY.load());
     }
-    if bucket != 0 && bucket == read_straight(sk, offset) {
+    if bucket != 0 && bucket == read_or_zero(sk, offset) {
         record.flags |= PORT_BUCKET;
     }
 }

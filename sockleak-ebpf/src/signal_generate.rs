@@ -1,13 +1,13 @@
 //! A signal is sent. Runs under siglock, so it writes into the watched entry in place and does nothing else.
 
-use aya_ebpf::{helpers::bpf_get_current_comm, programs::BtfTracePointContext};
+use aya_ebpf::programs::BtfTracePointContext;
 use sockleak_ebpf::SignalSent;
 
 use crate::maps::WATCHED;
 use crate::memory::read_or_zero;
 use crate::offsets::{K_SIGACTION_HANDLER, K_SIGACTION_SIZE, SIGHAND_ACTION, SIGINFO_CODE, TASK_SIGHAND};
 use crate::preemption::program;
-use crate::task::{current_tgid, now, tgid};
+use crate::task::{current_comm, current_tgid, now, tgid};
 
 const SIGKILL: u32 = 9;
 /// Signals whose default action dumps core (`SIG_KERNEL_COREDUMP_MASK`, include/linux/signal.h).
@@ -51,7 +51,7 @@ fn run(ctx: &BtfTracePointContext) {
     } else {
         &mut watched.term
     };
-    *slot = sent(signal, info as u64);
+    tell(slot, signal, info as u64);
 }
 
 /// Anything but the default action: SIG_IGN or a function.
@@ -65,19 +65,17 @@ fn has_handler(task: u64, signal: u32) -> bool {
 }
 
 #[inline(always)]
-fn sent(signal: u32, info: u64) -> SignalSent {
-    let mut sent = SignalSent {
-        time: now(),
-        signal,
-        ..SignalSent::default()
-    };
+fn tell(sent: &mut SignalSent, signal: u32, info: u64) {
+    sent.time = now();
+    sent.signal = signal;
+    sent.sender = 0;
+    sent.sender_comm = [0; 16];
     // SEND_SIG_NOINFO and SEND_SIG_PRIV are 0 and 1 (include/linux/sched/signal.h): no process sent these.
     if info > 1 {
         let code: i32 = read_or_zero(info, SIGINFO_CODE.load());
         if code == SENT_BY_CURRENT[0] || code == SENT_BY_CURRENT[1] || code == SENT_BY_CURRENT[2] {
             sent.sender = current_tgid();
-            sent.sender_comm = bpf_get_current_comm().unwrap_or_default();
+            current_comm(&mut sent.sender_comm);
         }
     }
-    sent
 }

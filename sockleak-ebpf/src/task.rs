@@ -1,6 +1,7 @@
 //! Reading `struct task_struct`.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_boot_ns};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_ktime_get_boot_ns};
 
 use crate::memory::{read, read_or_zero};
 use crate::offsets::{PID_LEVEL, PID_NUMBERS, TASK_TGID, TASK_THREAD_PID, UPID_NR};
@@ -19,6 +20,13 @@ pub fn now() -> u64 {
 #[inline(always)]
 pub fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// Writes the name of the current task to where it belongs: a copy of it would be taken byte by byte.
+#[inline(always)]
+pub fn current_comm(place: &mut [u8; 16]) {
+    // SAFETY: The helper writes at most the given size to `place`, and always a terminating zero.
+    unsafe { bpf_get_current_comm(place.as_mut_ptr().cast(), place.len() as u32) };
 }
 
 /// Process id of a task.

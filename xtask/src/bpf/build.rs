@@ -115,6 +115,8 @@ fn rustflags(rust: &Rust) -> Result<OsString> {
     let mut flags: Vec<OsString> = vec![
         "--cfg=bpf_target_arch=\"x86_64\"".into(),
         "-Clink-arg=--btf".into(),
+        // With it LLVM calls memset() even for a few bytes, and a verifier follows that byte for byte.
+        "-Clink-arg=--disable-expand-memcpy-in-order".into(),
     ];
     let mut remap = |from: &Path, to: &str| {
         let mut flag = OsString::from("--remap-path-prefix=");
