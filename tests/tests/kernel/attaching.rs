@@ -257,8 +257,9 @@ fn big_server(before_the_accepts: &str) -> (Victim, Vec<Peer>, u16) {
 /// Every leftover has the addresses, the state and the remaining time that `ss` shows, and `ss` shows no more.
 #[track_caller]
 fn agrees_with_ss(report: &Report, port: u16) {
+    let before = jiff::Timestamp::now();
     let mut shown = judge::ss(port);
-    let now = jiff::Timestamp::now();
+    let after = jiff::Timestamp::now();
     shown.retain(|row| row.state != "LISTEN");
     let is_left = |socket: &&Value| socket["state"].is_string() && socket["state"] != "LISTEN";
     let leftovers: Vec<_> = report.sockets().iter().filter(is_left).collect();
@@ -268,13 +269,18 @@ fn agrees_with_ss(report: &Report, port: u16) {
         let row = shown.iter().find(|row| row.remote == remote);
         let row = row.unwrap_or_else(|| panic!("ss has no {socket}"));
         assert_eq!(Some(row.local), address(&socket["laddr"], &socket["lport"]));
-        // `ss` leaves out the milliseconds of times above nine seconds.
-        let off = moment(&socket["free_at"]).duration_since(now + row.timer.expect("a timer"));
-        let most = SignedDuration::try_from(scaled(Duration::from_secs(1))).expect("a small duration");
-        let least = SignedDuration::from_millis(-250);
+        // `ss` looked between the two moments, and leaves out the milliseconds of times above nine seconds.
+        let timer = row.timer.expect("a timer");
+        let free_at = moment(&socket["free_at"]);
+        let (least, most) = (
+            free_at.duration_since(before + timer),
+            free_at.duration_since(after + timer),
+        );
+        let second = SignedDuration::try_from(scaled(Duration::from_secs(1))).expect("a small duration");
+        let off = SignedDuration::from_millis(250);
         assert!(
-            least <= off && off <= most + SignedDuration::from_millis(250),
-            "{off:#} for {socket}"
+            least >= -off && most <= second + off,
+            "{least:#} to {most:#} for {socket}"
         );
     }
 }
