@@ -65,7 +65,7 @@ pub mod programs {
     ///
     /// A walk is long, so that its task is mostly preempted at its end, while its program still counts as running: of
     /// processes that die together on one CPU each one takes the next copy. Each further copy makes the start longer.
-    pub const COPIES: [(&str, &str); 14] = [
+    pub const COPIES: [(&str, &str); 8] = [
         ("inet_sock_set_state_2", INET_SOCK_SET_STATE),
         ("tcp_send_reset_2", TCP_SEND_RESET),
         ("tcp_receive_reset_2", TCP_RECEIVE_RESET),
@@ -74,12 +74,6 @@ pub mod programs {
         ("sched_process_exit_2", SCHED_PROCESS_EXIT),
         ("sched_process_exit_3", SCHED_PROCESS_EXIT),
         ("sched_process_exit_4", SCHED_PROCESS_EXIT),
-        ("sched_process_exit_5", SCHED_PROCESS_EXIT),
-        ("sched_process_exit_6", SCHED_PROCESS_EXIT),
-        ("sched_process_exit_7", SCHED_PROCESS_EXIT),
-        ("sched_process_exit_8", SCHED_PROCESS_EXIT),
-        ("sched_process_exit_9", SCHED_PROCESS_EXIT),
-        ("sched_process_exit_10", SCHED_PROCESS_EXIT),
     ];
     /// The iterators, with what the kernel calls that which they visit. They run when they are read.
     pub const ITERATORS: [(&str, &str); 2] = [(TCP_PORT_OWNERS, "tcp"), (PORT_FILES, "task_file")];

@@ -23,12 +23,6 @@ program!(
     sched_process_exit_2 => run,
     sched_process_exit_3 => run,
     sched_process_exit_4 => run,
-    sched_process_exit_5 => run,
-    sched_process_exit_6 => run,
-    sched_process_exit_7 => run,
-    sched_process_exit_8 => run,
-    sched_process_exit_9 => run,
-    sched_process_exit_10 => run,
 );
 
 #[inline(always)]
