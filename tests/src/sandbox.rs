@@ -14,9 +14,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::panic;
 use std::thread;
+use std::time::Duration;
 
 use libtest_mimic::Failed;
 
+use crate::limit::scaled;
 use crate::net::checked;
 use crate::netlink::{Netlink, attribute};
 
@@ -117,6 +119,14 @@ pub fn enter() -> io::Result<()> {
 #[track_caller]
 pub fn sysctl(name: &str, value: impl Display) {
     fs::write(format!("/proc/sys/net/{name}"), value.to_string()).expect("a sysctl of the sandbox");
+}
+
+/// Sets `tcp_fin_timeout` to so few seconds that a test can wait for the end, and so many that this machine makes the report
+/// before it.
+#[track_caller]
+pub fn short_fin_timeout() {
+    let seconds = 2 + scaled(Duration::from_secs(1)).as_secs();
+    sysctl("ipv4/tcp_fin_timeout", seconds);
 }
 
 /// Gives loopback another address, which is none of 127.0.0.0/8 and leads back to this network namespace all the same.

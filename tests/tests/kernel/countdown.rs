@@ -10,7 +10,7 @@ use sockleak_tests::judge::{self, Entry, Timer};
 use sockleak_tests::limit::{scaled, wait_until};
 use sockleak_tests::peer::Peer;
 use sockleak_tests::report::{Report, a_second, address, moment};
-use sockleak_tests::sandbox::sysctl;
+use sockleak_tests::sandbox::{short_fin_timeout, sysctl};
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
@@ -179,7 +179,7 @@ fn a_late_ack_frees_last_ack() {
 }
 
 fn a_late_ack_turns_fin_wait1_into_fin_wait2() {
-    sysctl("ipv4/tcp_fin_timeout", 3);
+    short_fin_timeout();
     let (mut tracer, report, peer) = orphan(false);
     report.shows(&[
         "1 LISTEN closed listener now",

@@ -4,7 +4,7 @@ use libtest_mimic::Trial;
 use sockleak_tests::judge;
 use sockleak_tests::limit::wait_until;
 use sockleak_tests::peer::{self, Peer};
-use sockleak_tests::sandbox::sysctl;
+use sockleak_tests::sandbox::short_fin_timeout;
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
@@ -106,7 +106,7 @@ fn sockets_of_other_kinds_are_not_counted() {
 
 /// FIN_WAIT2 obeys `tcp_fin_timeout`, and never becomes a TIME_WAIT when its peer stays silent (trap 16).
 fn a_short_fin_timeout() {
-    sysctl("ipv4/tcp_fin_timeout", 2);
+    short_fin_timeout();
     let (mut victim, peers) = Victim::serving("4", 1);
     let port = peers[0].remote().port();
     let mut tracer = Tracer::attach(victim.pid(), &["--wait"]);

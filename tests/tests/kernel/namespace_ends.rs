@@ -10,7 +10,7 @@ use sockleak_tests::judge;
 use sockleak_tests::net::checked;
 use sockleak_tests::netns::Watch;
 use sockleak_tests::peer::Peer;
-use sockleak_tests::sandbox::sysctl;
+use sockleak_tests::sandbox::short_fin_timeout;
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
@@ -117,7 +117,7 @@ fn a_descriptor_keeps_the_leftovers() {
     let service = victim.listen("4");
     let namespace = File::open(format!("/proc/{}/ns/net", victim.pid())).expect("the victim lives");
     let _peer = inside(&namespace, || {
-        sysctl("ipv4/tcp_fin_timeout", 3);
+        short_fin_timeout();
         Peer::connect(service)
     });
     victim.does("accept 1");

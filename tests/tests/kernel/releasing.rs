@@ -4,7 +4,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 use sockleak_tests::judge;
 use sockleak_tests::peer::Peer;
-use sockleak_tests::sandbox::sysctl;
+use sockleak_tests::sandbox::short_fin_timeout;
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
@@ -33,7 +33,7 @@ fn is_of_the_listener(record: &Value) -> bool {
 }
 
 fn the_holders_end_frees_the_listener_and_starts_fin_wait2() {
-    sysctl("ipv4/tcp_fin_timeout", 3);
+    short_fin_timeout();
     let mut victim = Victim::start();
     let address = victim.listen("4");
     let _peers = victim.accept(address, 2);
@@ -74,7 +74,7 @@ fn the_holders_end_leaves_time_wait() {
 
 /// Each socket is told to be free once, although two reports had it.
 fn a_followed_holder_gets_its_own_report() {
-    sysctl("ipv4/tcp_fin_timeout", 3);
+    short_fin_timeout();
     let (mut victim, _peers) = Victim::serving("4", 2);
     let child = victim.forks("fork");
     let mut tracer = Tracer::attach(victim.pid(), &["--wait"]);

@@ -11,7 +11,7 @@ use sockleak_tests::limit::wait_until;
 use sockleak_tests::net;
 use sockleak_tests::raw_tcp::{ACK, FIN, RST, RawTcp, Segment};
 use sockleak_tests::report::{Report, a_second, moment};
-use sockleak_tests::sandbox::sysctl;
+use sockleak_tests::sandbox::{short_fin_timeout, sysctl};
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
@@ -111,9 +111,9 @@ impl Leftover {
     }
 }
 
-/// It was to be free after three seconds, and became a TIME_WAIT before.
+/// It was to be free after a few seconds, and became a TIME_WAIT before.
 fn the_first_expiry_of_fin_wait2_is_not_the_end() {
-    sysctl("ipv4/tcp_fin_timeout", 3);
+    short_fin_timeout();
     let mut victim = Victim::start();
     let local = victim.listen("4");
     let peer = victim.accept(local, 1).remove(0);

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sockleak_tests::judge;
 use sockleak_tests::limit::wait_until;
 use sockleak_tests::report::{Report, a_second, moment};
-use sockleak_tests::sandbox::sysctl;
+use sockleak_tests::sandbox::{short_fin_timeout, sysctl};
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
@@ -56,7 +56,7 @@ fn came_true(report: &Report, freed: &Value) {
 }
 
 fn fin_wait2_is_free_after_its_timeout() {
-    sysctl("ipv4/tcp_fin_timeout", 3);
+    short_fin_timeout();
     let (mut victim, _peers) = Victim::serving("4", 2);
     let mut tracer = Tracer::attach(victim.pid(), &["--wait"]);
     victim.killed_by(libc::SIGKILL);
@@ -73,7 +73,7 @@ fn fin_wait2_is_free_after_its_timeout() {
 
 /// The child has none of the sockets, but it is followed as long as it lives.
 fn a_living_child_holds_up_neither_the_looks_nor_the_end() {
-    sysctl("ipv4/tcp_fin_timeout", 3);
+    short_fin_timeout();
     let mut victim = Victim::start();
     let child = victim.forks("fork");
     let address = victim.listen("4");
@@ -90,9 +90,9 @@ fn a_living_child_holds_up_neither_the_looks_nor_the_end() {
     tracer.finishes();
 }
 
-/// Three retransmissions, each after twice the time of the one before.
+/// Five retransmissions, each after twice the time of the one before.
 fn an_orphan_is_free_when_the_kernel_gives_up() {
-    sysctl("ipv4/tcp_orphan_retries", 3);
+    sysctl("ipv4/tcp_orphan_retries", 5);
     let (mut victim, peers) = Victim::serving("4", 1);
     peers[0].cut_off();
     let mut tracer = Tracer::attach(victim.pid(), &["--wait"]);
