@@ -180,13 +180,19 @@ fn a_table_of_time_waits_that_runs_full() {
     let (mut victim, _peers) = Victim::serving("4", 50);
     let mut tracer = Tracer::attach(victim.pid(), &[]);
     victim.killed_by(libc::SIGKILL);
-    tracer.report().shows(&[
+    let report = tracer.report();
+    let overflow = judge::netstat("TCPTimeWaitOverflow") as usize;
+    // 6.12.117 and 7.2.13 let one more in than the sysctl says.
+    assert!((39..=40).contains(&overflow), "{overflow} did not fit");
+    report.shows(&[
         "1 LISTEN closed listener now",
-        "40 ESTABLISHED closed time_wait_overflow now",
-        "10 ESTABLISHED fin_wait2 closed_by_kernel fin_timeout",
+        &format!("{overflow} ESTABLISHED closed time_wait_overflow now"),
+        &format!(
+            "{} ESTABLISHED fin_wait2 closed_by_kernel fin_timeout",
+            50 - overflow
+        ),
     ]);
-    assert_eq!(judge::netstat("TCPTimeWaitOverflow"), 40);
-    judge::counts_timewaits(10);
+    judge::counts_timewaits(50 - overflow);
 }
 
 /// Data that arrives after the death is answered by an RST, and that is the end of the time-wait. Kernels before 6.12
