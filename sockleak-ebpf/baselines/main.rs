@@ -29,7 +29,7 @@ mod socket;
 mod task;
 
 use aya_ebpf::macros::btf_tracepoint;
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use sockleak_ebpf::ProcessKey;
 
 use crate::maps::{FOLLOWED, FOUND, WATCHED};
@@ -49,7 +49,7 @@ program!("sched_process_exit": sched_process_exit => walk);
 
 /// Walks over the fd table of a watched process when its last thread ends.
 #[inline(always)]
-fn walk(ctx: &BtfTracePointContext) {
+fn walk(ctx: &RawTracePointContext) {
     let tgid = current_tgid();
     if WATCHED.get_ptr(tgid).is_none() {
         return;

@@ -16,7 +16,7 @@ use crate::socket;
 use crate::task::{current_tgid, now};
 
 program!(
-    "inet_sock_set_state":
+    typed "inet_sock_set_state":
     inet_sock_set_state => |ctx| run(ctx, Copy::First),
     inet_sock_set_state_2 => |ctx| run(ctx, Copy::Second),
 );

@@ -17,10 +17,14 @@ pub use fields::MISSING;
 pub use records::*;
 
 /// Number of a helper that no kernel has: user space puts a call of the kernel's `bpf_preempt_disable` in the
-/// place of every call of it, or nothing where the kernel has no such function.
+/// place of every call of it, or nothing where programs are not preempted.
 pub const PREEMPT_DISABLE: usize = 0x7fff_0001;
 /// The same for `bpf_preempt_enable`.
 pub const PREEMPT_ENABLE: usize = 0x7fff_0002;
+/// The same for `bpf_local_irq_save`.
+pub const LOCAL_IRQ_SAVE: usize = 0x7fff_0003;
+/// The same for `bpf_local_irq_restore`.
+pub const LOCAL_IRQ_RESTORE: usize = 0x7fff_0004;
 
 /// Names of the maps, as user space asks for them. The statics of `maps.rs` carry these names.
 pub mod maps {
@@ -62,18 +66,13 @@ pub mod programs {
         SCHED_PROCESS_EXIT,
     ];
     /// Copies of programs, with the tracepoints that they attach to: for kernels that preempt programs.
-    ///
-    /// A walk is long, so that its task is mostly preempted at its end, while its program still counts as running: of
-    /// processes that die together on one CPU each one takes the next copy. Each further copy makes the start longer.
-    pub const COPIES: [(&str, &str); 8] = [
+    pub const COPIES: [(&str, &str); 6] = [
         ("inet_sock_set_state_2", INET_SOCK_SET_STATE),
         ("tcp_send_reset_2", TCP_SEND_RESET),
         ("tcp_receive_reset_2", TCP_RECEIVE_RESET),
         ("sched_process_fork_2", SCHED_PROCESS_FORK),
         ("sched_process_exec_2", SCHED_PROCESS_EXEC),
         ("sched_process_exit_2", SCHED_PROCESS_EXIT),
-        ("sched_process_exit_3", SCHED_PROCESS_EXIT),
-        ("sched_process_exit_4", SCHED_PROCESS_EXIT),
     ];
     /// The iterators, with what the kernel calls that which they visit. They run when they are read.
     pub const ITERATORS: [(&str, &str); 2] = [(TCP_PORT_OWNERS, "tcp"), (PORT_FILES, "task_file")];

@@ -2,7 +2,7 @@
 //!
 //! The hash maps are not preallocated: an empty one costs its bucket array (16 bytes a bucket, as
 //! many buckets as entries), and each entry is allocated when it is made. User space sets the sizes
-//! of `SOCKETS` and `ASIDE` before the load. At 262,144 sockets: 2 x 4 MiB of buckets, and 48 + 8 + 192
+//! of `SOCKETS` and `ASIDE` before the load. Making a bucket array takes time, too: half a millisecond for 65,536. At 262,144 sockets: 2 x 4 MiB of buckets, and 48 + 8 + 192
 //! bytes for each socket that is there, which with the allocator's pointer is the 256 of a slab object.
 
 use aya_ebpf::{
@@ -20,10 +20,10 @@ pub const BPF_NOEXIST: u64 = 1;
 pub const EEXIST: i32 = -17;
 
 #[map]
-pub static WATCHED: HashMap<u32, Watched> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub static WATCHED: HashMap<u32, Watched> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static DEATHS: HashMap<ProcessKey, Death> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub static DEATHS: HashMap<ProcessKey, Death> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 #[map]
 pub static SOCKETS: HashMap<u64, SocketRecord> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);

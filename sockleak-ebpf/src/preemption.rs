@@ -7,11 +7,15 @@
 //! tracepoint, and what one copy could not see another one does. Each copy must therefore be able to come after
 //! one that did the work already.
 //!
-//! Within a program preemption is switched off: what it keeps for its CPU is then its own, and the one moment at
-//! which it can be preempted for long is at its end, when it has done its work.
+//! Within a program preemption is switched off: what it keeps for its CPU is then its own, and what is left to preempt
+//! it are the few instructions before and after. A kernel that has waited for the end to run another task would
+//! do so in the call that switches preemption on again, which is still within the program; with interrupts switched
+//! off it cannot (`preempt_schedule`, kernel/sched/core.c) and does it after the program.
+
+use core::mem::MaybeUninit;
 
 use aya_ebpf::{macros::map, maps::LruHashMap};
-use sockleak_ebpf::{PREEMPT_DISABLE, PREEMPT_ENABLE};
+use sockleak_ebpf::{LOCAL_IRQ_RESTORE, LOCAL_IRQ_SAVE, PREEMPT_DISABLE, PREEMPT_ENABLE};
 
 use crate::offsets::HAS_COPIES;
 
@@ -22,10 +26,23 @@ pub static DONE: LruHashMap<u64, u16> = LruHashMap::with_max_entries(1024, 0);
 
 /// Defines a program and its copies: `program!("tracepoint": name => function, ...)`. The functions take the
 /// context by reference.
+///
+/// Their arguments are plain numbers. With `typed` before the tracepoint they are pointers to what the kernel's BTF
+/// says, as some helpers demand; to load such a program the kernel searches its BTF.
 macro_rules! program {
-    ($tracepoint:literal: $($name:ident => $run:expr),+ $(,)?) => {$(
-        #[aya_ebpf::macros::btf_tracepoint(function = $tracepoint)]
-        pub fn $name(ctx: aya_ebpf::programs::BtfTracePointContext) -> i32 {
+    (typed $tracepoint:literal: $($programs:tt)+) => {
+        $crate::preemption::program!(
+            @btf_tracepoint(function = $tracepoint), BtfTracePointContext: $($programs)+
+        );
+    };
+    ($tracepoint:literal: $($programs:tt)+) => {
+        $crate::preemption::program!(
+            @raw_tracepoint(tracepoint = $tracepoint), RawTracePointContext: $($programs)+
+        );
+    };
+    (@$kind:ident($where:ident = $tracepoint:literal), $context:ident: $($name:ident => $run:expr),+ $(,)?) => {$(
+        #[aya_ebpf::macros::$kind($where = $tracepoint)]
+        pub fn $name(ctx: aya_ebpf::programs::$context) -> i32 {
             $crate::preemption::disable();
             ($run)(&ctx);
             $crate::preemption::enable();
@@ -91,13 +108,23 @@ pub fn disable() {
 
 #[inline(always)]
 pub fn enable() {
+    let mut flags = MaybeUninit::uninit();
+    call_with(LOCAL_IRQ_SAVE, &mut flags);
     call(PREEMPT_ENABLE);
+    call_with(LOCAL_IRQ_RESTORE, &mut flags);
 }
 
 #[inline(always)]
 fn call(number: usize) {
-    // SAFETY: In BPF a function pointer is a helper's number. User space replaces these two, which are no
-    // helpers, by calls of the kernel's functions, which have no arguments; or by nothing.
+    // SAFETY: In BPF a function pointer is a helper's number. User space replaces these, which are no helpers, by
+    // calls of the kernel's functions, which have no arguments; or by nothing.
     let function: extern "C" fn() = unsafe { core::mem::transmute(number) };
     function();
+}
+
+#[inline(always)]
+fn call_with(number: usize, flags: &mut MaybeUninit<u64>) {
+    // SAFETY: As in `call`; these functions have one argument, where the flags are kept.
+    let function: extern "C" fn(*mut u64) = unsafe { core::mem::transmute(number) };
+    function(flags.as_mut_ptr());
 }

@@ -1,7 +1,7 @@
 //! A thread ends. The last one of a watched process tells how the process died, and its fd table is
 //! still whole: no version of `do_exit` (kernel/exit.c) closes a file before this tracepoint.
 
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::warn;
 use sockleak_ebpf::{
     DEATH_IO_URING, DEATH_OOM, EVENT_DEATH, EventHeader, ProcessKey, SIGNAL_GROUP_EXIT, WATCHED_IO_URING,
@@ -15,18 +15,15 @@ use crate::offsets::*;
 use crate::preemption::program;
 use crate::task::{current_tgid, now, ns_pid};
 
-// A walk takes long enough to be preempted at its end, so there are more copies of this one than of others.
 // A copy that comes after another finds the process no longer watched.
 program!(
     "sched_process_exit":
     sched_process_exit => run,
     sched_process_exit_2 => run,
-    sched_process_exit_3 => run,
-    sched_process_exit_4 => run,
 );
 
 #[inline(always)]
-fn run(ctx: &BtfTracePointContext) {
+fn run(ctx: &RawTracePointContext) {
     if begin(ctx) {
         fd_table::walk();
         end(ctx);
@@ -36,7 +33,7 @@ fn run(ctx: &BtfTracePointContext) {
 /// Records the death if this thread is the last of a watched process, and begins the walk over its fd table.
 /// Returns whether there is one to be made.
 #[inline(always)]
-fn begin(ctx: &BtfTracePointContext) -> bool {
+fn begin(ctx: &RawTracePointContext) -> bool {
     let tgid = current_tgid();
     let Some(watched) = WATCHED.get_ptr_mut(tgid) else {
         return false;
@@ -123,7 +120,7 @@ fn record(tgid: u32, task: u64, signal: u64, watched: &Watched) -> bool {
 
 /// Completes the record of the death with what the walk found, and tells user space.
 #[inline(always)]
-fn end(ctx: &BtfTracePointContext) {
+fn end(ctx: &RawTracePointContext) {
     let Some(walk) = fd_table::current() else {
         return;
     };

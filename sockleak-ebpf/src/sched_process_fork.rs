@@ -1,6 +1,6 @@
 //! A watched process makes a child, which is watched before it runs.
 
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::programs::RawTracePointContext;
 use sockleak_ebpf::{EVENT_FORK, EventHeader, ForkEvent, WATCHED_SHARES_FILES, Watched, counter};
 
 use crate::maps::{WATCHED, count, send};
@@ -12,7 +12,7 @@ use crate::task::{now, tgid};
 program!("sched_process_fork": sched_process_fork => run, sched_process_fork_2 => run);
 
 #[inline(always)]
-fn run(ctx: &BtfTracePointContext) {
+fn run(ctx: &RawTracePointContext) {
     if FOLLOW_CHILDREN.load() == 0 {
         return;
     }

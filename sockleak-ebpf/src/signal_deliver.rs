@@ -1,7 +1,7 @@
 //! A signal reaches its thread. One that dumps core and has no handler marks the beginning of the dump,
 //! for which the kernel has no tracepoint.
 
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::programs::RawTracePointContext;
 
 use crate::maps::WATCHED;
 use crate::memory::read_or_zero;
@@ -14,7 +14,7 @@ use crate::task::{current_tgid, now};
 program!("signal_deliver": signal_deliver => run);
 
 #[inline(always)]
-fn run(ctx: &BtfTracePointContext) {
+fn run(ctx: &RawTracePointContext) {
     let signal = ctx.arg::<i32>(0) as u32;
     let action: *const core::ffi::c_void = ctx.arg(2);
     if signal > 31 || (COREDUMP_SIGNALS >> signal) & 1 == 0 {

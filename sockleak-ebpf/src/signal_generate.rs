@@ -1,6 +1,6 @@
 //! A signal is sent. Runs under siglock, so it writes into the watched entry in place and does nothing else.
 
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::programs::RawTracePointContext;
 use sockleak_ebpf::SignalSent;
 
 use crate::maps::WATCHED;
@@ -24,7 +24,7 @@ const SENT_BY_CURRENT: [i32; 3] = [0, -1, -6];
 program!("signal_generate": signal_generate => run);
 
 #[inline(always)]
-fn run(ctx: &BtfTracePointContext) {
+fn run(ctx: &RawTracePointContext) {
     let signal = ctx.arg::<i32>(0) as u32;
     let info: *const core::ffi::c_void = ctx.arg(1);
     let task: *const core::ffi::c_void = ctx.arg(2);

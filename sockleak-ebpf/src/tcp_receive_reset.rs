@@ -1,7 +1,7 @@
 //! A connection is reset: the peer sent an RST, or data arrived after close (`tcp_reset` in
 //! net/ipv4/tcp_input.c serves both).
 
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::programs::RawTracePointContext;
 
 use crate::maps::followed;
 use crate::memory::read_or_zero;
@@ -11,7 +11,7 @@ use crate::preemption::program;
 program!("tcp_receive_reset": tcp_receive_reset => run, tcp_receive_reset_2 => run);
 
 #[inline(always)]
-fn run(ctx: &BtfTracePointContext) {
+fn run(ctx: &RawTracePointContext) {
     let sk: *const core::ffi::c_void = ctx.arg(0);
     let Some(record) = followed(sk as u64) else {
         return;

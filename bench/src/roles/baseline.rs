@@ -4,9 +4,9 @@ use std::io::Write as _;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap};
-use aya::programs::BtfTracePoint;
 use clap::ValueEnum;
 use sockleak::kernel::running::Kernel;
+use sockleak::kernel::tracepoint::Hook;
 use sockleak::kernel::{loader, preemption};
 use sockleak_ebpf::{globals, programs};
 
@@ -61,17 +61,14 @@ pub fn run(which: Baseline, pids: &[u32]) -> Result<()> {
             watched.insert(pid, 1, 0)?;
         }
     }
-    let tracepoint = if which == Baseline::Bare {
+    let name = if which == Baseline::Bare {
         programs::INET_SOCK_SET_STATE
     } else {
         programs::SCHED_PROCESS_EXIT
     };
-    let program = ebpf
-        .program_mut(tracepoint)
-        .context("the object lacks a program")?;
-    let program: &mut BtfTracePoint = program.try_into()?;
-    program.load(tracepoint, &kernel.tracepoints()?)?;
-    program.attach()?;
+    let mut hook = Hook::of(ebpf.program_mut(name), name, name)?;
+    hook.load(Some(&kernel.tracepoint()?))?;
+    hook.attach()?;
     println!("attached");
     std::io::stdout().flush()?;
     let found = ebpf.take_map("FOUND").context("the object has no map FOUND")?;

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
 use std::thread::{self, ScopedJoinHandle};
 
-use aya::programs::{BtfTracePoint, Iter, Program, ProgramError};
+use aya::programs::{Iter, Program, ProgramError};
 use aya::{Ebpf, EbpfError};
 use sockleak_ebpf::{maps, programs};
 
@@ -16,6 +15,7 @@ use super::loader::{self, Preparation};
 use super::port_table::PortReader;
 use super::preemption;
 use super::running::Kernel;
+use super::tracepoint::Hook;
 
 /// The committed object.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SOCKLEAK_BPF_OBJECT"));
@@ -122,24 +122,20 @@ fn load_with(
         .map_max_entries(maps::SOCKETS, settings.max_sockets)
         .map_max_entries(maps::ASIDE, settings.max_sockets)
         .map_max_entries(maps::EVENTS, settings.ring_size);
-    let (ids, mut ebpf) = thread::scope(|scope| {
-        let ids = thread::Builder::new()
-            .spawn_scoped(scope, || kernel.tracepoints())
-            .map_err(LoadError::Thread)?;
-        let ebpf = loader.load(&object)?;
-        Ok::<_, LoadError>((join(ids)?, ebpf))
-    })?;
     let copies = programs::COPIES.into_iter().filter(|_| kernel.preempted);
     let wanted: Vec<_> = programs::ALL
         .map(|name| (name, name))
         .into_iter()
         .chain(copies)
         .collect();
-    load_programs(&mut ebpf, &wanted, &ids)?;
-    for (name, _) in wanted {
-        let program: &mut BtfTracePoint = find(&mut ebpf, name).map_err(|source| refused(name, source))?;
-        program.attach().map_err(|source| refused(name, source))?;
-    }
+    let ebpf = thread::scope(|scope| {
+        let ids = thread::Builder::new()
+            .spawn_scoped(scope, || kernel.tracepoint())
+            .map_err(LoadError::Thread)?;
+        let mut ebpf = loader.load(&object)?;
+        load_programs(&mut ebpf, &wanted, || join(ids))?;
+        Ok::<_, LoadError>(ebpf)
+    })?;
     Ok(Loaded {
         ebpf,
         ports: None,
@@ -154,39 +150,44 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Loads these programs for their tracepoints. A verifier checks one program, on one processor; the walk keeps it busy
-/// for longer than all the others together, so each walk has a thread of its own.
+/// Loads and attaches these programs. A verifier checks one program, on one processor; the walk keeps it busy for longer
+/// than all the others together, so each walk has a thread of its own, which begins first. It is attached last.
 fn load_programs(
     ebpf: &mut Ebpf,
     wanted: &[(&'static str, &'static str)],
-    ids: &aya::Btf,
+    ids: impl FnOnce() -> Result<aya::Btf, aya::BtfError>,
 ) -> Result<(), LoadError> {
-    let mut programs: HashMap<String, &mut Program> = ebpf
+    let mut found: HashMap<String, &mut Program> = ebpf
         .programs_mut()
         .map(|(name, program)| (name.to_owned(), program))
         .collect();
-    let mut loading = |&(name, tracepoint): &(&'static str, &'static str)| {
-        let found = programs.remove(name);
-        move || {
-            found
-                .ok_or(ProgramError::NotLoaded)
-                .and_then(<&mut BtfTracePoint>::try_from)
-                .and_then(|program| program.load(tracepoint, ids))
-                .map_err(|source| refused(name, source))
-        }
-    };
-    let is_walk = |(_, tracepoint): &&(_, &str)| *tracepoint == programs::SCHED_PROCESS_EXIT;
+    let hooks = wanted
+        .iter()
+        .map(|(name, tracepoint)| Hook::of(found.remove(*name), name, tracepoint))
+        .collect::<Result<Vec<_>, _>>()?;
+    let (walks, others): (Vec<_>, Vec<_>) = hooks
+        .into_iter()
+        .partition(|hook| hook.tracepoint() == programs::SCHED_PROCESS_EXIT);
+    let (typed, untyped): (Vec<_>, Vec<_>) = others.into_iter().partition(Hook::is_typed);
     thread::scope(|scope| {
-        let walks = wanted
-            .iter()
-            .filter(is_walk)
-            .map(|walk| thread::Builder::new().spawn_scoped(scope, loading(walk)))
+        let walks = walks
+            .into_iter()
+            .map(|mut walk| {
+                let load = move || walk.load(None).map(|()| walk);
+                thread::Builder::new().spawn_scoped(scope, load)
+            })
             .collect::<Result<Vec<_>, _>>()
             .map_err(LoadError::Thread)?;
-        for other in wanted.iter().filter(|program| !is_walk(program)) {
-            loading(other)()?;
+        for mut hook in untyped {
+            hook.load(None)?;
+            hook.attach()?;
         }
-        walks.into_iter().try_for_each(join)
+        let ids = ids()?;
+        for mut hook in typed {
+            hook.load(Some(&ids))?;
+            hook.attach()?;
+        }
+        walks.into_iter().try_for_each(|walk| join(walk)?.attach())
     })
 }
 
@@ -256,7 +257,7 @@ where
     ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
 }
 
-fn refused(name: &'static str, error: ProgramError) -> LoadError {
+pub(super) fn refused(name: &'static str, error: ProgramError) -> LoadError {
     match error {
         ProgramError::LoadError {
             io_error,
@@ -280,29 +281,4 @@ fn refused(name: &'static str, error: ProgramError) -> LoadError {
         },
         source => LoadError::Unusable { name, source },
     }
-}
-
-/// How often, at most, the kernel skipped a program because it interrupted itself on the same CPU
-/// (`bpf_prog.stats.misses`, 5.12 and later; 0 before). Where a program has copies, an event is lost only when
-/// every one of them was skipped.
-#[must_use]
-pub fn recursion_misses(ebpf: &Ebpf) -> u64 {
-    let of = |tracepoint: &str| {
-        let copies = programs::COPIES.iter().filter(|(_, of)| *of == tracepoint);
-        let names = copies.map(|(name, _)| *name).chain([tracepoint]);
-        names
-            .filter_map(|name| misses_of(ebpf.program(name)?))
-            .min()
-            .unwrap_or(0)
-    };
-    programs::ALL.into_iter().map(of).sum()
-}
-
-fn misses_of(program: &Program) -> Option<u64> {
-    let fd = program.fd().ok()?.as_fd().as_raw_fd();
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-    let line = info
-        .lines()
-        .find_map(|line| line.strip_prefix("recursion_misses:"))?;
-    line.trim().parse().ok()
 }

@@ -23,5 +23,6 @@ pub mod stage;
 pub mod tables;
 pub mod terminal;
 pub mod time_wait;
+pub mod tracepoint;
 pub mod translate;
 pub mod wait;

@@ -1,10 +1,22 @@
-//! Lets the programs switch preemption off, on kernels where a program can.
+//! Lets the programs switch preemption off, on kernels that preempt programs.
 //!
 //! A kernel's own functions ("kfuncs") have no number that an object could name: a call of one carries the id of
-//! its type in the BTF of the running kernel. So the object has calls of two helpers that do not exist, and
-//! they are replaced before the load.
+//! its type in the BTF of the running kernel. So the object has calls of helpers that do not exist, and they
+//! are replaced before the load.
 
-use sockleak_ebpf::{PREEMPT_DISABLE, PREEMPT_ENABLE};
+use sockleak_ebpf::{LOCAL_IRQ_RESTORE, LOCAL_IRQ_SAVE, PREEMPT_DISABLE, PREEMPT_ENABLE};
+
+/// The functions that the programs call, all of them in 6.14 and later: the helper in whose place each is called, and
+/// its name.
+pub const FUNCTIONS: [(usize, &str); 4] = [
+    (PREEMPT_DISABLE, "bpf_preempt_disable"),
+    (PREEMPT_ENABLE, "bpf_preempt_enable"),
+    (LOCAL_IRQ_SAVE, "bpf_local_irq_save"),
+    (LOCAL_IRQ_RESTORE, "bpf_local_irq_restore"),
+];
+
+/// Type ids of [`FUNCTIONS`], in their order.
+pub type FunctionIds = [u32; FUNCTIONS.len()];
 
 /// `BPF_JMP | BPF_CALL`, the code of a call (include/uapi/linux/bpf.h).
 const CALL: u8 = 0x85;
@@ -15,16 +27,12 @@ const SET_R0: u8 = 0xb7;
 
 type Instruction = [u8; 8];
 
-/// The object with its calls replaced as this kernel needs it: by calls of the functions with these type ids,
-/// `bpf_preempt_disable` and `bpf_preempt_enable` (6.10 and later), or by nothing.
-pub fn resolve(object: &[u8], functions: Option<(u32, u32)>) -> Vec<u8> {
+/// The object with its calls replaced: by calls of the kernel's functions, or by nothing.
+pub fn resolve(object: &[u8], functions: Option<FunctionIds>) -> Vec<u8> {
     let mut resolved = object.to_vec();
-    for (number, id) in [
-        (PREEMPT_DISABLE, functions.map(|(disable, _)| disable)),
-        (PREEMPT_ENABLE, functions.map(|(_, enable)| enable)),
-    ] {
-        let replacement = match id {
-            Some(id) => instruction(CALL, KFUNC, id),
+    for (index, (number, _)) in FUNCTIONS.into_iter().enumerate() {
+        let replacement = match functions {
+            Some(ids) => instruction(CALL, KFUNC, ids[index]),
             None => instruction(SET_R0, 0, 0),
         };
         replace(&mut resolved, placeholder(number), replacement);
@@ -64,8 +72,9 @@ mod tests {
     #[test]
     fn every_program_switches_preemption_off_and_on_again() {
         let loaded = programs::ALL.len() + programs::COPIES.len();
-        assert_eq!(count(OBJECT, placeholder(PREEMPT_DISABLE)), loaded);
-        assert_eq!(count(OBJECT, placeholder(PREEMPT_ENABLE)), loaded);
+        for (number, name) in FUNCTIONS {
+            assert_eq!(count(OBJECT, placeholder(number)), loaded, "{name}");
+        }
     }
 
     #[test]

@@ -5,9 +5,8 @@ use sockleak_ebpf::programs;
 
 use super::btf::{Btf, BtfError, Ids};
 use super::fields::{self, MissingFields, Resolved};
+use super::preemption::{FUNCTIONS, FunctionIds};
 
-const PREEMPT_DISABLE: &str = "bpf_preempt_disable";
-const PREEMPT_ENABLE: &str = "bpf_preempt_enable";
 const SOCK_I_UID: &str = "sock_i_uid";
 
 /// The running kernel, as its BTF shows it.
@@ -27,9 +26,9 @@ pub struct Kernel {
     pub sigaction_size: u32,
     /// Names of `enum sk_rst_reason`, by number; empty before 6.10.
     pub reset_reasons: Vec<(String, i64)>,
-    /// Type ids of `bpf_preempt_disable` and `bpf_preempt_enable`.
-    pub preemption: Option<(u32, u32)>,
-    tracepoints: Ids,
+    /// Type ids of the functions with which a program switches preemption off, where it has all of them.
+    pub preemption: Option<FunctionIds>,
+    tracepoint: Ids,
     iterators: Ids,
 }
 
@@ -45,15 +44,15 @@ impl Kernel {
     fn of(btf: &Btf) -> Self {
         let visited = programs::ITERATORS.map(|(_, visited)| format!("bpf_iter_{visited}"));
         let [of_tcp, of_files] = &visited;
-        let [disable, enable, sock_i_uid, tcp, files] =
-            btf.functions([PREEMPT_DISABLE, PREEMPT_ENABLE, SOCK_I_UID, of_tcp, of_files]);
+        let [disable, enable, save, restore] = FUNCTIONS.map(|(_, name)| name);
+        let [sock_i_uid, tcp, files, preemption @ ..] =
+            btf.functions([SOCK_I_UID, of_tcp, of_files, disable, enable, save, restore]);
         let mut iterators = Ids::default();
         iterators.add_function(of_tcp, tcp);
         iterators.add_function(of_files, files);
-        let mut tracepoints = Ids::default();
-        for name in programs::ALL {
-            tracepoints.add_tracepoint(name, btf.tracepoint(name));
-        }
+        let mut tracepoint = Ids::default();
+        let typed = programs::INET_SOCK_SET_STATE;
+        tracepoint.add_tracepoint(typed, btf.tracepoint(typed));
         Self {
             fields: fields::look_up(btf),
             // The state of a grace period that only preemptible tracepoints have (kernel/tracepoint.c, 7.0 and later).
@@ -64,8 +63,8 @@ impl Kernel {
             sock_i_uid: sock_i_uid.is_some(),
             sigaction_size: btf.size_of_struct("k_sigaction").unwrap_or(0),
             reset_reasons: btf.enum_values("sk_rst_reason"),
-            preemption: disable.zip(enable),
-            tracepoints,
+            preemption: all(preemption),
+            tracepoint,
             iterators,
         }
     }
@@ -79,12 +78,12 @@ impl Kernel {
         Ok(&self.fields)
     }
 
-    /// The ids of the tracepoints, as aya wants them.
+    /// The id of the one tracepoint whose program has typed arguments, as aya wants it.
     ///
     /// # Errors
     /// When aya does not understand them.
-    pub fn tracepoints(&self) -> Result<aya::Btf, aya::BtfError> {
-        for_aya(&self.tracepoints)
+    pub fn tracepoint(&self) -> Result<aya::Btf, aya::BtfError> {
+        for_aya(&self.tracepoint)
     }
 
     /// The ids of what the iterators visit, as aya wants them.
@@ -94,6 +93,12 @@ impl Kernel {
     pub fn iterators(&self) -> Result<aya::Btf, aya::BtfError> {
         for_aya(&self.iterators)
     }
+}
+
+/// All of the ids, or none.
+fn all(ids: [Option<u32>; FUNCTIONS.len()]) -> Option<FunctionIds> {
+    let known: Vec<u32> = ids.into_iter().flatten().collect();
+    known.try_into().ok()
 }
 
 fn for_aya(ids: &Ids) -> Result<aya::Btf, aya::BtfError> {

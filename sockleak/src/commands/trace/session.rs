@@ -16,10 +16,10 @@ use super::processes::{Processes, Stage};
 use super::targets::Target;
 use crate::commands::cli::TraceArgs;
 use crate::kernel::decode::{self, Event};
-use crate::kernel::load::{self, Loaded};
+use crate::kernel::load::Loaded;
 use crate::kernel::tables::{Counters, Tables};
 use crate::kernel::translate::{self, Translator};
-use crate::kernel::{clock, pidfd, proc, wait};
+use crate::kernel::{clock, pidfd, proc, tracepoint, wait};
 use crate::output::{Output, ProcessChange, ProcessEvent, Status, TransitionEvent};
 use crate::postmortem::Countdown;
 
@@ -275,7 +275,7 @@ impl<'a> Session<'a> {
             follow_failed,
             process_failed,
         } = self.tables.counters();
-        events_lost + follow_failed + process_failed + load::recursion_misses(&self.loaded.ebpf)
+        events_lost + follow_failed + process_failed + tracepoint::recursion_misses(&self.loaded.ebpf)
     }
 
     /// The pidfd is readable: every synchronous close is done.

@@ -41,6 +41,8 @@ pub struct Btf {
     types: Vec<u32>,
     /// Hash of the name and id of every struct, union, enum and typedef, sorted.
     names: Vec<(u32, u32)>,
+    /// The ids of all functions.
+    functions: Vec<u32>,
 }
 
 /// Why bytes are not BTF that can be read.
@@ -96,18 +98,15 @@ impl Btf {
     fn from_image(data: Image) -> Result<Self, BtfError> {
         let sections = raw::sections(&data)?;
         let strings = &data[sections.strings.0..sections.strings.1];
-        let mut names = Vec::new();
-        let types = raw::index(&data, sections.types, |id, found| {
-            let named = matches!(
-                found.kind,
-                Kind::Struct | Kind::Union | Kind::Enum | Kind::Enum64 | Kind::Typedef
-            );
-            if !named {
-                return;
+        let (mut names, mut functions) = (Vec::new(), Vec::new());
+        let types = raw::index(&data, sections.types, |id, found| match found.kind {
+            Kind::Struct | Kind::Union | Kind::Enum | Kind::Enum64 | Kind::Typedef => {
+                if let Some(name) = string(strings, found.name).filter(|name| !name.is_empty()) {
+                    names.push((hash(name), id));
+                }
             }
-            if let Some(name) = string(strings, found.name).filter(|name| !name.is_empty()) {
-                names.push((hash(name), id));
-            }
+            Kind::Func => functions.push(id),
+            _ => {}
         })?;
         names.sort_unstable();
         Ok(Self {
@@ -115,6 +114,7 @@ impl Btf {
             strings: sections.strings,
             types,
             names,
+            functions,
         })
     }
 
@@ -142,15 +142,16 @@ impl Btf {
     }
 
     /// The type id of each of these functions, or `None` if there is none of that name. Unlike the other questions
-    /// this one looks at every type, so it is asked once for all.
+    /// this one looks at every name, so it is asked once for all.
     #[must_use]
     pub fn functions<const N: usize>(&self, names: [&str; N]) -> [Option<u32>; N] {
         let mut ids = [None; N];
         let strings = &self.data[self.strings.0..self.strings.1];
-        for id in 1..self.types.len() as u32 {
-            let Some(found) = self.type_of(id).filter(|found| found.kind == Kind::Func) else {
-                continue;
-            };
+        for (id, found) in self
+            .functions
+            .iter()
+            .filter_map(|id| Some((*id, self.type_of(*id)?)))
+        {
             // Of tens of thousands of names nearly all differ in the first byte, so no end is looked for.
             let tail = strings.get(found.name as usize..).unwrap_or_default();
             for (id_of, name) in ids.iter_mut().zip(names) {
