@@ -6,12 +6,13 @@ mod uninvolved;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 pub use self::crashes::SETTLE;
 
+use crate::crash::in_a_namespace;
 use crate::process;
-use crate::samples::{Samples, Scenario};
+use crate::samples::{Sample, Samples, Scenario};
 use crate::tools::{Installed, Tool};
 
 /// What every measurement needs.
@@ -79,13 +80,38 @@ impl Sizes {
 /// When something does not run.
 pub fn run(bench: &Bench, scenario: Scenario, round: u32, samples: &mut Samples) -> Result<()> {
     match scenario {
-        Scenario::Uninvolved => uninvolved::run(bench, round, samples),
+        Scenario::Uninvolved => measure_each(
+            (bench, round, samples),
+            scenario,
+            &uninvolved::TOOLS,
+            uninvolved::measure,
+        ),
         Scenario::Crash => crashes::compared(bench, round, samples),
         Scenario::Walk => crashes::walks(bench, round, samples),
         Scenario::Answer => crashes::answers(bench, round, samples),
-        Scenario::Start => start::run(bench, round, samples),
+        Scenario::Start => measure_each((bench, round, samples), scenario, &start::TOOLS, start::measure),
         Scenario::Curve => crashes::curve(bench, round, samples),
     }
+}
+
+/// Measures each of the tools that are here, in a network namespace of its own.
+fn measure_each(
+    (bench, round, samples): (&Bench, u32, &mut Samples),
+    scenario: Scenario,
+    tools: &[Tool],
+    measure: impl Fn(&Bench, Tool) -> Result<Vec<(&'static str, f64)>> + Sync,
+) -> Result<()> {
+    for tool in in_turn(bench, tools, round) {
+        let values = in_a_namespace(|| measure(bench, tool)).with_context(|| tool.to_string())?;
+        samples.push(Sample {
+            scenario,
+            tool,
+            sockets: 0,
+            round,
+            values: values.into_iter().collect(),
+        });
+    }
+    Ok(())
 }
 
 /// Those of the tools that are here, in an order that is another one in each round.

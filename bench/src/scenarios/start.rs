@@ -6,32 +6,18 @@ use anyhow::{Context as _, Result};
 use aya::sys::{Stats, enable_stats};
 use sockleak_ebpf::programs;
 
-use super::{Bench, in_turn};
+use super::Bench;
 use crate::accounting::Account;
 use crate::children::Process;
-use crate::crash::{attached, in_a_namespace, make_an_event};
+use crate::crash::{attached, make_an_event};
 use crate::process;
-use crate::samples::{Sample, Samples, Scenario, metric};
+use crate::samples::metric;
 use crate::tools::Tool;
 
-const TOOLS: [Tool; 3] = [Tool::Sockleak, Tool::Tcpstates, Tool::Bpftrace];
-
-pub fn run(bench: &Bench, round: u32, samples: &mut Samples) -> Result<()> {
-    for tool in in_turn(bench, &TOOLS, round) {
-        let values = in_a_namespace(|| measure(bench, tool)).with_context(|| tool.to_string())?;
-        samples.push(Sample {
-            scenario: Scenario::Start,
-            tool,
-            sockets: 0,
-            round,
-            values: values.into_iter().collect(),
-        });
-    }
-    Ok(())
-}
+pub const TOOLS: [Tool; 3] = [Tool::Sockleak, Tool::Tcpstates, Tool::Bpftrace];
 
 /// Makes changes of state until the tool's program ran for one.
-fn measure(bench: &Bench, tool: Tool) -> Result<Vec<(&'static str, f64)>> {
+pub fn measure(bench: &Bench, tool: Tool) -> Result<Vec<(&'static str, f64)>> {
     let _accounting = enable_stats(Stats::RunTime).context("the kernel's accounting")?;
     let idle = Process::in_role(&["load"])?;
     let start = Instant::now();

@@ -6,15 +6,15 @@ use anyhow::{Context as _, Result};
 use aya::sys::{Stats, enable_stats};
 use sockleak_ebpf::programs;
 
-use super::{Bench, in_turn};
+use super::Bench;
 use crate::accounting::Account;
 use crate::children::Process;
-use crate::crash::{attached, in_a_namespace};
+use crate::crash::attached;
 use crate::roles::{Baseline, churn};
-use crate::samples::{Sample, Samples, Scenario, Spread, metric};
+use crate::samples::{Spread, metric};
 use crate::tools::Tool;
 
-const TOOLS: [Tool; 5] = [
+pub const TOOLS: [Tool; 5] = [
     Tool::Sockleak,
     Tool::Baseline(Baseline::Bare),
     Tool::Tcpstates,
@@ -22,22 +22,8 @@ const TOOLS: [Tool; 5] = [
     Tool::Nobody,
 ];
 
-pub fn run(bench: &Bench, round: u32, samples: &mut Samples) -> Result<()> {
-    for tool in in_turn(bench, &TOOLS, round) {
-        let values = in_a_namespace(|| measure(bench, tool)).with_context(|| tool.to_string())?;
-        samples.push(Sample {
-            scenario: Scenario::Uninvolved,
-            tool,
-            sockets: 0,
-            round,
-            values: values.into_iter().collect(),
-        });
-    }
-    Ok(())
-}
-
 /// Runs the process without and with the tool, with and without again, so that what drifts hits both alike.
-fn measure(bench: &Bench, tool: Tool) -> Result<Vec<(&'static str, f64)>> {
+pub fn measure(bench: &Bench, tool: Tool) -> Result<Vec<(&'static str, f64)>> {
     let mut churn = Churn::start(bench.sizes.stretches)?;
     let idle = Process::in_role(&["load"])?;
     let mut free = churn.run()?;

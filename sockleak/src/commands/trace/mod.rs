@@ -3,6 +3,7 @@
 mod aftermath;
 mod countdown;
 mod executing;
+mod lending;
 mod looks;
 mod namespaces;
 mod owned;

@@ -10,7 +10,8 @@ use sockleak_ebpf::{
     WATCHED_MANY_TABLES,
 };
 
-use super::aftermath::{self, Lenders, Records, Shared};
+use super::aftermath::{self, Records, Shared};
+use super::lending::Lenders;
 use super::looks::Looks;
 use super::owned::{Dead, Keys, is_theirs};
 use super::processes::Stage;

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use sockleak_ebpf::{ORIGIN_LIVE, StateEvent, state};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::aftermath::{self, Reported};
+use super::aftermath;
+use super::lending::Reported;
 use super::namespaces::Namespaces;
 use super::processes::{Processes, Stage};
 use super::targets::Target;

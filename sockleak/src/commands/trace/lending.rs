@@ -1,0 +1,127 @@
+//! Which record has the changes of a socket that several processes had.
+
+use std::collections::HashMap;
+
+use sockleak_ebpf::{ORIGIN_LIVE, STATE_CHANGES, SocketKey, SocketRecord, StateChange};
+
+use crate::kernel::tables::Tables;
+
+/// Records of inventories that were reported and forgotten, by `sk`: a process that shared a socket may have
+/// died before the one that is reported already, and only the record of the first death has the changes.
+pub type Reported = HashMap<u64, (SocketKey, SocketRecord)>;
+
+/// Where the changes of a socket's state may be that its own record does not have.
+pub struct Lenders<'a> {
+    pub reported: &'a Reported,
+    /// Records whose memory another socket has by now, by `sk`.
+    pub aside: &'a HashMap<u64, Vec<(SocketKey, SocketRecord)>>,
+}
+
+impl Lenders<'_> {
+    /// The changes of a socket's state go to the record that came first: that of another process which shares the
+    /// socket and died with this one, or that of the living process which had shut it down. What they tell of the time
+    /// since the death is true of this record too.
+    pub fn lend(&self, tables: &Tables, key: &SocketKey, record: &mut SocketRecord) {
+        let mut lent: Vec<_> = tables.followed(key.sk).into_iter().collect();
+        lent.extend(self.reported.get(&key.sk));
+        lent.extend(self.aside.get(&key.sk).into_iter().flatten());
+        borrow_from(&lent, key, record);
+    }
+}
+
+/// Of two lenders the one in the map may have taken the place of the other when that was forgotten, and then it has
+/// only what came later.
+fn borrow_from(lenders: &[(SocketKey, SocketRecord)], key: &SocketKey, record: &mut SocketRecord) {
+    let is_next = |change: &StateChange| change.time >= key.time && change.from == record.state;
+    let lent = lenders.iter().find_map(|(other, lender)| {
+        let is_same = (lender.inode, lender.msk) == (record.inode, record.msk);
+        // What is followed since the death is another socket in the same memory.
+        let is_of_before = other.origin == ORIGIN_LIVE && other.time < key.time;
+        let lends = other != key && (is_same || is_of_before);
+        let known = usize::from(lender.change_count).min(STATE_CHANGES);
+        let first = lender.changes[..known].iter().position(is_next)?;
+        lends.then_some((lender, first, known))
+    });
+    let Some((lender, first, known)) = lent else {
+        return;
+    };
+    record.cookie = lender.cookie;
+    record.changes = [StateChange::default(); STATE_CHANGES];
+    record.changes[..known - first].copy_from_slice(&lender.changes[first..known]);
+    record.change_count = lender.change_count - first as u8;
+    record.reset_sent = lender.reset_sent;
+    record.reset_reason = lender.reset_reason;
+    record.reset_received = lender.reset_received;
+    record.reset_received_in = lender.reset_received_in;
+}
+
+#[cfg(test)]
+mod tests {
+    use sockleak_ebpf::{ORIGIN_INVENTORY, state};
+
+    use super::*;
+
+    fn key(tgid: u32) -> SocketKey {
+        SocketKey {
+            sk: 1,
+            time: u64::from(tgid),
+            tgid,
+            origin: ORIGIN_INVENTORY,
+        }
+    }
+
+    fn listener() -> SocketRecord {
+        SocketRecord {
+            state: state::LISTEN,
+            inode: 7,
+            ..SocketRecord::default()
+        }
+    }
+
+    #[test]
+    fn an_heir_without_changes_lends_none() {
+        let mut reported = listener();
+        reported.change_count = 1;
+        reported.changes[0] = StateChange {
+            time: 100,
+            from: state::LISTEN,
+            to: state::CLOSE,
+            ..StateChange::default()
+        };
+        let heir = (key(20), listener());
+        let mut record = listener();
+        borrow_from(&[heir, (key(10), reported)], &key(30), &mut record);
+        assert_eq!((record.change_count, record.changes[0].time), (1, 100));
+
+        let mut alone = listener();
+        borrow_from(&[heir], &key(30), &mut alone);
+        assert_eq!(alone, listener());
+    }
+
+    #[test]
+    fn only_what_was_followed_before_the_death_is_the_same_socket() {
+        let connection = SocketRecord {
+            state: state::ESTABLISHED,
+            inode: 7,
+            ..SocketRecord::default()
+        };
+        let mut closed = connection;
+        (closed.inode, closed.change_count) = (0, 1);
+        closed.changes[0] = StateChange {
+            time: 100,
+            from: state::ESTABLISHED,
+            to: state::FIN_WAIT1,
+            ..StateChange::default()
+        };
+        for (since, borrowed) in [(20, 1), (40, 0)] {
+            let live = SocketKey {
+                origin: ORIGIN_LIVE,
+                time: since,
+                ..key(30)
+            };
+            let mut record = connection;
+            borrow_from(&[(live, closed)], &key(30), &mut record);
+            assert_eq!(record.change_count, borrowed, "followed since {since}");
+        }
+    }
+}
