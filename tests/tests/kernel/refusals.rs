@@ -62,6 +62,11 @@ pub fn public_copy() -> (tempfile::TempDir, PathBuf) {
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
     let copy = folder.path().join("sockleak");
     fs::copy(programs::sockleak(), &copy).expect("the binary can be read");
+    // A child of another test that is on its way to its program has what wrote the copy open too.
+    wait_until("nobody has the copy open for writing", || {
+        let run = Command::new(&copy).arg("--version").output();
+        run.is_ok_and(|run| run.status.success())
+    });
     (folder, copy)
 }
 
