@@ -3,7 +3,8 @@
 //! The guest's results come over the second serial line, away from the kernel's messages on the first.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -95,6 +96,8 @@ pub fn boot(name: &str, image: &Path, initramfs: &Path, folder: &Path) -> Result
         .args(["-append", "console=ttyS0 panic=-1 quiet loglevel=4 rdinit=/init"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
+    // SAFETY: prctl is a system call that needs no lock and no memory.
+    unsafe { command.pre_exec(end_with_the_parent) };
     eprintln!("+ {}", shell::describe(&command));
     let start = Instant::now();
     let mut machine = Machine(
@@ -149,6 +152,15 @@ fn listen(stdout: ChildStdout) -> mpsc::Receiver<String> {
         }
     });
     receiver
+}
+
+/// Lets the kernel end this process when the thread that started it ends, however that comes.
+fn end_with_the_parent() -> io::Result<()> {
+    // SAFETY: The arguments are numbers.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// A machine that ends with its owner.
