@@ -162,37 +162,36 @@ fn a_bound_socket_is_closed() {
 
 /// No mini socket was made, so the ports are free.
 fn an_overflow_of_time_wait_frees_at_once() {
-    sysctl("ipv4/tcp_max_tw_buckets", 0);
-    let (mut victim, _peers) = Victim::serving("4", 2);
-    let before = judge::netstat("TCPTimeWaitOverflow");
-    let mut tracer = Tracer::attach(victim.pid(), &[]);
-    victim.killed_by(libc::SIGKILL);
-    tracer.report().shows(&[
-        "1 LISTEN closed listener now",
-        "2 ESTABLISHED closed time_wait_overflow now",
-    ]);
-    assert_eq!(judge::netstat("TCPTimeWaitOverflow") - before, 2);
+    kill_with_a_small_table(0, 8);
+    judge::counts_timewaits(0);
 }
 
-/// The table takes some of them; the others have no TIME_WAIT.
+/// The table takes some of them; the others have no TIME_WAIT. The kernel looks at its count before it counts, so that
+/// one more may fit (`inet_twsk_alloc`, net/ipv4/inet_timewait_sock.c).
 fn a_table_of_time_waits_that_runs_full() {
-    sysctl("ipv4/tcp_max_tw_buckets", 10);
-    let (mut victim, _peers) = Victim::serving("4", 50);
+    let left = kill_with_a_small_table(10, 50);
+    assert!(left >= 10, "only {left} are left");
+}
+
+/// Kills a server with so many connections where the table takes so many, and returns how many are left. A connection
+/// whose peer acknowledges while close() has it stays a full socket, which no table has to take (`__tcp_close`,
+/// net/ipv4/tcp.c).
+#[track_caller]
+fn kill_with_a_small_table(most: usize, connections: usize) -> usize {
+    sysctl("ipv4/tcp_max_tw_buckets", most);
+    let (mut victim, _peers) = Victim::serving("4", connections);
     let mut tracer = Tracer::attach(victim.pid(), &[]);
     victim.killed_by(libc::SIGKILL);
     let report = tracer.report();
     let overflow = judge::netstat("TCPTimeWaitOverflow") as usize;
-    // 6.12.117 and 7.2.13 let one more in than the sysctl says.
-    assert!((39..=40).contains(&overflow), "{overflow} did not fit");
-    report.shows(&[
-        "1 LISTEN closed listener now",
-        &format!("{overflow} ESTABLISHED closed time_wait_overflow now"),
-        &format!(
-            "{} ESTABLISHED fin_wait2 closed_by_kernel fin_timeout",
-            50 - overflow
-        ),
-    ]);
-    judge::counts_timewaits(50 - overflow);
+    assert!(overflow > 0, "the table was full");
+    let left = connections - overflow;
+    let freed = format!("{overflow} ESTABLISHED closed time_wait_overflow now");
+    let kept = format!("{left} ESTABLISHED fin_wait2 closed_by_kernel fin_timeout");
+    let mut rows = vec!["1 LISTEN closed listener now", &freed];
+    rows.extend((left > 0).then_some(kept.as_str()));
+    report.shows(&rows);
+    left
 }
 
 /// Data that arrives after the death is answered by an RST, and that is the end of the time-wait. Kernels before 6.12
