@@ -30,6 +30,8 @@ pub struct Sizes {
     pub curve: Vec<(usize, usize)>,
     /// Stretches of connections that an unrelated process makes.
     pub stretches: usize,
+    /// How often a round measures what is short.
+    pub repeats: u32,
     /// A descriptor at the end of a large table.
     pub high: u64,
 }
@@ -58,7 +60,8 @@ impl Sizes {
             curve: curve
                 .map(|(processes, pairs)| (processes, pairs.min(most)))
                 .into(),
-            stretches: 8,
+            stretches: 2,
+            repeats: 8,
             high: limit - 1,
         })
     }
@@ -69,6 +72,7 @@ impl Sizes {
             pairs: 100,
             curve: vec![(1, 0), (1, 50), (2, 50)],
             stretches: 1,
+            repeats: 1,
             high: 999,
         }
     }
@@ -94,22 +98,26 @@ pub fn run(bench: &Bench, scenario: Scenario, round: u32, samples: &mut Samples)
     }
 }
 
-/// Measures each of the tools that are here, in a network namespace of its own.
+/// Measures each of the tools that are here, in a network namespace of its own, one after the other and all again: so
+/// that what a tool is compared with was measured in the same second.
 fn measure_each(
     (bench, round, samples): (&Bench, u32, &mut Samples),
     scenario: Scenario,
     tools: &[Tool],
     measure: impl Fn(&Bench, Tool) -> Result<Vec<(&'static str, f64)>> + Sync,
 ) -> Result<()> {
-    for tool in in_turn(bench, tools, round) {
-        let values = in_a_namespace(|| measure(bench, tool)).with_context(|| tool.to_string())?;
-        samples.push(Sample {
-            scenario,
-            tool,
-            sockets: 0,
-            round,
-            values: values.into_iter().collect(),
-        });
+    let repeats = bench.sizes.repeats;
+    for round in round * repeats..(round + 1) * repeats {
+        for tool in in_turn(bench, tools, round) {
+            let values = in_a_namespace(|| measure(bench, tool)).with_context(|| tool.to_string())?;
+            samples.push(Sample {
+                scenario,
+                tool,
+                sockets: 0,
+                round,
+                values: values.into_iter().collect(),
+            });
+        }
     }
     Ok(())
 }
