@@ -40,8 +40,6 @@ pub enum LoadError {
     Btf(#[from] BtfError),
     #[error(transparent)]
     MissingFields(#[from] MissingFields),
-    #[error("the kernel's BTF cannot be read by the loader: {0}")]
-    LoaderBtf(#[from] aya::BtfError),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
     #[error("the BPF object cannot be loaded: {0}")]
@@ -128,14 +126,8 @@ fn load_with(
         .into_iter()
         .chain(copies)
         .collect();
-    let ebpf = thread::scope(|scope| {
-        let ids = thread::Builder::new()
-            .spawn_scoped(scope, || kernel.tracepoint())
-            .map_err(LoadError::Thread)?;
-        let mut ebpf = loader.load(&object)?;
-        load_programs(&mut ebpf, &wanted, || join(ids))?;
-        Ok::<_, LoadError>(ebpf)
-    })?;
+    let mut ebpf = loader.load(&object)?;
+    load_programs(&mut ebpf, &wanted, &kernel.tracepoint())?;
     Ok(Loaded {
         ebpf,
         ports: None,
@@ -155,7 +147,7 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 fn load_programs(
     ebpf: &mut Ebpf,
     wanted: &[(&'static str, &'static str)],
-    ids: impl FnOnce() -> Result<aya::Btf, aya::BtfError>,
+    ids: &aya::Btf,
 ) -> Result<(), LoadError> {
     let mut found: HashMap<String, &mut Program> = ebpf
         .programs_mut()
@@ -168,23 +160,17 @@ fn load_programs(
     let (walks, others): (Vec<_>, Vec<_>) = hooks
         .into_iter()
         .partition(|hook| hook.tracepoint() == programs::SCHED_PROCESS_EXIT);
-    let (typed, untyped): (Vec<_>, Vec<_>) = others.into_iter().partition(Hook::is_typed);
     thread::scope(|scope| {
         let walks = walks
             .into_iter()
             .map(|mut walk| {
-                let load = move || walk.load(None).map(|()| walk);
+                let load = move || walk.load(ids).map(|()| walk);
                 thread::Builder::new().spawn_scoped(scope, load)
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(LoadError::Thread)?;
-        for mut hook in untyped {
-            hook.load(None)?;
-            hook.attach()?;
-        }
-        let ids = ids()?;
-        for mut hook in typed {
-            hook.load(Some(&ids))?;
+        for mut hook in others {
+            hook.load(ids)?;
             hook.attach()?;
         }
         walks.into_iter().try_for_each(|walk| join(walk)?.attach())
@@ -207,7 +193,7 @@ pub(super) fn port_reader(kernel: &Kernel) -> Result<PortReader, LoadError> {
         loader.map_max_entries(name, 1);
     }
     let mut ebpf = loader.load(&preemption::resolve(OBJECT, None))?;
-    let ids = kernel.iterators()?;
+    let ids = kernel.iterators();
     for (name, visited) in programs::ITERATORS {
         find(&mut ebpf, name)
             .and_then(|iterator: &mut Iter| iterator.load(visited, &ids))

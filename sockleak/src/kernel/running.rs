@@ -1,6 +1,5 @@
 //! What the running kernel's BTF tells that is needed here: read once, and kept without the BTF.
 
-use aya::Endianness;
 use sockleak_ebpf::programs;
 
 use super::btf::{Btf, BtfError, Ids};
@@ -79,19 +78,15 @@ impl Kernel {
     }
 
     /// The id of the one tracepoint whose program has typed arguments, as aya wants it.
-    ///
-    /// # Errors
-    /// When aya does not understand them.
-    pub fn tracepoint(&self) -> Result<aya::Btf, aya::BtfError> {
-        for_aya(&self.tracepoint)
+    #[must_use]
+    pub fn tracepoint(&self) -> aya::Btf {
+        self.tracepoint.to_btf()
     }
 
     /// The ids of what the iterators visit, as aya wants them.
-    ///
-    /// # Errors
-    /// When aya does not understand them.
-    pub fn iterators(&self) -> Result<aya::Btf, aya::BtfError> {
-        for_aya(&self.iterators)
+    #[must_use]
+    pub fn iterators(&self) -> aya::Btf {
+        self.iterators.to_btf()
     }
 }
 
@@ -99,8 +94,4 @@ impl Kernel {
 fn all(ids: [Option<u32>; FUNCTIONS.len()]) -> Option<FunctionIds> {
     let known: Vec<u32> = ids.into_iter().flatten().collect();
     known.try_into().ok()
-}
-
-fn for_aya(ids: &Ids) -> Result<aya::Btf, aya::BtfError> {
-    aya::Btf::parse(&ids.to_btf(), Endianness::default())
 }

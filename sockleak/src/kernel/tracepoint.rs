@@ -37,20 +37,14 @@ impl<'a> Hook<'a> {
         self.tracepoint
     }
 
-    /// Its arguments have types, so that it can be loaded with ids alone.
-    #[must_use]
-    pub fn is_typed(&self) -> bool {
-        matches!(self.program, Program::BtfTracePoint(_))
-    }
-
-    /// Loads it.
+    /// Loads it. `ids` has the tracepoints of programs whose arguments have types.
     ///
     /// # Errors
-    /// When the kernel refuses it, or when it needs ids and there are none.
-    pub fn load(&mut self, ids: Option<&aya::Btf>) -> Result<(), LoadError> {
-        let loaded = match (&mut *self.program, ids) {
-            (Program::RawTracePoint(program), _) => program.load(),
-            (Program::BtfTracePoint(program), Some(ids)) => program.load(self.tracepoint, ids),
+    /// When the kernel refuses it.
+    pub fn load(&mut self, ids: &aya::Btf) -> Result<(), LoadError> {
+        let loaded = match &mut *self.program {
+            Program::RawTracePoint(program) => program.load(),
+            Program::BtfTracePoint(program) => program.load(self.tracepoint, ids),
             _ => Err(ProgramError::UnexpectedProgramType),
         };
         loaded.map_err(|source| refused(self.name, source))

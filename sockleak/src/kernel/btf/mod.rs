@@ -9,6 +9,7 @@
 mod ids;
 mod image;
 mod member;
+mod name;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -26,8 +27,6 @@ pub const RUNNING: &str = "/sys/kernel/btf/vmlinux";
 
 /// How many typedefs and qualifiers are followed before a chain counts as a loop.
 const MAX_HOPS: usize = 64;
-/// How many bytes of a name are read. The kernel's limit for symbols (KSYM_NAME_LEN) is 512.
-const MAX_NAME: usize = 1024;
 /// What the typedef of a tracepoint begins with (include/trace/bpf_probe.h).
 const TRACEPOINT: &str = "btf_trace_";
 
@@ -41,8 +40,8 @@ pub struct Btf {
     types: Vec<u32>,
     /// Hash of the name and id of every struct, union, enum and typedef, sorted.
     names: Vec<(u32, u32)>,
-    /// The ids of all functions.
-    functions: Vec<u32>,
+    /// Where the name of each function is in the string section, and its id.
+    functions: Vec<(u32, u32)>,
 }
 
 /// Why bytes are not BTF that can be read.
@@ -101,11 +100,9 @@ impl Btf {
         let (mut names, mut functions) = (Vec::new(), Vec::new());
         let types = raw::index(&data, sections.types, |id, found| match found.kind {
             Kind::Struct | Kind::Union | Kind::Enum | Kind::Enum64 | Kind::Typedef => {
-                if let Some(name) = string(strings, found.name).filter(|name| !name.is_empty()) {
-                    names.push((hash(name), id));
-                }
+                names.extend(name::hash_at(strings, found.name).map(|hash| (hash, id)));
             }
-            Kind::Func => functions.push(id),
+            Kind::Func => functions.push((found.name, id)),
             _ => {}
         })?;
         names.sort_unstable();
@@ -147,17 +144,19 @@ impl Btf {
     pub fn functions<const N: usize>(&self, names: [&str; N]) -> [Option<u32>; N] {
         let mut ids = [None; N];
         let strings = &self.data[self.strings.0..self.strings.1];
-        for (id, found) in self
-            .functions
+        // Of tens of thousands of names nearly all begin with other letters, so no end is looked for.
+        let first = |name: &[u8]| name.first().map_or(0, |letter| 1_u128 << (letter & 127));
+        let firsts = names
             .iter()
-            .filter_map(|id| Some((*id, self.type_of(*id)?)))
-        {
-            // Of tens of thousands of names nearly all differ in the first byte, so no end is looked for.
-            let tail = strings.get(found.name as usize..).unwrap_or_default();
+            .fold(0, |firsts, name| firsts | first(name.as_bytes()));
+        for (offset, id) in &self.functions {
+            let tail = strings.get(*offset as usize..).unwrap_or_default();
+            if first(tail) & firsts == 0 {
+                continue;
+            }
             for (id_of, name) in ids.iter_mut().zip(names) {
-                let begins = tail.first() == name.as_bytes().first() && tail.starts_with(name.as_bytes());
-                if begins && tail.get(name.len()) == Some(&0) {
-                    id_of.get_or_insert(id);
+                if tail.starts_with(name.as_bytes()) && tail.get(name.len()) == Some(&0) {
+                    id_of.get_or_insert(*id);
                 }
             }
         }
@@ -212,7 +211,7 @@ impl Btf {
 
     /// The structs, unions, enums and typedefs of that name, by ascending id.
     fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (u32, Type)> + 'a {
-        let wanted = hash(name.as_bytes());
+        let wanted = name::hash(name.as_bytes());
         let first = self.names.partition_point(|(hash, _)| *hash < wanted);
         self.names[first..]
             .iter()
@@ -223,25 +222,8 @@ impl Btf {
 
     /// The string at an offset of the string section, without its NUL.
     fn name(&self, offset: u32) -> Option<&[u8]> {
-        string(self.data.get(self.strings.0..self.strings.1)?, offset)
+        name::string(self.data.get(self.strings.0..self.strings.1)?, offset)
     }
-}
-
-fn string(strings: &[u8], offset: u32) -> Option<&[u8]> {
-    let tail = strings.get(offset as usize..)?;
-    let most = &tail[..tail.len().min(MAX_NAME)];
-    Some(
-        most.iter()
-            .position(|byte| *byte == 0)
-            .map_or(most, |end| &most[..end]),
-    )
-}
-
-/// FNV-1a: there are tens of thousands of short names, and those of equal hash are compared.
-fn hash(name: &[u8]) -> u32 {
-    name.iter().fold(0x811c_9dc5, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    })
 }
 
 fn unreadable(path: &Path, source: io::Error) -> BtfError {

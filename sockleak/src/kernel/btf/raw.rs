@@ -65,13 +65,14 @@ impl Kind {
         })
     }
 
-    /// How many bytes follow the record.
+    /// How many bytes follow the record. Two numbers for each kind are a table, where arms that compute would be jumps
+    /// that no processor foresees.
     fn payload(self, vlen: usize) -> usize {
-        match self {
-            Self::Int | Self::Var | Self::DeclTag => 4,
-            Self::Array => 12,
-            Self::Struct | Self::Union | Self::Datasec | Self::Enum64 => vlen * 12,
-            Self::Enum | Self::FuncProto => vlen * 8,
+        let (once, each) = match self {
+            Self::Int | Self::Var | Self::DeclTag => (4, 0),
+            Self::Array => (12, 0),
+            Self::Struct | Self::Union | Self::Datasec | Self::Enum64 => (0, 12),
+            Self::Enum | Self::FuncProto => (0, 8),
             Self::Ptr
             | Self::Fwd
             | Self::Typedef
@@ -80,8 +81,9 @@ impl Kind {
             | Self::Restrict
             | Self::Func
             | Self::Float
-            | Self::TypeTag => 0,
-        }
+            | Self::TypeTag => (0, 0),
+        };
+        once + vlen * each
     }
 
     /// A struct or a union.
