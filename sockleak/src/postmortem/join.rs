@@ -5,7 +5,7 @@
 //! one; addresses decide only where neither contradicts. The other end has the addresses swapped, so it
 //! never matches.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Protocol, Sighting, Snapshot, Socket, State, Timer};
@@ -64,22 +64,21 @@ fn find<'a>(sockets: &[&Socket], here: &[usize], sightings: &'a [Sighting]) -> V
         }
     }
 
+    let unclaimed = || {
+        let all = sightings.iter().zip(&claimed);
+        all.filter(|(_, claimed)| !**claimed)
+            .map(|(sighting, _)| sighting)
+    };
+    // Most sockets that are left are found by now, and of most that are not found nothing is left.
+    let wanted: HashSet<Tuple> = unclaimed().map(Tuple::of_sighting).collect();
     let mut tuples: HashMap<Tuple, Vec<usize>> = HashMap::new();
     for (place, &index) in here.iter().enumerate() {
-        if found[place].is_none() && sockets[index].local.port() != 0 {
-            tuples
-                .entry(Tuple::of_socket(sockets[index]))
-                .or_default()
-                .push(place);
+        let tuple = Tuple::of_socket(sockets[index]);
+        if found[place].is_none() && sockets[index].local.port() != 0 && wanted.contains(&tuple) {
+            tuples.entry(tuple).or_default().push(place);
         }
     }
-    if tuples.is_empty() {
-        return found;
-    }
-    for (sighting, claimed) in sightings.iter().zip(&claimed) {
-        if *claimed {
-            continue;
-        }
+    for sighting in unclaimed() {
         let candidates = tuples.get(&Tuple::of_sighting(sighting));
         let place = candidates.into_iter().flatten().copied().find(|&place| {
             let socket = sockets[here[place]];
