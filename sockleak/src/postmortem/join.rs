@@ -304,7 +304,7 @@ mod tests {
             }).collect();
             let snapshots = [snapshot(sightings)];
             let sights = join(&sockets.iter().collect::<Vec<_>>(), &snapshots);
-            let mut owners = std::collections::HashSet::new();
+            let mut owners = HashSet::new();
             for (socket, sight) in sockets.iter().zip(sights) {
                 if let Sight::Seen(_, seen) = sight {
                     prop_assert!(owners.insert(std::ptr::from_ref(seen)));
