@@ -67,7 +67,7 @@ pub fn run(which: Baseline, pids: &[u32]) -> Result<()> {
         programs::SCHED_PROCESS_EXIT
     };
     let mut hook = Hook::of(ebpf.program_mut(name), name, name)?;
-    hook.load(&kernel.tracepoint())?;
+    hook.load(&kernel)?;
     hook.attach()?;
     println!("attached");
     std::io::stdout().flush()?;

@@ -127,7 +127,7 @@ fn load_with(
         .chain(copies)
         .collect();
     let mut ebpf = loader.load(&object)?;
-    load_programs(&mut ebpf, &wanted, &kernel.tracepoint())?;
+    load_programs(&mut ebpf, &wanted, kernel)?;
     Ok(Loaded {
         ebpf,
         ports: None,
@@ -147,7 +147,7 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 fn load_programs(
     ebpf: &mut Ebpf,
     wanted: &[(&'static str, &'static str)],
-    ids: &aya::Btf,
+    kernel: &Kernel,
 ) -> Result<(), LoadError> {
     let mut found: HashMap<String, &mut Program> = ebpf
         .programs_mut()
@@ -164,13 +164,13 @@ fn load_programs(
         let walks = walks
             .into_iter()
             .map(|mut walk| {
-                let load = move || walk.load(ids).map(|()| walk);
+                let load = move || walk.load(kernel).map(|()| walk);
                 thread::Builder::new().spawn_scoped(scope, load)
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(LoadError::Thread)?;
         for mut hook in others {
-            hook.load(ids)?;
+            hook.load(kernel)?;
             hook.attach()?;
         }
         walks.into_iter().try_for_each(|walk| join(walk)?.attach())

@@ -7,6 +7,7 @@ use aya::programs::{Program, ProgramError};
 use sockleak_ebpf::programs;
 
 use super::load::{LoadError, refused};
+use super::running::Kernel;
 
 /// A program of an object, and the tracepoint that it is for.
 pub struct Hook<'a> {
@@ -37,14 +38,14 @@ impl<'a> Hook<'a> {
         self.tracepoint
     }
 
-    /// Loads it. `ids` has the tracepoints of programs whose arguments have types.
+    /// Loads it.
     ///
     /// # Errors
     /// When the kernel refuses it.
-    pub fn load(&mut self, ids: &aya::Btf) -> Result<(), LoadError> {
+    pub fn load(&mut self, kernel: &Kernel) -> Result<(), LoadError> {
         let loaded = match &mut *self.program {
             Program::RawTracePoint(program) => program.load(),
-            Program::BtfTracePoint(program) => program.load(self.tracepoint, ids),
+            Program::BtfTracePoint(program) => program.load(self.tracepoint, &kernel.tracepoint()),
             _ => Err(ProgramError::UnexpectedProgramType),
         };
         loaded.map_err(|source| refused(self.name, source))
