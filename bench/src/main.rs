@@ -33,8 +33,8 @@ use self::tools::Installed;
 /// Measures sockleak beside bpftrace and tcpstates: what it costs, what it misses, how fast it answers.
 ///
 /// Every figure is the kernel's: run time and run count of each BPF program, CPU clocks, resident memory. Tools take
-/// turns within a round, and their order rotates from round to round; what is short is repeated. No time is asserted: the exit status tells only
-/// whether everything ran and every report was complete.
+/// turns within a round, and their order rotates from round to round; what is short is repeated within it. No time is
+/// asserted: the exit status tells only whether everything ran and every report was complete.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask bench",

@@ -119,6 +119,7 @@ pub struct Sample {
     pub tool: Tool,
     /// Sockets of the processes that died, in all.
     pub sockets: usize,
+    /// What is repeated within a round counts each repeat as one.
     pub round: u32,
     pub values: BTreeMap<&'static str, f64>,
 }

@@ -1,9 +1,10 @@
 //! The maps, and what they cost.
 //!
 //! The hash maps are not preallocated: an empty one costs its bucket array (16 bytes a bucket, as
-//! many buckets as entries), and each entry is allocated when it is made. User space sets the sizes
-//! of `SOCKETS` and `ASIDE` before the load. Making a bucket array takes time, too: half a millisecond for 65,536. At 262,144 sockets: 2 x 4 MiB of buckets, and 48 + 8 + 192
-//! bytes for each socket that is there, which with the allocator's pointer is the 256 of a slab object.
+//! many buckets as entries), which also takes time to make, half a millisecond for 65,536; and each entry is
+//! allocated when it is made. User space sets the sizes of `SOCKETS` and `ASIDE` before the load. At 262,144 sockets:
+//! 2 x 4 MiB of buckets, and 48 + 8 + 192 bytes for each socket that is there, which with the allocator's pointer is
+//! the 256 of a slab object.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,

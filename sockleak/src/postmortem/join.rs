@@ -71,6 +71,9 @@ fn find<'a>(sockets: &[&Socket], here: &[usize], sightings: &'a [Sighting]) -> V
     };
     // Most sockets that are left are found by now, and of most that are not found nothing is left.
     let wanted: HashSet<Tuple> = unclaimed().map(Tuple::of_sighting).collect();
+    if wanted.is_empty() {
+        return found;
+    }
     let mut tuples: HashMap<Tuple, Vec<usize>> = HashMap::new();
     for (place, &index) in here.iter().enumerate() {
         let tuple = Tuple::of_socket(sockets[index]);
