@@ -8,6 +8,7 @@
 
 mod fd_table;
 mod file;
+mod filter;
 mod inet_sock_set_state;
 mod inventory;
 mod maps;

@@ -2,9 +2,9 @@
 //!
 //! The hash maps are not preallocated: an empty one costs its bucket array (16 bytes a bucket, as
 //! many buckets as entries), which also takes time to make, half a millisecond for 65,536; and each entry is
-//! allocated when it is made. User space sets the sizes of `SOCKETS` and `ASIDE` before the load. At 262,144 sockets:
-//! 2 x 4 MiB of buckets, and 48 + 8 + 192 bytes for each socket that is there, which with the allocator's pointer is
-//! the 256 of a slab object.
+//! allocated when it is made. User space puts `SOCKETS`, `ASIDE` and `EXTRA_FDS` of its own in the places of these, of
+//! the size that is wanted. At 262,144 sockets: 2 x 4 MiB of buckets, and 48 + 8 + 192 bytes for each socket that is
+//! there, which with the allocator's pointer is the 256 of a slab object.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -16,6 +16,7 @@ use sockleak_ebpf::{
 };
 
 use crate::fd_table::Walk;
+use crate::filter;
 
 pub const BPF_NOEXIST: u64 = 1;
 pub const EEXIST: i32 = -17;
@@ -33,7 +34,8 @@ pub static SOCKETS: HashMap<u64, SocketRecord> = HashMap::with_max_entries(262_1
 pub static ASIDE: HashMap<SocketKey, SocketRecord> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static EXTRA_FDS: HashMap<FdKey, u8> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub static EXTRA_FDS: HashMap<FdKey, u8> =
+    HashMap::with_max_entries(sockleak_ebpf::maps::EXTRA_FDS_SIZE, BPF_F_NO_PREALLOC);
 
 /// 16,384 events of 64 bytes. Deaths send one event each, so only a living process's own closes fill it.
 #[map]
@@ -70,6 +72,9 @@ fn first(sk: u64) -> Option<&'static mut SocketRecord> {
 /// The record that the changes of the socket at this address go to.
 #[inline(always)]
 pub fn followed(sk: u64) -> Option<&'static mut SocketRecord> {
+    if !filter::may_be_followed(sk) {
+        return None;
+    }
     first(sk).filter(|record| record.flags & SOCKET_OVER == 0)
 }
 
@@ -78,6 +83,7 @@ pub fn followed(sk: u64) -> Option<&'static mut SocketRecord> {
 #[inline(always)]
 pub fn insert(key: &SocketKey, record: &mut SocketRecord) -> Result<(), i32> {
     record.belongs_to(key);
+    filter::will_be_followed(key.sk);
     match SOCKETS.insert(key.sk, &*record, BPF_NOEXIST) {
         Err(EEXIST) => {}
         done => return done,

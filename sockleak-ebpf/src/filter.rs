@@ -1,0 +1,57 @@
+//! Which addresses nobody follows, told without a lookup.
+//!
+//! Nearly every change of state is of a socket that nobody follows, and the lookup that says so is most of what it
+//! costs: a hash, and a place in megabytes of buckets that no cache holds. Here it is one byte of 64 KiB.
+
+use core::cell::UnsafeCell;
+
+/// 2 to the power of this many bytes.
+const BITS: u32 = 16;
+
+/// Bytes that are 1 once a socket of one of their addresses was followed. They stay so: the slab gives the same memory to
+/// sockets again and again, and a byte that is 1 for nothing costs the lookup and no more.
+struct Filter(UnsafeCell<[u8; 1 << BITS]>);
+
+// SAFETY: All that is ever written are single bytes, and only the value 1.
+unsafe impl Sync for Filter {}
+
+static FILTER: Filter = Filter(UnsafeCell::new([0; 1 << BITS]));
+
+/// The byte of an address.
+#[inline(always)]
+fn byte(sk: u64) -> *mut u8 {
+    // Fibonacci hashing: the upper bits of the product depend on all the lower bits of the address.
+    const GOLDEN: u32 = 0x9e37_79b1;
+    let hash = low_half(sk).wrapping_mul(GOLDEN) >> (u32::BITS - BITS);
+    let bytes: *mut u8 = FILTER.0.get().cast();
+    bytes.wrapping_add(hash as usize)
+}
+
+/// The lower 32 bits of an address. A verifier that knows what is at the address lets no program calculate with it. On
+/// the stack, where one byte of it is overwritten, the others are plain numbers (`check_stack_write_fixed_off`,
+/// kernel/bpf/verifier.c).
+#[inline(always)]
+fn low_half(sk: u64) -> u32 {
+    let mut place = sk;
+    let place = &raw mut place;
+    // SAFETY: All three are within `place`. They are volatile, because otherwise nothing of it would be in memory.
+    unsafe {
+        place.write_volatile(sk);
+        place.cast::<u8>().add(7).write_volatile(0xff);
+        place.cast::<u32>().read_volatile()
+    }
+}
+
+/// Whether a socket at this address may be followed. False is certain.
+#[inline(always)]
+pub fn may_be_followed(sk: u64) -> bool {
+    // SAFETY: The byte is one of the filter's. The kernel's programs share it, so that it is read as it is in memory.
+    unsafe { byte(sk).read_volatile() != 0 }
+}
+
+/// A socket at this address is followed from now on; called before its record is there.
+#[inline(always)]
+pub fn will_be_followed(sk: u64) {
+    // SAFETY: As above.
+    unsafe { byte(sk).write_volatile(1) }
+}
