@@ -11,7 +11,8 @@ use sockleak_ebpf::{maps, programs};
 use super::btf::{BtfError, MissingMember};
 use super::fields::{MissingFields, Problem, Resolved};
 use super::globals::Globals;
-use super::loader::{self, Preparation};
+use super::large_maps::LargeMaps;
+use super::loader;
 use super::port_table::PortReader;
 use super::preemption;
 use super::running::Kernel;
@@ -44,6 +45,10 @@ pub enum LoadError {
     Thread(io::Error),
     #[error("the BPF object cannot be loaded: {0}")]
     Object(#[from] EbpfError),
+    #[error(
+        "the BPF map {name} cannot be made: {reason}\nit needs 16 bytes of kernel memory for each of --max-sockets"
+    )]
+    Map { name: &'static str, reason: io::Error },
     #[error(
         "the kernel refused the BPF program {name}: {reason}\nrun `sockleak check` to see what is missing{log}"
     )]
@@ -83,15 +88,33 @@ impl Loaded {
     }
 }
 
+/// A load that has begun.
+pub struct Preparation {
+    settings: Settings,
+    loader: loader::Preparation,
+    large: LargeMaps,
+}
+
+/// Begins with what nothing of the kernel has to be known for.
+#[must_use]
+pub fn prepare(settings: Settings) -> Preparation {
+    Preparation {
+        settings,
+        loader: loader::prepare(),
+        large: LargeMaps::begin(settings.max_sockets),
+    }
+}
+
 /// Loads and attaches every program of the tracer.
 ///
 /// # Errors
 /// When a required struct member is missing, or when the kernel refuses a program. Nothing stays behind.
-pub fn load(kernel: &Kernel, settings: Settings, loader: Preparation) -> Result<Loaded, LoadError> {
-    match load_with(kernel, settings, loader, true) {
+pub fn load(kernel: &Kernel, prepared: Preparation) -> Result<Loaded, LoadError> {
+    let settings = prepared.settings;
+    match load_with(kernel, prepared, true) {
         // 5.10 refuses bpf_get_socket_cookie in tracing programs, and nothing but a load tells.
         Err(LoadError::Program { name, .. }) if name == programs::INET_SOCK_SET_STATE => {
-            let mut loaded = load_with(kernel, settings, loader::prepare(), false)?;
+            let mut loaded = load_with(kernel, prepare(settings), false)?;
             loaded.blind.push(
                 "this kernel's tracing programs make no socket cookies: sockets are told apart by their addresses"
                     .to_owned(),
@@ -102,12 +125,12 @@ pub fn load(kernel: &Kernel, settings: Settings, loader: Preparation) -> Result<
     }
 }
 
-fn load_with(
-    kernel: &Kernel,
-    settings: Settings,
-    loader: Preparation,
-    cookies: bool,
-) -> Result<Loaded, LoadError> {
+fn load_with(kernel: &Kernel, prepared: Preparation, cookies: bool) -> Result<Loaded, LoadError> {
+    let Preparation {
+        settings,
+        loader,
+        large,
+    } = prepared;
     let mut globals = Globals::of(kernel)?;
     globals.socket_cookie = u8::from(cookies);
     globals.follow_children = u8::from(settings.follow_children);
@@ -116,10 +139,8 @@ fn load_with(
     let functions = kernel.preemption.filter(|_| kernel.preempted);
     let object = preemption::resolve(OBJECT, functions);
     let mut loader = globals.set(loader);
-    loader
-        .map_max_entries(maps::SOCKETS, settings.max_sockets)
-        .map_max_entries(maps::ASIDE, settings.max_sockets)
-        .map_max_entries(maps::EVENTS, settings.ring_size);
+    loader.map_max_entries(maps::EVENTS, settings.ring_size);
+    large.keep_small(&mut loader);
     let copies = programs::COPIES.into_iter().filter(|_| kernel.preempted);
     let wanted: Vec<_> = programs::ALL
         .map(|name| (name, name))
@@ -127,6 +148,7 @@ fn load_with(
         .chain(copies)
         .collect();
     let mut ebpf = loader.load(&object)?;
+    large.take_places(&ebpf)?;
     load_programs(&mut ebpf, &wanted, kernel)?;
     Ok(Loaded {
         ebpf,

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod decode;
 pub mod fields;
 mod globals;
+mod large_maps;
 pub mod load;
 pub mod loader;
 pub mod local_ports;

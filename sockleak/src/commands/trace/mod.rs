@@ -32,8 +32,7 @@ use self::targets::Target;
 use super::cli::{Common, TraceArgs};
 use super::refuse_unmet;
 use crate::kernel::clock::{self, BootClock};
-use crate::kernel::load::{self, Settings};
-use crate::kernel::loader::{self, Preparation};
+use crate::kernel::load::{self, Preparation, Settings};
 use crate::kernel::preflight::{self, Facts};
 use crate::kernel::running::Kernel;
 use crate::kernel::spawn::{self, Identity, RunningChild, StoppedChild};
@@ -119,7 +118,12 @@ pub fn start(
     begin: Begin<'_>,
     output: &mut dyn Output,
 ) -> Result<(u8, Option<RunningChild>)> {
-    let loader = loader::prepare();
+    let prepared = load::prepare(Settings {
+        follow_children: !args.no_follow,
+        max_sockets: args.max_sockets(),
+        ring_size: args.ring_size(),
+        log: common.verbose > 0,
+    });
     let facts = Facts::gather();
     refuse_unmet(&facts.requirements())?;
     let kernel = facts.btf?;
@@ -132,25 +136,19 @@ pub fn start(
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(trace(common, args, (&kernel, loader), targets, begin, output))
+    runtime.block_on(trace(common, args, (&kernel, prepared), targets, begin, output))
 }
 
 async fn trace(
     common: &Common,
     args: &TraceArgs,
-    (kernel, loader): (&Kernel, Preparation),
+    (kernel, prepared): (&Kernel, Preparation),
     targets: Vec<Target>,
     begin: Begin<'_>,
     output: &mut dyn Output,
 ) -> Result<(u8, Option<RunningChild>)> {
     let mut interrupts = Interrupts::new()?;
-    let settings = Settings {
-        follow_children: !args.no_follow,
-        max_sockets: args.max_sockets(),
-        ring_size: args.ring_size(),
-        log: common.verbose > 0,
-    };
-    let mut loaded = load::load(kernel, settings, loader)?;
+    let mut loaded = load::load(kernel, prepared)?;
     let logger = if common.verbose > 0 {
         EbpfLogger::init(&mut loaded.ebpf).ok()
     } else {
