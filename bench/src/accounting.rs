@@ -7,6 +7,7 @@ use std::ops::Sub;
 
 use anyhow::{Context as _, Result};
 use aya::maps::loaded_maps;
+use aya::programs::loaded_programs;
 use sockleak::kernel::btf::Btf;
 
 use crate::fdinfo::{self, Map, Program};
@@ -85,6 +86,21 @@ impl Account {
     pub fn has_link(&self, tracepoint: &str) -> bool {
         self.links.iter().any(|(_, at)| at == tracepoint)
     }
+}
+
+/// The id of the program that was loaded last, by whomever. Ids grow (`idr_alloc_cyclic`, kernel/bpf/syscall.c).
+pub fn newest_program() -> u32 {
+    program_ids().max().unwrap_or(0)
+}
+
+/// How many programs were loaded since that one and are still there.
+pub fn programs_since(newest: u32) -> usize {
+    program_ids().filter(|id| *id > newest).count()
+}
+
+/// One may go while the list is read.
+fn program_ids() -> impl Iterator<Item = u32> {
+    loaded_programs().flatten().map(|program| program.id())
 }
 
 /// The maps of a process with their names, of which several may have the same.

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::{env, fmt};
 
 use anyhow::Result;
+use sockleak_ebpf::programs;
 
 use crate::children::Process;
 use crate::output::Written;
@@ -42,6 +43,15 @@ impl Tool {
             Self::Bpftrace => "bpftrace",
             Self::Baseline(baseline) => baseline.name(),
             Self::Nobody => "nobody",
+        }
+    }
+
+    /// How many programs it loads at least before it is attached.
+    pub fn programs(self) -> usize {
+        match self {
+            Self::Sockleak | Self::SockleakText => programs::ALL.len(),
+            Self::Tcpstates | Self::Bpftrace | Self::Baseline(_) => 1,
+            Self::Nobody => 0,
         }
     }
 

@@ -60,7 +60,7 @@ impl Sizes {
             curve: curve
                 .map(|(processes, pairs)| (processes, pairs.min(most)))
                 .into(),
-            stretches: 2,
+            stretches: 4,
             repeats: 8,
             high: limit - 1,
         })
