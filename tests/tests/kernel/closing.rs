@@ -149,10 +149,12 @@ fn time_waits(address: SocketAddr) -> Vec<Entry> {
     entries
 }
 
+/// The peers' delayed ACKs come while the victim still closes, dozens in one softirq, so that some changes are lost on a
+/// slow machine (`conclusive`). Its own closes are not, and what is left does not depend on the others.
 fn three_hundred_closes_are_summed_up() {
     let (mut victim, mut tracer, address) = pile(|pid| Tracer::attach(pid, &[]));
     victim.killed_by(libc::SIGKILL);
-    let report = tracer.report();
+    let report = tracer.report_with_losses();
     report.shows(&[]);
     assert_eq!(
         transitions(&tracer, victim.pid()),
