@@ -1,7 +1,7 @@
 //! A socket changes its state.
 //!
-//! Every socket of the machine comes here, so the first thing is the one lookup that lets go of
-//! those nobody follows.
+//! Every socket of the machine comes here, so the first thing is to let go of those nobody follows. What is done for the
+//! others is out of line: the registers and the stack that it takes would cost every change otherwise.
 
 use aya_ebpf::{helpers::generated::bpf_get_socket_cookie, programs::BtfTracePointContext};
 use sockleak_ebpf::{
@@ -69,7 +69,7 @@ fn cookie(sk: *const core::ffi::c_void) -> u64 {
     unsafe { bpf_get_socket_cookie(sk.cast_mut()) }
 }
 
-#[inline(always)]
+#[inline(never)]
 fn follow(sk: *const core::ffi::c_void, record: &mut SocketRecord, from: u8, to: u8) {
     if record.cookie == 0 {
         record.cookie = cookie(sk);
@@ -94,7 +94,7 @@ fn append(record: &mut SocketRecord, from: u8, to: u8) {
 }
 
 /// A watched process did this to a socket of its own: tells user space, and follows what it closed.
-#[inline(always)]
+#[inline(never)]
 fn begin(sk: *const core::ffi::c_void, tgid: u32, from: u8, to: u8) {
     let address = sk as u64;
     let Some((family, protocol)) = socket::tcp_kind(address) else {
