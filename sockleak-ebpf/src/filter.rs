@@ -1,15 +1,23 @@
-//! Which addresses nobody follows, told without a lookup.
+//! Who is not followed, told without a lookup.
 //!
-//! Nearly every change of state is of a socket that nobody follows, and the lookup that says so is most of what it
-//! costs: a hash, and a place in megabytes of buckets that no cache holds. Here it is one byte of 64 KiB.
+//! Nearly every change of state is of a socket that nobody follows, and the lookups that say so are most of what it
+//! costs: a hash, and a place in megabytes of buckets that no cache holds. Here they are single bytes, which are 1 once
+//! what has them was followed. They stay so: the slab gives the same memory to sockets again and again, and a byte
+//! that is 1 for nothing costs the lookup and no more.
 
 use core::cell::UnsafeCell;
+
+use aya_ebpf::{macros::map, maps::Array};
+use sockleak_ebpf::maps::WATCHED_BYTES_SIZE;
+
+/// One byte for each group of process ids, by their lower bits. User space writes it too.
+#[map]
+pub static WATCHED_BYTES: Array<u8> = Array::with_max_entries(WATCHED_BYTES_SIZE, 0);
 
 /// 2 to the power of this many bytes.
 const BITS: u32 = 16;
 
-/// Bytes that are 1 once a socket of one of their addresses was followed. They stay so: the slab gives the same memory to
-/// sockets again and again, and a byte that is 1 for nothing costs the lookup and no more.
+/// One byte for each group of addresses of sockets.
 struct Filter(UnsafeCell<[u8; 1 << BITS]>);
 
 // SAFETY: All that is ever written are single bytes, and only the value 1.
@@ -54,4 +62,21 @@ pub fn may_be_followed(sk: u64) -> bool {
 pub fn will_be_followed(sk: u64) {
     // SAFETY: As above.
     unsafe { byte(sk).write_volatile(1) }
+}
+
+/// Whether this process may be watched. False is certain.
+#[inline(always)]
+pub fn may_be_watched(tgid: u32) -> bool {
+    WATCHED_BYTES
+        .get(tgid % WATCHED_BYTES_SIZE)
+        .is_some_and(|byte| *byte != 0)
+}
+
+/// This process is watched from now on; called before the map says so.
+#[inline(always)]
+pub fn will_be_watched(tgid: u32) {
+    if let Some(byte) = WATCHED_BYTES.get_ptr_mut(tgid % WATCHED_BYTES_SIZE) {
+        // SAFETY: The byte is one of the map's, which lives as long as the program.
+        unsafe { *byte = 1 };
+    }
 }

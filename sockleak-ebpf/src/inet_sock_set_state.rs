@@ -9,7 +9,7 @@ use sockleak_ebpf::{
     counter, state,
 };
 
-use crate::maps::{COMPOSED, WATCHED, count, followed, insert, send, set_aside};
+use crate::maps::{COMPOSED, count, followed, insert, send, set_aside, watched};
 use crate::offsets::HAS_SOCKET_COOKIE;
 use crate::preemption::{Copy, Work, program};
 use crate::socket;
@@ -52,7 +52,7 @@ fn run(ctx: &BtfTracePointContext, copy: Copy) {
         || (from == state::LISTEN && to == state::CLOSE);
     if owned {
         let tgid = current_tgid();
-        if WATCHED.get_ptr(tgid).is_some() && copy.has_to(Work::change(address, from, to)) {
+        if watched(tgid).is_some() && copy.has_to(Work::change(address, from, to)) {
             begin(sk, tgid, from, to);
         }
     }

@@ -32,6 +32,11 @@ pub mod maps {
     pub const OF_THE_TRACER: [&str; 6] = [WATCHED, DEATHS, SOCKETS, ASIDE, EXTRA_FDS, EVENTS];
     /// Hash: tgid (`u32`) to [`Watched`](crate::Watched).
     pub const WATCHED: &str = "WATCHED";
+    /// Array: one byte for all tgids with the same remainder by [`WATCHED_BYTES_SIZE`], 1 before one of them is put
+    /// into `WATCHED`.
+    pub const WATCHED_BYTES: &str = "WATCHED_BYTES";
+    /// Entries of [`WATCHED_BYTES`].
+    pub const WATCHED_BYTES_SIZE: u32 = 4096;
     /// Hash: [`ProcessKey`](crate::ProcessKey) to [`Death`](crate::Death).
     pub const DEATHS: &str = "DEATHS";
     /// Hash: address of a `struct sock` (`u64`) to the [`SocketRecord`](crate::SocketRecord) that its changes of state

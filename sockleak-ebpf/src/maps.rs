@@ -61,6 +61,15 @@ pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static PORTS: Array<Ports> = Array::with_max_entries(1, 0);
 
+/// What is known of this process, if it is watched.
+#[inline(always)]
+pub fn watched(tgid: u32) -> Option<*mut Watched> {
+    if !filter::may_be_watched(tgid) {
+        return None;
+    }
+    WATCHED.get_ptr_mut(tgid)
+}
+
 /// The record in `SOCKETS` at this address.
 #[inline(always)]
 fn first(sk: u64) -> Option<&'static mut SocketRecord> {

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::bpf_get_current_comm;
 use sockleak_ebpf::{EVENT_EXEC, EventHeader, ExecEvent};
 
-use crate::maps::{WATCHED, send};
+use crate::maps::{send, watched};
 use crate::preemption::{Copy, Work, program};
 use crate::task::{current_tgid, now};
 
@@ -16,7 +16,7 @@ program!(
 #[inline(always)]
 fn run(copy: Copy) {
     let tgid = current_tgid();
-    if WATCHED.get_ptr(tgid).is_some() && copy.has_to(Work::exec(tgid)) {
+    if watched(tgid).is_some() && copy.has_to(Work::exec(tgid)) {
         send(ExecEvent {
             header: EventHeader {
                 time: now(),

@@ -9,7 +9,7 @@ use sockleak_ebpf::{
 };
 
 use crate::fd_table;
-use crate::maps::{BPF_NOEXIST, DEATHS, DYING, EEXIST, WATCHED, count, send};
+use crate::maps::{BPF_NOEXIST, DEATHS, DYING, EEXIST, WATCHED, count, send, watched};
 use crate::memory::{read_into, read_or_zero};
 use crate::offsets::*;
 use crate::preemption::program;
@@ -35,7 +35,7 @@ fn run(ctx: &RawTracePointContext) {
 #[inline(always)]
 fn begin(ctx: &RawTracePointContext) -> bool {
     let tgid = current_tgid();
-    let Some(watched) = WATCHED.get_ptr_mut(tgid) else {
+    let Some(watched) = watched(tgid) else {
         return false;
     };
     let task: *const core::ffi::c_void = ctx.arg(0);

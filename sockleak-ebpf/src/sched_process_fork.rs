@@ -3,7 +3,8 @@
 use aya_ebpf::programs::RawTracePointContext;
 use sockleak_ebpf::{EVENT_FORK, EventHeader, ForkEvent, WATCHED_SHARES_FILES, Watched, counter};
 
-use crate::maps::{WATCHED, count, send};
+use crate::filter;
+use crate::maps::{WATCHED, count, send, watched};
 use crate::memory::read_or_zero;
 use crate::offsets::{FOLLOW_CHILDREN, TASK_FILES, TASK_START_BOOTTIME};
 use crate::preemption::program;
@@ -20,7 +21,7 @@ fn run(ctx: &RawTracePointContext) {
     let child: *const core::ffi::c_void = ctx.arg(1);
     let (parent, child) = (parent as u64, child as u64);
     let (parent_tgid, child_tgid) = (tgid(parent), tgid(child));
-    if parent_tgid == child_tgid || WATCHED.get_ptr(parent_tgid).is_none() {
+    if parent_tgid == child_tgid || watched(parent_tgid).is_none() {
         return;
     }
     let parent_files: u64 = read_or_zero(parent, TASK_FILES.load());
@@ -38,13 +39,14 @@ fn run(ctx: &RawTracePointContext) {
             return;
         }
     }
-    let watched = Watched {
+    let new = Watched {
         start,
         flags,
         parent: parent_tgid,
         ..Watched::default()
     };
-    if WATCHED.insert(child_tgid, watched, 0).is_err() {
+    filter::will_be_watched(child_tgid);
+    if WATCHED.insert(child_tgid, new, 0).is_err() {
         count(counter::PROCESS_FAILED);
         return;
     }

@@ -3,7 +3,7 @@
 
 use aya_ebpf::programs::RawTracePointContext;
 
-use crate::maps::WATCHED;
+use crate::maps::watched;
 use crate::memory::read_or_zero;
 use crate::offsets::K_SIGACTION_HANDLER;
 use crate::preemption::program;
@@ -20,7 +20,7 @@ fn run(ctx: &RawTracePointContext) {
     if signal > 31 || (COREDUMP_SIGNALS >> signal) & 1 == 0 {
         return;
     }
-    let Some(watched) = WATCHED.get_ptr_mut(current_tgid()) else {
+    let Some(watched) = watched(current_tgid()) else {
         return;
     };
     // Null is SIG_DFL.

@@ -3,7 +3,7 @@
 use aya_ebpf::programs::RawTracePointContext;
 use sockleak_ebpf::SignalSent;
 
-use crate::maps::WATCHED;
+use crate::maps::watched;
 use crate::memory::read_or_zero;
 use crate::offsets::{K_SIGACTION_HANDLER, K_SIGACTION_SIZE, SIGHAND_ACTION, SIGINFO_CODE, TASK_SIGHAND};
 use crate::preemption::program;
@@ -30,7 +30,7 @@ fn run(ctx: &RawTracePointContext) {
     let task: *const core::ffi::c_void = ctx.arg(2);
     let result: i32 = ctx.arg(4);
     let task = task as u64;
-    let Some(watched) = WATCHED.get_ptr_mut(tgid(task)) else {
+    let Some(watched) = watched(tgid(task)) else {
         return;
     };
     if signal == 0 || signal > 64 || (HARMLESS_SIGNALS >> (signal & 63)) & 1 != 0 && signal < 32 {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::os::fd::AsFd as _;
 
-use aya::maps::{HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::sys::SyscallError;
 use aya::{Ebpf, Pod};
 use sockleak_ebpf::{Death, FdKey, ProcessKey, SocketKey, SocketRecord, Watched, counter, maps, state};
@@ -31,6 +31,7 @@ pub struct TableError {
 /// Every map but the ring.
 pub struct Tables {
     watched: HashMap<MapData, u32, [u8; WATCHED]>,
+    watched_bytes: Array<MapData, u8>,
     deaths: HashMap<MapData, [u8; PROCESS_KEY], [u8; DEATH]>,
     sockets: HashMap<MapData, u64, [u8; SOCKET_RECORD]>,
     aside: HashMap<MapData, [u8; SOCKET_KEY], [u8; SOCKET_RECORD]>,
@@ -89,6 +90,7 @@ impl Tables {
     pub fn take(ebpf: &mut Ebpf) -> Result<Self, TableError> {
         Ok(Self {
             watched: take(ebpf, maps::WATCHED)?,
+            watched_bytes: take(ebpf, maps::WATCHED_BYTES)?,
             deaths: take(ebpf, maps::DEATHS)?,
             sockets: take(ebpf, maps::SOCKETS)?,
             aside: take(ebpf, maps::ASIDE)?,
@@ -102,12 +104,13 @@ impl Tables {
     /// # Errors
     /// When the map is full.
     pub fn watch(&mut self, pid: u32, parent: u32) -> Result<(), TableError> {
+        let failed = |name| move |source| TableError { name, source };
+        self.watched_bytes
+            .set(pid % maps::WATCHED_BYTES_SIZE, 1, 0)
+            .map_err(failed(maps::WATCHED_BYTES))?;
         self.watched
             .insert(pid, decode::encode_watched(0, parent), 0)
-            .map_err(|source| TableError {
-                name: maps::WATCHED,
-                source,
-            })
+            .map_err(failed(maps::WATCHED))
     }
 
     /// What is known of a living watched process.
