@@ -28,8 +28,10 @@ pub struct Sizes {
     pub pairs: usize,
     /// Processes and the connections of each, for the curve.
     pub curve: Vec<(usize, usize)>,
-    /// Stretches of connections that an unrelated process makes.
+    /// Stretches of connections that an unrelated process makes at a time.
     pub stretches: usize,
+    /// How often a tool comes and goes while it makes them.
+    pub pairs_of_rates: usize,
     /// How often a round measures what is short.
     pub repeats: u32,
     /// A descriptor at the end of a large table.
@@ -60,7 +62,8 @@ impl Sizes {
             curve: curve
                 .map(|(processes, pairs)| (processes, pairs.min(most)))
                 .into(),
-            stretches: 4,
+            stretches: 2,
+            pairs_of_rates: 4,
             repeats: 8,
             high: limit - 1,
         })
@@ -72,6 +75,7 @@ impl Sizes {
             pairs: 100,
             curve: vec![(1, 0), (1, 50), (2, 50)],
             stretches: 1,
+            pairs_of_rates: 1,
             repeats: 1,
             high: 999,
         }

@@ -22,38 +22,67 @@ pub const TOOLS: [Tool; 5] = [
     Tool::Nobody,
 ];
 
-/// Runs the process without and with the tool, with and without again, so that what drifts hits both alike.
+/// What each change costs, and what is left of the process's rate.
 pub fn measure(bench: &Bench, tool: Tool) -> Result<Vec<(&'static str, f64)>> {
     let mut churn = Churn::start(bench.sizes.stretches)?;
     let idle = Process::in_role(&["load"])?;
-    let mut free = churn.run()?;
-
-    let accounting = enable_stats(Stats::RunTime).context("the kernel's accounting")?;
-    let mut process = bench.installed.start(tool, &bench.sockleak, &[idle.pid()])?;
+    let start = || {
+        // Peers do not tell when they are attached, but their programs run then.
+        let _accounting = enable_stats(Stats::RunTime).context("the kernel's accounting")?;
+        let process = bench.installed.start(tool, &bench.sockleak, &[idle.pid()])?;
+        process.iter().try_for_each(|process| attached(tool, process))?;
+        anyhow::Ok(process)
+    };
     let mut values = Vec::new();
-    if let Some(process) = &process {
-        attached(tool, process)?;
+    // The accounting itself takes time, so the rates are measured without.
+    let accounting = enable_stats(Stats::RunTime).context("the kernel's accounting")?;
+    if let Some(mut process) = start()? {
         let before = Account::of(process.pid())?.at(programs::INET_SOCK_SET_STATE);
         churn.run()?;
         let work = Account::of(process.pid())?.at(programs::INET_SOCK_SET_STATE) - before;
+        process.end(libc::SIGINT)?;
         values.push((metric::UNINVOLVED_NS, work.per_run()));
         values.push((metric::CHANGES, work.runs as f64));
         values.push((metric::MISSES, work.misses as f64));
     }
-    // The accounting itself takes time, so the rates are measured without.
     drop(accounting);
+
+    let pairs = (0..bench.sizes.pairs_of_rates)
+        .map(|_| pair(&mut churn, start))
+        .collect::<Result<Vec<_>>>()?;
+    let median = |of: fn(&Pair) -> f64| {
+        let spread = Spread::of(pairs.iter().map(of));
+        spread.map(|spread| spread.median).context("no pair was run")
+    };
+    values.push((metric::KEPT, median(|pair| pair.free.0 / pair.traced.0)?));
+    values.push((metric::KEPT_CPU, median(|pair| pair.free.1 / pair.traced.1)?));
+    let rate = median(|pair| f64::from(churn::STRETCH) / pair.traced.0)?;
+    values.push((metric::RATE, rate));
+    Ok(values)
+}
+
+/// Seconds that a stretch took without and with the tool, each on the clock and in CPU time.
+struct Pair {
+    free: (f64, f64),
+    traced: (f64, f64),
+}
+
+/// Runs the process without and with the tool, with and without again, so that what drifts hits both alike.
+fn pair(churn: &mut Churn, start: impl Fn() -> Result<Option<Process>>) -> Result<Pair> {
+    let mut free = churn.run()?;
+    let process = start()?;
+    // Meanwhile the tool does what it does once, after it is attached.
+    churn.run()?;
     let mut traced = churn.run()?;
     traced.add(churn.run()?);
-    if let Some(process) = &mut process {
+    if let Some(mut process) = process {
         process.end(libc::SIGINT)?;
     }
     free.add(churn.run()?);
-
-    let (free, traced) = (free.medians()?, traced.medians()?);
-    values.push((metric::KEPT, free.0 / traced.0));
-    values.push((metric::KEPT_CPU, free.1 / traced.1));
-    values.push((metric::RATE, f64::from(churn::STRETCH) / traced.0));
-    Ok(values)
+    Ok(Pair {
+        free: free.medians()?,
+        traced: traced.medians()?,
+    })
 }
 
 /// The unrelated process.
@@ -69,7 +98,7 @@ struct Stretches(Vec<Duration>, Vec<Duration>);
 impl Churn {
     /// Starts it, and lets it come to speed: the first stretches take a tenth longer.
     fn start(stretches: usize) -> Result<Self> {
-        const BEFORE: usize = 4;
+        const BEFORE: usize = 8;
         let mut churn = Self {
             process: Process::in_role(&["churn"])?,
             stretches,
