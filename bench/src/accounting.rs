@@ -88,7 +88,7 @@ impl Account {
     }
 }
 
-/// The id of the program that was loaded last, by whomever. Ids grow (`idr_alloc_cyclic`, kernel/bpf/syscall.c).
+/// The id of the newest program that is there, of whomever. Ids grow (`idr_alloc_cyclic`, kernel/bpf/syscall.c).
 pub fn newest_program() -> u32 {
     program_ids().max().unwrap_or(0)
 }

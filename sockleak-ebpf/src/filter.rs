@@ -60,7 +60,7 @@ pub fn may_be_followed(sk: u64) -> bool {
 /// A socket at this address is followed from now on; called before its record is there.
 #[inline(always)]
 pub fn will_be_followed(sk: u64) {
-    // SAFETY: As above.
+    // SAFETY: The byte is one of the filter's. Whoever writes it at the same time writes the same.
     unsafe { byte(sk).write_volatile(1) }
 }
 

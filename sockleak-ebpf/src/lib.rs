@@ -29,7 +29,7 @@ pub const LOCAL_IRQ_RESTORE: usize = 0x7fff_0004;
 /// Names of the maps, as user space asks for them. The statics of `maps.rs` carry these names.
 pub mod maps {
     /// Maps that can be as small as can be where nothing is traced.
-    pub const OF_THE_TRACER: [&str; 6] = [WATCHED, DEATHS, SOCKETS, ASIDE, EXTRA_FDS, EVENTS];
+    pub const OF_THE_TRACER: [&str; 7] = [WATCHED, WATCHED_BYTES, DEATHS, SOCKETS, ASIDE, EXTRA_FDS, EVENTS];
     /// Hash: tgid (`u32`) to [`Watched`](crate::Watched).
     pub const WATCHED: &str = "WATCHED";
     /// Array: one byte for all tgids with the same remainder by [`WATCHED_BYTES_SIZE`], 1 before one of them is put

@@ -26,8 +26,8 @@ pub fn measure(bench: &Bench, tool: Tool) -> Result<Vec<(&'static str, f64)>> {
     let mut process = process.context("somebody must look on")?;
     let pid = process.pid();
     process::wait_until("its first event", || {
-        // To look at every descriptor takes a processor for as long as the wait between two looks, and the tool starts
-        // on more than one. So nobody looks before it can be there.
+        // A look at every descriptor takes as long as the wait between two looks, so half of a processor, and a tool may
+        // start on more than one. So nobody looks before it can be there.
         if programs_since(newest) < tool.programs() {
             return Ok(None);
         }

@@ -78,6 +78,8 @@ fn pair(churn: &mut Churn, start: impl Fn() -> Result<Option<Process>>) -> Resul
     if let Some(mut process) = process {
         process.end(libc::SIGINT)?;
     }
+    // And now the kernel frees what the tool had.
+    churn.run()?;
     free.add(churn.run()?);
     Ok(Pair {
         free: free.medians()?,

@@ -1,7 +1,6 @@
 //! The maps of which there are megabytes, made while the rest is prepared.
 //!
-//! The kernel allocates the buckets of a hash map page by page, which takes as long as to read its BTF and to load half of
-//! the programs. aya makes maps when it has the object, which needs what BTF tells. So it makes small ones, and before
+//! The kernel allocates the buckets of a hash map page by page, which takes as long as reading its BTF. aya makes maps when it has the object, which needs what BTF tells. So it makes small ones, and before
 //! a program is loaded that refers to them the large ones, made meanwhile, get their descriptors.
 
 use std::io;
@@ -48,7 +47,7 @@ impl LargeMaps {
     /// When the kernel refuses one.
     pub fn take_places(self, ebpf: &Ebpf) -> Result<(), LoadError> {
         let made = self.thread.and_then(|thread| thread.join().ok()?.ok());
-        // What failed there fails again here, or was before its time.
+        // What failed there, for want of memory at that moment or for good, is tried again and tells why.
         for (name, large) in made.map_or_else(|| make(self.sockets), Ok)? {
             let Some(Map::HashMap(small)) = ebpf.map(name) else {
                 let reason = io::ErrorKind::NotFound.into();

@@ -45,9 +45,7 @@ pub enum LoadError {
     Thread(io::Error),
     #[error("the BPF object cannot be loaded: {0}")]
     Object(#[from] EbpfError),
-    #[error(
-        "the BPF map {name} cannot be made: {reason}\nit needs 16 bytes of kernel memory for each of --max-sockets"
-    )]
+    #[error("the BPF map {name} cannot be made: {reason}{}", smaller(reason))]
     Map { name: &'static str, reason: io::Error },
     #[error(
         "the kernel refused the BPF program {name}: {reason}\nrun `sockleak check` to see what is missing{log}"
@@ -62,6 +60,15 @@ pub enum LoadError {
         name: &'static str,
         source: ProgramError,
     },
+}
+
+/// What helps where the kernel has no memory for a map.
+fn smaller(reason: &io::Error) -> &'static str {
+    if reason.raw_os_error() == Some(libc::ENOMEM) {
+        "\nthe maps are as large as --max-sockets says, by default 262144: give it a smaller number"
+    } else {
+        ""
+    }
 }
 
 /// The loaded object, and what BTF told about the kernel.
