@@ -1,7 +1,8 @@
 //! The maps of which there are megabytes, made while the rest is prepared.
 //!
-//! The kernel allocates the buckets of a hash map page by page, which takes as long as reading its BTF. aya makes maps when it has the object, which needs what BTF tells. So it makes small ones, and before
-//! a program is loaded that refers to them the large ones, made meanwhile, get their descriptors.
+//! The kernel allocates the buckets of a hash map page by page, which takes as long as reading its BTF. aya makes maps when
+//! it has the object, which needs what BTF tells. So it makes small ones, and before a program is loaded that refers to
+//! them the large ones, made meanwhile, get their descriptors.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
