@@ -2,7 +2,6 @@
 //!
 //! Nothing is transmuted: whatever bytes come, the result is a record or a typed error.
 
-use bytes::Buf;
 use sockleak_ebpf::{
     Death, EVENT_DEATH, EVENT_EXEC, EVENT_FORK, EVENT_STATE, EventHeader, ExecEvent, FdKey, ForkEvent,
     ProcessKey, STATE_CHANGES, SignalSent, SocketKey, SocketRecord, StateChange, StateEvent, Watched,
@@ -159,12 +158,14 @@ pub fn encode_fd_key(key: &FdKey) -> [u8; size_of::<FdKey>()] {
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl Fields<'_> {
+    #[inline]
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let mut array = [0; N];
-        self.0
-            .try_copy_to_slice(&mut array)
-            .map_err(|_| DecodeError::TooShort(self.0.len()))?;
-        Ok(array)
+        let (array, rest) = self
+            .0
+            .split_first_chunk()
+            .ok_or(DecodeError::TooShort(self.0.len()))?;
+        self.0 = rest;
+        Ok(*array)
     }
 
     pub(super) fn u8(&mut self) -> Result<u8, DecodeError> {
