@@ -155,19 +155,33 @@ impl Tables {
     /// When the kernel refuses to read them.
     pub fn visit_sockets(
         &self,
-        wanted: impl Fn(&SocketKey) -> bool,
+        mut wanted: impl FnMut(&SocketKey) -> bool,
         mut each: impl FnMut(SocketKey, SocketRecord),
     ) -> Result<(), TableError> {
-        let mut take = |key: SocketKey, record: &[u8; SOCKET_RECORD]| {
+        // The hooks move records from the first map to the second one, which therefore comes later.
+        self.visit_first(&mut wanted, &mut each)?;
+        self.visit_aside(|key, record| {
             if wanted(&key) {
                 each(key, decode::socket_record(record));
             }
-        };
-        // The hooks move records from the first map to the second one, which therefore comes later.
+        })
+    }
+
+    /// Visits the wanted ones of those followed sockets that are the first ones of their address, each once.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read them.
+    pub fn visit_first(
+        &self,
+        mut wanted: impl FnMut(&SocketKey) -> bool,
+        mut each: impl FnMut(SocketKey, SocketRecord),
+    ) -> Result<(), TableError> {
         visit(&self.sockets, maps::SOCKETS, |sk, record| {
-            take(decode::socket_owner(u64::from_ne_bytes(*sk), record), record);
-        })?;
-        self.visit_aside(|key, record| take(key, record))
+            let key = decode::socket_owner(u64::from_ne_bytes(*sk), record);
+            if wanted(&key) {
+                each(key, decode::socket_record(record));
+            }
+        })
     }
 
     /// The wanted ones of the records that were set aside.

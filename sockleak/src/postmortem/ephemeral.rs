@@ -77,24 +77,28 @@ pub struct Destinations {
 
 impl Destinations {
     /// Adds a socket.
-    pub fn add(&mut self, socket: &Socket, rules: &LocalPorts) {
+    pub fn add(&mut self, socket: &Socket) {
         let local = socket.local.port();
         if socket.state_at_death == State::Listen {
             self.listening.insert(local);
-        } else if let Some(remote) = socket.remote
-            && rules.has(local)
-        {
+        } else if let Some(remote) = socket.remote {
             self.connected.insert((local, remote.port()));
         }
     }
 
+    /// Adds those of another process in the same namespace.
+    pub fn extend(&mut self, other: Self) {
+        self.listening.extend(other.listening);
+        self.connected.extend(other.connected);
+    }
+
     /// The remote ports of those that were added.
     #[must_use]
-    pub fn ports(&self) -> BTreeSet<u16> {
+    pub fn ports(&self, rules: &LocalPorts) -> BTreeSet<u16> {
         let chosen = self
             .connected
             .iter()
-            .filter(|(local, _)| !self.listening.contains(local));
+            .filter(|(local, _)| rules.has(*local) && !self.listening.contains(local));
         chosen.map(|(_, remote)| *remote).collect()
     }
 }

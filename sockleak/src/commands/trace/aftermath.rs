@@ -28,7 +28,8 @@ pub struct Records {
     pub live: Vec<Box<Socket>>,
 }
 
-/// Reads the records of these keys.
+/// Reads the records of these keys: in one pass over the maps, or one by one where most of what the maps have is of
+/// others. A pass takes a third of the time for each record that it comes by.
 ///
 /// # Errors
 /// When the kernel refuses to read the maps.
@@ -45,10 +46,7 @@ pub fn records(
     let mut records = Records::default();
     records.inventory.reserve_exact(keys.len());
     let mut subflows: HashMap<SocketKey, Vec<Socket>> = HashMap::new();
-    for key in keys.iter() {
-        let Some(mut record) = tables.socket(&key) else {
-            continue;
-        };
+    let mut add = |key: SocketKey, mut record: SocketRecord| {
         if key.origin != ORIGIN_LIVE && record.change_count == 0 {
             lenders.lend(tables, &key, &mut record);
         }
@@ -58,6 +56,22 @@ pub fn records(
             ORIGIN_INVENTORY => records.inventory.push(Box::new(socket)),
             ORIGIN_SUBFLOW => subflows.entry(owner(&key, &record)).or_default().push(socket),
             _ => records.live.push(Box::new(socket)),
+        }
+    };
+    let mut is_read = vec![false; keys.len()];
+    if keys.len() * 3 > keys.among {
+        let theirs = |key: &SocketKey| key.tgid == keys.pid;
+        tables.visit_first(theirs, |key, record| {
+            if let Some(place) = keys.position(&key) {
+                is_read[place] = true;
+                add(key, record);
+            }
+        })?;
+    }
+    let rest = keys.iter().zip(is_read).filter(|(_, is_read)| !is_read);
+    for (key, _) in rest {
+        if let Some(record) = tables.socket(&key) {
+            add(key, record);
         }
     }
     if !subflows.is_empty() {
@@ -150,6 +164,12 @@ impl Shared {
         } else {
             self.all.push(record.inode);
         }
+    }
+
+    /// Adds the sockets of another process.
+    pub fn extend(&mut self, other: Self) {
+        self.all.extend(other.all);
+        self.shared.extend(other.shared);
     }
 
     /// The descriptors that lead to those that are shared, and to those that sock_diag shows with an inode. /proc is

@@ -1,5 +1,6 @@
 //! One look at the network namespaces of a death: sock_diag's answer, and who has the ports. Decides nothing.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd as _;
@@ -13,9 +14,7 @@ use crate::kernel::local_ports;
 use crate::kernel::netns::Netns;
 use crate::kernel::port_table::PortReader;
 use crate::kernel::sock_diag::{Filter, SockDiag, SockDiagError};
-use crate::postmortem::{
-    Destinations, Endpoint, Family, LocalPorts, PortOwner, Protocol, Sighting, Snapshot, Socket,
-};
+use crate::postmortem::{Destinations, Endpoint, Family, PortOwner, Protocol, Sighting, Snapshot, Socket};
 
 /// What is to be looked at after deaths, put together socket by socket.
 #[derive(Default)]
@@ -29,21 +28,15 @@ struct Place {
     /// A process that had a socket there.
     pid: u32,
     wanted: Wanted,
-    local_ports: Option<LocalPorts>,
     destinations: Destinations,
 }
 
 impl Looks {
     /// Asks for the local ports of this socket, in its namespace.
-    pub fn add(&mut self, socket: &Socket, namespaces: &mut Namespaces) {
-        let place = self.namespaces.entry(socket.netns).or_insert_with(|| {
-            let pid = socket.id.tgid;
-            let namespace = namespaces.get(pid, socket.netns);
-            Place {
-                pid,
-                local_ports: namespace.and_then(|namespace| local_ports::read(namespace).ok()),
-                ..Place::default()
-            }
+    pub fn add(&mut self, socket: &Socket) {
+        let place = self.namespaces.entry(socket.netns).or_insert_with(|| Place {
+            pid: socket.id.tgid,
+            ..Place::default()
         });
         let wanted = &mut place.wanted;
         wanted.ports.insert(socket.local.port());
@@ -58,8 +51,18 @@ impl Looks {
                 .kinds
                 .extend([Family::Ipv4, Family::Ipv6].map(|family| (Protocol::Tcp, family)));
         }
-        if let Some(rules) = &place.local_ports {
-            place.destinations.add(socket, rules);
+        place.destinations.add(socket);
+    }
+
+    /// Asks for what another one asks for too.
+    pub fn extend(&mut self, other: Self) {
+        for (inode, place) in other.namespaces {
+            match self.namespaces.entry(inode) {
+                Entry::Vacant(entry) => {
+                    entry.insert(place);
+                }
+                Entry::Occupied(entry) => entry.into_mut().extend(place),
+            }
         }
     }
 
@@ -85,22 +88,31 @@ impl Looks {
                 let Place {
                     pid,
                     wanted,
-                    local_ports,
                     destinations,
                 } = place;
                 let namespace = namespaces.get(pid, inode);
+                let local_ports = namespace.and_then(|namespace| local_ports::read(namespace).ok());
                 let mut snapshot = look(inode, namespace, &wanted)?;
                 if let (Some(reader), Some(namespace)) = (&mut reader, namespace) {
                     snapshot.owners = reader.owners(namespace, &wanted.bound);
                 }
-                if let Some(namespace) = namespace {
-                    snapshot.rivals = rivals::of(namespace, &destinations.ports())?.map(Rc::new);
+                if let (Some(namespace), Some(rules)) = (namespace, &local_ports) {
+                    snapshot.rivals = rivals::of(namespace, &destinations.ports(rules))?.map(Rc::new);
                 }
                 snapshot.local_ports = local_ports;
                 snapshot.overflow = namespaces.overflow(inode);
                 Ok(snapshot)
             })
             .collect()
+    }
+}
+
+impl Place {
+    fn extend(&mut self, other: Self) {
+        self.wanted.ports.extend(other.wanted.ports);
+        self.wanted.bound.extend(other.wanted.bound);
+        self.wanted.kinds.extend(other.wanted.kinds);
+        self.destinations.extend(other.destinations);
     }
 }
 

@@ -11,6 +11,7 @@ mod processes;
 mod reports;
 mod rivals;
 mod session;
+mod survey;
 mod targets;
 
 use std::io;

@@ -20,6 +20,8 @@ pub struct Keys {
     pub pid: u32,
     /// When it died; 0 where that is not known.
     pub death: u64,
+    /// Sockets in the maps, whoever had them.
+    pub among: usize,
     /// Addresses of the sockets of its inventory, whose keys differ in nothing else.
     inventory: Vec<u64>,
     /// Those of them that another process may have too.
@@ -48,8 +50,9 @@ impl Keys {
         }
     }
 
-    /// Every key once: a record that was set aside during the pass was found twice.
-    pub fn settle(&mut self) {
+    /// Every key once: a record that was set aside during the pass was found twice. They were found among so many.
+    pub fn settle(&mut self, among: usize) {
+        self.among = among;
         self.inventory.sort_unstable();
         self.inventory.dedup();
         self.others
@@ -64,6 +67,16 @@ impl Keys {
     pub fn iter(&self) -> impl Iterator<Item = SocketKey> {
         let inventory = self.inventory.iter().map(|sk| self.inventory_key(*sk));
         inventory.chain(self.others.iter().copied())
+    }
+
+    /// The place of a key in [`Keys::iter`], once they are settled.
+    pub fn position(&self, key: &SocketKey) -> Option<usize> {
+        if *key == self.inventory_key(key.sk) {
+            return self.inventory.binary_search(&key.sk).ok();
+        }
+        let order = |key: &SocketKey| (key.sk, key.time, key.origin);
+        let found = self.others.binary_search_by_key(&order(key), order).ok()?;
+        (self.others[found] == *key).then_some(self.inventory.len() + found)
     }
 
     /// Of its inventory those sockets that another process may have too: all of them where the fd table is shared.
@@ -110,11 +123,16 @@ mod tests {
         for key in wanted.iter().chain(&wanted).rev() {
             keys.add(*key, &SocketRecord::default());
         }
-        keys.settle();
+        keys.settle(wanted.len());
         let found: Vec<_> = keys.iter().collect();
         assert_eq!(found.len(), keys.len());
         assert_eq!(keys.len(), wanted.len());
         assert!(wanted.iter().all(|key| found.contains(key)));
+        for (place, key) in found.iter().enumerate() {
+            assert_eq!(keys.position(key), Some(place));
+            let of_another = SocketKey { tgid: 8, ..*key };
+            assert_eq!(keys.position(&of_another), None);
+        }
     }
 
     #[test]

@@ -10,12 +10,12 @@ use sockleak_ebpf::{
     WATCHED_MANY_TABLES,
 };
 
-use super::aftermath::{self, Records, Shared};
+use super::aftermath::{self, Records};
 use super::lending::Lenders;
-use super::looks::Looks;
-use super::owned::{Dead, Keys, is_theirs};
+use super::owned::Keys;
 use super::processes::Stage;
 use super::session::Session;
+use super::survey::Survey;
 use crate::kernel::netns::Netns;
 use crate::kernel::{proc, translate};
 use crate::postmortem::{
@@ -36,13 +36,12 @@ impl Session<'_> {
     /// When sock_diag does not answer, or stdout cannot be written.
     pub fn report_settled(&mut self) -> Result<()> {
         let settle = self.args.settle.unwrap_or(SETTLE_MIN);
-        let due: Vec<(u32, Duration)> = self
+        let dead: Vec<(u32, Duration)> = self
             .processes
             .dead()
             .map(|(pid, since)| (pid, since.elapsed()))
-            .filter(|(_, elapsed)| *elapsed >= settle)
             .collect();
-        if due.is_empty() {
+        if dead.is_empty() {
             return Ok(());
         }
         let recorded: HashMap<u32, (ProcessKey, DeathRecord)> = self
@@ -51,26 +50,31 @@ impl Session<'_> {
             .into_iter()
             .map(|(key, death)| (key.tgid, (key, death)))
             .collect();
-        let (due, silent): (Vec<_>, Vec<_>) = due
+        let (dead, silent): (Vec<_>, Vec<_>) = dead
             .into_iter()
             .partition(|(pid, _)| self.may_have_left(*pid, &recorded));
-        for (pid, _) in silent {
+        for (pid, _) in silent.into_iter().filter(|(_, elapsed)| *elapsed >= settle) {
             self.forget(pid, &recorded);
         }
-        let overdue = due
-            .iter()
-            .any(|(_, elapsed)| self.args.settle.is_some() || *elapsed >= SETTLE_MAX);
-        if due.is_empty() || (!overdue && self.looked.is_some_and(|at| at.elapsed() < SETTLE_STEP)) {
+        let due = || dead.iter().filter(|(_, elapsed)| *elapsed >= settle);
+        let must = |elapsed: Duration| self.args.settle.is_some() || elapsed >= SETTLE_MAX;
+        let overdue = due().any(|(_, elapsed)| must(*elapsed));
+        if !overdue && self.looked.is_some_and(|at| at.elapsed() < SETTLE_STEP) {
+            return Ok(());
+        }
+        let death = |pid: u32| recorded.get(&pid).map_or(0, |(_, death)| death.time);
+        // The maps are read while sockets settle.
+        self.survey(&dead.iter().map(|(pid, _)| (*pid, death(*pid))).collect())?;
+        if due().next().is_none() {
             return Ok(());
         }
         self.looked = Some(Instant::now());
-        let death = |pid: &u32| recorded.get(pid).map_or(0, |(_, death)| death.time);
-        let gathered = self.gather(&due.iter().map(|(pid, _)| (*pid, death(pid))).collect())?;
+        let gathered = self.gather(due().map(|(pid, _)| *pid))?;
         let mut reported = Vec::new();
-        for (pid, elapsed) in due {
-            let must = self.args.settle.is_some() || elapsed >= SETTLE_MAX;
-            if self.report_one(pid, must, &gathered, &recorded)? {
-                reported.push(pid);
+        for (pid, elapsed) in due() {
+            let must = self.args.settle.is_some() || *elapsed >= SETTLE_MAX;
+            if self.report_one(*pid, must, &gathered, &recorded)? {
+                reported.push(*pid);
             }
         }
         self.forget_sockets(&reported, &gathered, &recorded)?;
@@ -92,35 +96,23 @@ impl Session<'_> {
                 .is_none_or(|(_, death)| death.sockets + death.not_recorded + death.slots_skipped != 0)
     }
 
-    fn gather(&mut self, dead: &Dead) -> Result<Gathered> {
-        let (mut looks, mut shared) = (Looks::default(), Shared::default());
+    /// Looks for what is left of processes that were surveyed.
+    fn gather(&mut self, pids: impl Iterator<Item = u32>) -> Result<Gathered> {
+        let mut all = Survey::default();
         let mut owned: HashMap<u32, Keys> = HashMap::new();
-        let mut unchanged = HashSet::new();
-        self.tables.visit_sockets(
-            |key| is_theirs(key, dead),
-            |key, record| {
-                let keys = owned
-                    .entry(key.tgid)
-                    .or_insert_with(|| Keys::of(key.tgid, dead[&key.tgid]));
-                keys.add(key, &record);
-                if record.change_count == 0 {
-                    unchanged.insert(key.sk);
-                }
-                shared.add(&record);
-                looks.add(&self.translator.socket(&key, &record, &[]), &mut self.namespaces);
-            },
-        )?;
-        owned.values_mut().for_each(Keys::settle);
+        for (pid, survey) in pids.filter_map(|pid| self.surveys.remove_entry(&pid)) {
+            owned.insert(pid, all.take_in(survey));
+        }
         let mut aside: HashMap<u64, Vec<_>> = HashMap::new();
-        for (key, record) in self.tables.aside(|key| unchanged.contains(&key.sk))? {
+        for (key, record) in self.tables.aside(|key| all.unchanged.contains(&key.sk))? {
             if record.change_count > 0 {
                 aside.entry(key.sk).or_default().push((key, record));
             }
         }
         let began = Timestamp::now();
-        let snapshots = looks.look(&mut self.namespaces, self.loaded.ports.as_mut())?;
+        let snapshots = all.looks.look(&mut self.namespaces, self.loaded.ports.as_mut())?;
         let time = Timestamp::now();
-        let holders = shared.holders(&snapshots);
+        let holders = all.shared.holders(&snapshots);
         Ok(Gathered {
             began,
             time,
@@ -281,6 +273,7 @@ impl Session<'_> {
             None => self.tables.unwatch(pid),
         }
         self.closers.remove(&pid);
+        self.surveys.remove(&pid);
         self.namespaces.leave(pid);
         self.processes.forget_table(pid);
         let target = self
@@ -307,7 +300,8 @@ impl Session<'_> {
             .filter(|followed| followed.process.target || self.closers.contains(&followed.process.pid))
             .map(|followed| followed.process.pid)
             .collect();
-        let gathered = self.gather(&pids.iter().map(|pid| (*pid, 0)).collect())?;
+        self.survey(&pids.iter().map(|pid| (*pid, 0)).collect())?;
+        let gathered = self.gather(pids.iter().copied())?;
         for pid in pids {
             let records = gathered.records(pid, self)?;
             let report = self.examine(pid, records, &gathered, None);
@@ -335,7 +329,7 @@ pub struct Gathered {
     time: Timestamp,
     snapshots: Vec<Snapshot>,
     holders: proc::Holders,
-    /// By PID; a process without sockets has none.
+    /// By PID.
     owned: HashMap<u32, Keys>,
     /// What may lend changes of state to those of them that have none.
     aside: HashMap<u64, Vec<(SocketKey, SocketRecord)>>,
@@ -350,8 +344,8 @@ impl Gathered {
             reported: &session.reported,
             aside: &self.aside,
         };
-        let records = aftermath::records(&session.tables, &lenders, &session.translator, keys)?;
-        Ok(records)
+        let (tables, translator) = (&session.tables, &session.translator);
+        Ok(aftermath::records(tables, &lenders, translator, keys)?)
     }
 }
 

@@ -14,6 +14,7 @@ use super::aftermath;
 use super::lending::Reported;
 use super::namespaces::Namespaces;
 use super::processes::{Processes, Stage};
+use super::survey::Survey;
 use super::targets::Target;
 use crate::commands::cli::TraceArgs;
 use crate::kernel::decode::{self, Event};
@@ -49,6 +50,8 @@ pub struct Session<'a> {
     /// Lost events so far, each time with the moment (boot-time nanoseconds) at which they were noticed.
     losses: Vec<(u64, u64)>,
     pub(super) looked: Option<Instant>,
+    /// By PID, of processes that are dead and not reported.
+    pub(super) surveys: HashMap<u32, Survey>,
     /// Kept while other deaths wait for their reports.
     pub(super) reported: Reported,
 }
@@ -79,6 +82,7 @@ impl<'a> Session<'a> {
             left_behind: false,
             losses: Vec::new(),
             looked: None,
+            surveys: HashMap::new(),
             reported: Reported::new(),
         }
     }

@@ -1,0 +1,82 @@
+//! What the maps have of a process, in one pass over them: of a dead one its sockets are all there, and what a look at
+//! the kernel needs to know about them changes no more.
+
+use std::collections::{HashMap, HashSet};
+
+use anyhow::Result;
+
+use super::aftermath::Shared;
+use super::looks::Looks;
+use super::owned::{Dead, Keys, is_theirs};
+use super::session::Session;
+
+/// What was found of one process, or of several.
+#[derive(Default)]
+pub struct Survey {
+    keys: Keys,
+    pub looks: Looks,
+    pub shared: Shared,
+    /// Addresses of sockets without a change of state: another record may have it.
+    pub unchanged: HashSet<u64>,
+}
+
+impl Survey {
+    /// Adds what another survey found, but for its keys.
+    pub fn take_in(&mut self, other: Self) -> Keys {
+        self.looks.extend(other.looks);
+        self.shared.extend(other.shared);
+        self.unchanged.extend(other.unchanged);
+        other.keys
+    }
+}
+
+impl Session<'_> {
+    /// Surveys those of the dead that were not yet.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read the maps.
+    pub fn survey(&mut self, dead: &Dead) -> Result<()> {
+        let dead: Dead = dead
+            .iter()
+            .map(|(pid, death)| (*pid, *death))
+            .filter(|(pid, _)| !self.surveys.contains_key(pid))
+            .collect();
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let empty = |(pid, death): (&u32, &u64)| {
+            let keys = Keys::of(*pid, *death);
+            (
+                *pid,
+                Survey {
+                    keys,
+                    ..Survey::default()
+                },
+            )
+        };
+        let mut surveys: HashMap<u32, Survey> = dead.iter().map(empty).collect();
+        let mut among = 0;
+        self.tables.visit_sockets(
+            |key| {
+                among += 1;
+                is_theirs(key, &dead)
+            },
+            |key, record| {
+                let Some(survey) = surveys.get_mut(&key.tgid) else {
+                    return;
+                };
+                survey.keys.add(key, &record);
+                if record.change_count == 0 {
+                    survey.unchanged.insert(key.sk);
+                }
+                survey.shared.add(&record);
+                survey.looks.add(&self.translator.socket(&key, &record, &[]));
+            },
+        )?;
+        for survey in surveys.values_mut() {
+            survey.keys.settle(among);
+        }
+        self.surveys.extend(surveys);
+        Ok(())
+    }
+}
