@@ -4,6 +4,7 @@ mod crashes;
 mod start;
 mod uninvolved;
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -34,6 +35,8 @@ pub struct Sizes {
     pub pairs_of_rates: usize,
     /// How often a round measures what is short.
     pub repeats: u32,
+    /// How often it makes the crashes of which one figure is wanted.
+    pub crashes: u32,
     /// A descriptor at the end of a large table.
     pub high: u64,
 }
@@ -65,6 +68,7 @@ impl Sizes {
             stretches: 2,
             pairs_of_rates: 4,
             repeats: 8,
+            crashes: 4,
             high: limit - 1,
         })
     }
@@ -77,6 +81,7 @@ impl Sizes {
             stretches: 1,
             pairs_of_rates: 1,
             repeats: 1,
+            crashes: 1,
             high: 999,
         }
     }
@@ -95,11 +100,20 @@ pub fn run(bench: &Bench, scenario: Scenario, round: u32, samples: &mut Samples)
             uninvolved::measure,
         ),
         Scenario::Crash => crashes::compared(bench, round, samples),
-        Scenario::Walk => crashes::walks(bench, round, samples),
-        Scenario::Answer => crashes::answers(bench, round, samples),
+        Scenario::Walk => {
+            repeats(round, bench.sizes.crashes).try_for_each(|round| crashes::walks(bench, round, samples))
+        }
+        Scenario::Answer => {
+            repeats(round, bench.sizes.crashes).try_for_each(|round| crashes::answers(bench, round, samples))
+        }
         Scenario::Start => measure_each((bench, round, samples), scenario, &start::TOOLS, start::measure),
         Scenario::Curve => crashes::curve(bench, round, samples),
     }
+}
+
+/// The numbers of the repeats of a round.
+fn repeats(round: u32, count: u32) -> Range<u32> {
+    round * count..(round + 1) * count
 }
 
 /// Measures each of the tools that are here, in a network namespace of its own, one after the other and all again: so
@@ -110,8 +124,7 @@ fn measure_each(
     tools: &[Tool],
     measure: impl Fn(&Bench, Tool) -> Result<Vec<(&'static str, f64)>> + Sync,
 ) -> Result<()> {
-    let repeats = bench.sizes.repeats;
-    for round in round * repeats..(round + 1) * repeats {
+    for round in repeats(round, bench.sizes.repeats) {
         for tool in in_turn(bench, tools, round) {
             let values = in_a_namespace(|| measure(bench, tool)).with_context(|| tool.to_string())?;
             samples.push(Sample {
