@@ -1,13 +1,14 @@
 //! What `cargo xtask bench` measures the programs of sockleak against: as little as can be done at the same
 //! tracepoints, and as much as one would do first.
 //!
-//! The walk is sockleak's own, with another [`inventory`].
+//! The walk is sockleak's own, with another [`inventory`], and with members that are read one by one ([`sock_common`]).
 
 #![no_std]
 #![no_main]
 
 mod inventory;
 mod maps;
+mod sock_common;
 
 #[path = "../src/fd_table.rs"]
 mod fd_table;

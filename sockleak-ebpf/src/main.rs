@@ -23,6 +23,7 @@ mod sched_process_exit;
 mod sched_process_fork;
 mod signal_deliver;
 mod signal_generate;
+mod sock_common;
 mod socket;
 mod task;
 mod tcp_port_owners;

@@ -51,6 +51,11 @@ pub fn read_bits(base: u64, bit_offset: u32, width: u32) -> u8 {
     if bit_offset == MISSING {
         return 0;
     }
-    let byte: u8 = read_or_zero(base, bit_offset / 8);
+    bits_of(read_or_zero(base, bit_offset / 8), bit_offset, width)
+}
+
+/// A bit field of at most 8 bits out of its byte.
+#[inline(always)]
+pub fn bits_of(byte: u8, bit_offset: u32, width: u32) -> u8 {
     (byte >> (bit_offset % 8)) & ((1u16 << width) - 1) as u8
 }

@@ -7,6 +7,7 @@ use sockleak_ebpf::{MISSING, NO_UID, PORT_BUCKET, PORT_MINI, PortRecord};
 use crate::maps::PORTS;
 use crate::memory::read_or_zero;
 use crate::offsets::*;
+use crate::sock_common::{Place, SockCommon};
 use crate::socket;
 
 /// `struct bpf_iter_meta` (include/linux/bpf.h), which the verifier knows by its type.
@@ -72,23 +73,24 @@ pub fn mini(tw: u64, family: u16) -> PortRecord {
 /// What `struct sock_common` tells, which every kind of socket begins with.
 #[inline(always)]
 fn common(sk: u64, family: u16, protocol: u16) -> PortRecord {
-    let net: u64 = read_or_zero(sk, SK_NET.load());
+    let mut place = Place::uninit();
+    let common = &SockCommon::read(&mut place, sk);
     let mut record = PortRecord {
         sk,
-        cookie: read_or_zero(sk, SK_COOKIE.load()),
+        cookie: common.get(SK_COOKIE.load()),
         inode: 0,
         laddr: [0; 16],
         raddr: [0; 16],
-        netns: read_or_zero(net, NET_INUM.load()),
-        device: read_or_zero(sk, SK_BOUND_DEV_IF.load()),
+        netns: socket::netns(common),
+        device: common.get(SK_BOUND_DEV_IF.load()),
         uid: NO_UID,
         bucket_uid: 0,
-        lport: read_or_zero(sk, SK_NUM.load()),
-        rport: u16::from_be(read_or_zero(sk, SK_DPORT.load())),
+        lport: common.get(SK_NUM.load()),
+        rport: u16::from_be(common.get(SK_DPORT.load())),
         family,
         protocol,
-        state: read_or_zero(sk, SK_STATE.load()),
-        flags: socket::options(sk),
+        state: common.get(SK_STATE.load()),
+        flags: socket::options(common),
         fastreuse: 0,
         fastreuseport: 0,
         fast_addr: [0; 4],
@@ -97,7 +99,7 @@ fn common(sk: u64, family: u16, protocol: u16) -> PortRecord {
         fast_v6only: 0,
         _pad: [0; 5],
     };
-    socket::addresses(&mut record.laddr, &mut record.raddr, sk, family);
+    socket::addresses(&mut record.laddr, &mut record.raddr, common, family);
     record
 }
 

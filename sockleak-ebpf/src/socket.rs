@@ -5,8 +5,9 @@ use sockleak_ebpf::{
     SocketRecord, state,
 };
 
-use crate::memory::{read, read_bits, read_into, read_or_zero};
+use crate::memory::{read, read_bits, read_or_zero};
 use crate::offsets::*;
+use crate::sock_common::{Place, SockCommon};
 
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
@@ -32,44 +33,46 @@ pub fn tcp_kind(sk: u64) -> Option<(u16, u16)> {
 /// The local port is `inet_sport`: `skc_num` is 0 already when a connection becomes CLOSE (`tcp_set_state`
 /// calls `inet_put_port` first).
 #[inline(always)]
-fn local_port(sk: u64) -> u16 {
+fn local_port(sk: u64, common: &SockCommon<'_>) -> u16 {
     match read_or_zero(sk, INET_SPORT.load()) {
-        0 => read_or_zero(sk, SK_NUM.load()),
+        0 => common.get(SK_NUM.load()),
         sport => u16::from_be(sport),
     }
 }
 
-/// Reads the local and the remote address: of IPv4 the first four bytes.
+/// The local and the remote address: of IPv4 the first four bytes.
 #[inline(always)]
-pub fn addresses(laddr: &mut [u8; 16], raddr: &mut [u8; 16], sk: u64, family: u16) {
+pub fn addresses(laddr: &mut [u8; 16], raddr: &mut [u8; 16], common: &SockCommon<'_>, family: u16) {
     if family == AF_INET6 {
-        read_into(laddr, sk, SK_V6_RCV_SADDR.load());
-        read_into(raddr, sk, SK_V6_DADDR.load());
+        *laddr = common.address(SK_V6_RCV_SADDR.load());
+        *raddr = common.address(SK_V6_DADDR.load());
         return;
     }
     *laddr = [0; 16];
     *raddr = [0; 16];
-    read_into(&mut laddr[..4], sk, SK_RCV_SADDR.load());
-    read_into(&mut raddr[..4], sk, SK_DADDR.load());
+    laddr[..4].copy_from_slice(&common.get::<u32>(SK_RCV_SADDR.load()).to_ne_bytes());
+    raddr[..4].copy_from_slice(&common.get::<u32>(SK_DADDR.load()).to_ne_bytes());
 }
 
 /// Inode of the socket's own network namespace: that of the task is gone when a dying process closes.
 #[inline(always)]
-pub fn netns(sk: u64) -> u32 {
-    let net: u64 = read_or_zero(sk, SK_NET.load());
+pub fn netns(common: &SockCommon<'_>) -> u32 {
+    let net: u64 = common.get(SK_NET.load());
     read_or_zero(net, NET_INUM.load())
 }
 
 /// Fills in everything that the `struct sock` itself tells. `fd` and what belongs to it stay empty.
 #[inline(always)]
 pub fn fill(record: &mut SocketRecord, sk: u64, family: u16, protocol: u16) {
-    addresses(&mut record.laddr, &mut record.raddr, sk, family);
-    record.cookie = read_or_zero(sk, SK_COOKIE.load());
+    let mut place = Place::uninit();
+    let common = &SockCommon::read(&mut place, sk);
+    addresses(&mut record.laddr, &mut record.raddr, common, family);
+    record.cookie = common.get(SK_COOKIE.load());
     record.inode = 0;
     record.msk = 0;
-    record.netns = netns(sk);
-    record.lport = local_port(sk);
-    record.rport = u16::from_be(read_or_zero(sk, SK_DPORT.load()));
+    record.netns = netns(common);
+    record.lport = local_port(sk, common);
+    record.rport = u16::from_be(common.get(SK_DPORT.load()));
     record.family = family;
     record.protocol = protocol;
     record.fd = NO_FD;
@@ -78,12 +81,12 @@ pub fn fill(record: &mut SocketRecord, sk: u64, family: u16, protocol: u16) {
     record.unread = 0;
     record.unacked = 0;
     record.accept_queue = 0;
-    record.linger = linger(sk);
+    record.linger = linger(sk, common);
     record.linger2 = 0;
     record.uid = read(sk, SK_UID.load()).unwrap_or(u32::MAX);
-    record.state = read_or_zero(sk, SK_STATE.load());
+    record.state = common.get(SK_STATE.load());
     record.shutdown = read_bits(sk, SK_SHUTDOWN.load(), 8);
-    record.flags = flags(sk);
+    record.flags = flags(sk, common);
     record.change_count = 0;
     record.reset_sent = 0;
     record.reset_reason = 0;
@@ -108,8 +111,8 @@ pub fn fill(record: &mut SocketRecord, sk: u64, family: u16, protocol: u16) {
 }
 
 #[inline(always)]
-fn linger(sk: u64) -> u32 {
-    let flags: u64 = read_or_zero(sk, SK_FLAGS.load());
+fn linger(sk: u64, common: &SockCommon<'_>) -> u32 {
+    let flags: u64 = common.get(SK_FLAGS.load());
     if flags & SOCK_LINGER_BIT == 0 {
         return NO_LINGER;
     }
@@ -123,16 +126,16 @@ fn linger(sk: u64) -> u32 {
 
 /// What `struct sock_common` tells of the options, as bits of [`SocketRecord::flags`].
 #[inline(always)]
-pub fn options(sk: u64) -> u8 {
+pub fn options(common: &SockCommon<'_>) -> u8 {
     // Without a branch: a verifier would look at all that follows once for each combination.
-    u8::from(read_bits(sk, SK_REUSE.load(), 4) != 0) * SOCKET_REUSE
-        | read_bits(sk, SK_REUSEPORT.load(), 1) * SOCKET_REUSEPORT
-        | read_bits(sk, SK_IPV6ONLY.load(), 1) * SOCKET_V6ONLY
+    u8::from(common.bits(SK_REUSE.load(), 4) != 0) * SOCKET_REUSE
+        | common.bits(SK_REUSEPORT.load(), 1) * SOCKET_REUSEPORT
+        | common.bits(SK_IPV6ONLY.load(), 1) * SOCKET_V6ONLY
 }
 
 #[inline(always)]
-fn flags(sk: u64) -> u8 {
-    let mut flags = options(sk);
+fn flags(sk: u64, common: &SockCommon<'_>) -> u8 {
+    let mut flags = options(common);
     if read_or_zero::<u32>(sk, SK_ERR.load()) == ECONNRESET {
         flags |= SOCKET_ERR_RESET;
     }
