@@ -4,11 +4,35 @@
 use aya_ebpf::Global;
 use sockleak_ebpf::{MISSING, kernel_fields};
 
+/// Where a member is without which user space loads nothing. So the programs have no way for a kernel that lacks it, which
+/// the kernel would have to take out of them, instruction by instruction, at each load.
+#[repr(transparent)]
+pub struct Required(Global<u32>);
+
+impl Required {
+    const fn new(value: u32) -> Self {
+        Self(Global::new(value))
+    }
+
+    #[inline(always)]
+    pub fn load(&self) -> u32 {
+        let offset = self.0.load();
+        // SAFETY: User space sets it before the load, or ends with an error that names the member.
+        unsafe { core::hint::assert_unchecked(offset != MISSING) };
+        offset
+    }
+}
+
+macro_rules! member {
+    (required) => { Required };
+    (optional) => { Global<u32> };
+}
+
 macro_rules! define_globals {
     ($($global:ident: $structure:ident $(. $member:ident)+, $kind:ident $($width:literal)?, $need:ident;)*) => {
         $(
             #[unsafe(no_mangle)]
-            pub static $global: Global<u32> = Global::new(MISSING);
+            pub static $global: member!($need) = <member!($need)>::new(MISSING);
         )*
     };
 }

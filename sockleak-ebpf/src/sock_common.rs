@@ -1,46 +1,41 @@
-//! `struct sock_common`, which every kind of socket begins with, read at once: a call of the helper for each member was a
-//! third of the walk over an fd table.
+//! `struct sock_common`, which every kind of socket begins with, read at once instead of member by member.
 
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use sockleak_ebpf::MISSING;
 
-use crate::memory::{bits_of, read_or_zero};
+use crate::memory::bits_of;
 
-/// Bytes up to and with `skc_flags`, where a kernel has IPv6 and network namespaces (include/net/sock.h).
-const SIZE: usize = 104;
+/// Its size where a kernel has IPv6 and network namespaces, from 5.10 to 7.3 (include/net/sock.h). It is less without;
+/// every socket has that many bytes anyhow. The verifier refuses a member that would not be among them.
+const SIZE: usize = 136;
 
 /// A place on the stack for the copy.
 pub type Place = MaybeUninit<[u64; SIZE / 8]>;
 
 /// The members of one `struct sock_common`.
-pub struct SockCommon<'a> {
-    copy: &'a [u64; SIZE / 8],
-    sk: u64,
-}
+pub struct SockCommon<'a>(&'a [u64; SIZE / 8]);
 
 impl<'a> SockCommon<'a> {
     /// Reads it; zeros if the address faults.
     #[inline(always)]
     pub fn read(place: &'a mut Place, sk: u64) -> Self {
         // SAFETY: The helper writes all bytes of `place`, zeros if the address faults.
-        let copy = unsafe {
+        Self(unsafe {
             bpf_probe_read_kernel(place.as_mut_ptr().cast(), SIZE as u32, sk as *const _);
             place.assume_init_ref()
-        };
-        Self { copy, sk }
+        })
     }
 
-    /// A member; zero if this kernel lacks it. What lies beyond the copy is read by itself: the verifier decides that.
+    /// A member; zero if this kernel lacks it.
     #[inline(always)]
     pub fn get<T: Copy + Default>(&self, offset: u32) -> T {
-        if offset as usize > SIZE - size_of::<T>() {
-            return read_or_zero(self.sk, offset);
+        if offset == MISSING {
+            return T::default();
         }
-        let copy: *const T = core::ptr::from_ref(self.copy).cast();
-        // SAFETY: All of it is within the copy, and aligned as in the kernel. It is volatile so that the compiler reads
-        // it here and in one piece, and does not put the two ways together.
+        let copy: *const T = core::ptr::from_ref(self.0).cast();
+        // SAFETY: The member is within the copy, or the verifier refuses the program, and aligned as in the kernel.
         unsafe { copy.byte_add(offset as usize).read_volatile() }
     }
 
@@ -57,12 +52,10 @@ impl<'a> SockCommon<'a> {
     #[inline(always)]
     pub fn address(&self, offset: u32) -> [u8; 16] {
         let mut address = [0; 16];
-        for (index, part) in address.chunks_exact_mut(4).enumerate() {
-            part.copy_from_slice(
-                &self
-                    .get::<u32>(offset.saturating_add(index as u32 * 4))
-                    .to_ne_bytes(),
-            );
+        if offset != MISSING {
+            for (index, part) in address.chunks_exact_mut(4).enumerate() {
+                part.copy_from_slice(&self.get::<u32>(offset + index as u32 * 4).to_ne_bytes());
+            }
         }
         address
     }

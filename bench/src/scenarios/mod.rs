@@ -35,7 +35,7 @@ pub struct Sizes {
     pub pairs_of_rates: usize,
     /// How often a round measures what is short.
     pub repeats: u32,
-    /// How often it makes the crashes of which one figure is wanted.
+    /// How often it measures the walks and the answers.
     pub crashes: u32,
     /// A descriptor at the end of a large table.
     pub high: u64,

@@ -57,7 +57,8 @@ impl Session<'_> {
             self.forget(pid, &recorded);
         }
         let due = || dead.iter().filter(|(_, elapsed)| *elapsed >= settle);
-        let must = |elapsed: Duration| self.args.settle.is_some() || elapsed >= SETTLE_MAX;
+        let has_settle = self.args.settle.is_some();
+        let must = |elapsed: Duration| has_settle || elapsed >= SETTLE_MAX;
         let overdue = due().any(|(_, elapsed)| must(*elapsed));
         if !overdue && self.looked.is_some_and(|at| at.elapsed() < SETTLE_STEP) {
             return Ok(());
@@ -72,8 +73,7 @@ impl Session<'_> {
         let gathered = self.gather(due().map(|(pid, _)| *pid))?;
         let mut reported = Vec::new();
         for (pid, elapsed) in due() {
-            let must = self.args.settle.is_some() || *elapsed >= SETTLE_MAX;
-            if self.report_one(*pid, must, &gathered, &recorded)? {
+            if self.report_one(*pid, must(*elapsed), &gathered, &recorded)? {
                 reported.push(*pid);
             }
         }
@@ -101,7 +101,10 @@ impl Session<'_> {
         let mut all = Survey::default();
         let mut owned: HashMap<u32, Keys> = HashMap::new();
         for (pid, survey) in pids.filter_map(|pid| self.surveys.remove_entry(&pid)) {
-            owned.insert(pid, all.take_in(survey));
+            let keys = all.take_in(survey);
+            if keys.len() > 0 {
+                owned.insert(pid, keys);
+            }
         }
         let mut aside: HashMap<u64, Vec<_>> = HashMap::new();
         for (key, record) in self.tables.aside(|key| all.unchanged.contains(&key.sk))? {
@@ -329,7 +332,7 @@ pub struct Gathered {
     time: Timestamp,
     snapshots: Vec<Snapshot>,
     holders: proc::Holders,
-    /// By PID.
+    /// By PID; a process without sockets has none.
     owned: HashMap<u32, Keys>,
     /// What may lend changes of state to those of them that have none.
     aside: HashMap<u64, Vec<(SocketKey, SocketRecord)>>,

@@ -50,7 +50,7 @@ pub struct Session<'a> {
     /// Lost events so far, each time with the moment (boot-time nanoseconds) at which they were noticed.
     losses: Vec<(u64, u64)>,
     pub(super) looked: Option<Instant>,
-    /// By PID, of processes that are dead and not reported.
+    /// By PID, of processes that were not looked at yet.
     pub(super) surveys: HashMap<u32, Survey>,
     /// Kept while other deaths wait for their reports.
     pub(super) reported: Reported,

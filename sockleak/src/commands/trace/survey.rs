@@ -31,7 +31,7 @@ impl Survey {
 }
 
 impl Session<'_> {
-    /// Surveys those of the dead that were not yet.
+    /// Surveys those of these processes that were not surveyed since they died.
     ///
     /// # Errors
     /// When the kernel refuses to read the maps.
@@ -39,7 +39,11 @@ impl Session<'_> {
         let dead: Dead = dead
             .iter()
             .map(|(pid, death)| (*pid, *death))
-            .filter(|(pid, _)| !self.surveys.contains_key(pid))
+            .filter(|(pid, death)| {
+                let survey = self.surveys.get(pid);
+                // Another process may have its PID since, or the death was not known yet.
+                survey.is_none_or(|survey| survey.keys.death != *death)
+            })
             .collect();
         if dead.is_empty() {
             return Ok(());
@@ -70,6 +74,8 @@ impl Session<'_> {
                     survey.unchanged.insert(key.sk);
                 }
                 survey.shared.add(&record);
+                // Before somebody else leaves it, and the namespace is gone.
+                self.namespaces.sighted(key.tgid, record.netns);
                 survey.looks.add(&self.translator.socket(&key, &record, &[]));
             },
         )?;
