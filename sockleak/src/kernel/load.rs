@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 
 use aya::programs::{Iter, Program, ProgramError};
@@ -171,8 +172,9 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Loads and attaches these programs. A verifier checks one program, on one processor; the walk keeps it busy for longer
-/// than all the others together, so each walk has a thread of its own, which begins first. It is attached last.
+/// Loads and attaches these programs. A verifier checks one program, on one processor; the walk keeps it busy for about
+/// as long as all the others together, so each walk has a thread of its own, which begins first and then helps with what
+/// is left. It is attached last.
 fn load_programs(
     ebpf: &mut Ebpf,
     wanted: &[(&'static str, &'static str)],
@@ -189,19 +191,25 @@ fn load_programs(
     let (walks, others): (Vec<_>, Vec<_>) = hooks
         .into_iter()
         .partition(|hook| hook.tracepoint() == programs::SCHED_PROCESS_EXIT);
+    let others = Mutex::new(others.into_iter());
+    let next = || others.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let rest = || -> Result<(), LoadError> {
+        while let Some(mut hook) = next() {
+            hook.load(kernel)?;
+            hook.attach()?;
+        }
+        Ok(())
+    };
     thread::scope(|scope| {
         let walks = walks
             .into_iter()
             .map(|mut walk| {
-                let load = move || walk.load(kernel).map(|()| walk);
+                let load = || walk.load(kernel).and_then(|()| rest()).map(|()| walk);
                 thread::Builder::new().spawn_scoped(scope, load)
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(LoadError::Thread)?;
-        for mut hook in others {
-            hook.load(kernel)?;
-            hook.attach()?;
-        }
+        rest()?;
         walks.into_iter().try_for_each(|walk| join(walk)?.attach())
     })
 }
