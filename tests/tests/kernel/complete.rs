@@ -30,6 +30,7 @@ pub fn tests() -> Vec<Trial> {
         named![
             more_time_waits_than_the_table_takes,
             a_tracer_that_is_stopped_during_the_crash,
+            seven_hundred_sockets_of_two_processes,
             eight_workers_with_one_listener,
         ],
     ));
@@ -215,6 +216,35 @@ fn preempts_programs() -> bool {
     // A member of `struct tp_transition_snapshot` (kernel/tracepoint.c).
     let name = b"\0srcu_gp\0";
     types.windows(name.len()).any(|window| window == name)
+}
+
+/// Each socket is in two inventories, of which only one can have its address in the map.
+fn seven_hundred_sockets_of_two_processes() {
+    let [mut victim] = paired(350);
+    let child = victim.forks("fork");
+    let table = judge::sockets();
+    let known = [victim.pid(), child].map(|pid| (pid, Inventory::in_table(pid, &table)));
+    let mut tracer = Tracer::attach(victim.pid(), &settled());
+    victim.group_killed();
+    let table = table_after_the_crash();
+    let mut missed = 0;
+    for _ in &known {
+        let report = tracer.report_with_losses();
+        let is_its = |(pid, _): &&(u32, _)| report["process"]["pid"] == *pid;
+        let (_, known) = known.iter().find(is_its).expect("a report of each");
+        if report["death"].is_null() && preempts_programs() {
+            missed += 1;
+            continue;
+        }
+        assert_eq!(known.count(), 701);
+        known.is_all_of(&report);
+        report.agrees_with(&table);
+        if report["lost"]["events"] == 0 {
+            assert_eq!(number(&report["summary"], "time_wait"), table.len() as u64);
+        }
+    }
+    assert!(missed < known.len(), "both were missed");
+    tracer.finishes();
 }
 
 /// The listener is in nine inventories at once, and each worker has ends of connections of the others.

@@ -28,8 +28,8 @@ pub struct Records {
     pub live: Vec<Box<Socket>>,
 }
 
-/// A pass over the maps comes by every bucket, which takes as long as so many lookups.
-const PASS: usize = 500;
+/// For so few keys, lookups take about as long as a pass, which comes by every bucket.
+const FEW: usize = 500;
 
 /// Reads the records of these keys: in one pass over the maps, or one by one where they are few or most of what the maps
 /// have is of others. A pass takes a third of the time for each record that it comes by.
@@ -62,7 +62,7 @@ pub fn records(
         }
     };
     let mut is_read = vec![false; keys.len()];
-    if keys.len() > PASS && keys.len() * 3 > keys.among {
+    if keys.len() > FEW && keys.len() * 3 > keys.among {
         let theirs = |key: &SocketKey| key.tgid == keys.pid;
         tables.visit_first(theirs, |key, record| {
             if let Some(place) = keys.position(&key) {
