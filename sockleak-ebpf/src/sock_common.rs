@@ -8,8 +8,8 @@ use sockleak_ebpf::MISSING;
 use crate::memory::bits_of;
 
 /// Bytes up to and with `skc_flags`, where a kernel has IPv6 and network namespaces, from 5.10 to 7.3
-/// (include/net/sock.h); they are fewer without. No more, because the frames of a walk, each rounded up to
-/// 32 bytes as in 6.1, together fill the 512 bytes of a program's stack. The verifier refuses a member that would not be among them.
+/// (include/net/sock.h); they are fewer without. No more, because the frames of a walk, each rounded up to 32 bytes as in
+/// 6.1, together fill the 512 bytes of a program's stack. The verifier refuses a member that would not be among them.
 const SIZE: usize = 104;
 
 /// A place on the stack for the copy.
