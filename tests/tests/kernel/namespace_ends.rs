@@ -33,17 +33,19 @@ const SO_NETNS_COOKIE: i32 = 71;
 
 const LEFT: [&str; 3] = [
     "1 LISTEN closed listener now",
-    "1 ESTABLISHED time_wait closed_by_kernel timewait_timer",
-    "1 ESTABLISHED closed peer_closed_first now",
+    "1 FIN_WAIT2 time_wait shutdown_before timewait_timer",
+    "1 CLOSE_WAIT closed peer_closed_first now",
 ];
 
-/// A victim that is alone in a namespace, where it leaves one TIME_WAIT.
+/// A victim that is alone in a namespace, where it leaves one TIME_WAIT: of its two ends one closes its side before.
 fn hermit() -> Victim {
     let mut victim = Victim::start();
     victim.does("own-network");
     victim.listen("4");
     victim.does("connect self");
     victim.does("accept 1");
+    victim.does("shutdown 0");
+    victim.does("read 1");
     victim
 }
 
