@@ -13,9 +13,9 @@ use crate::fd_table::Walk;
 #[map]
 pub static WATCHED: HashMap<u32, u8> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
-/// Where nothing is ever found, as large as that of sockleak.
+/// Where nothing is ever found, with as many buckets as that of sockleak has for a small process.
 #[map]
-pub static FOLLOWED: HashMap<u64, u64> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub static FOLLOWED: HashMap<u64, u64> = HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
 
 /// How many sockets all walks found.
 #[map]

@@ -1,7 +1,7 @@
 //! Who is not followed, told without a lookup.
 //!
 //! Nearly every change of state is of a socket that nobody follows, and the lookups that say so are most of what it
-//! costs: a hash, and a place in megabytes of buckets that no cache holds. Here they are single bytes, which are 1 once
+//! costs: a hash, and a place in buckets that hardly any cache holds. Here they are single bytes, which are 1 once
 //! what has them was followed. They stay so: the slab gives the same memory to sockets again and again, and a byte
 //! that is 1 for nothing costs the lookup and no more.
 

@@ -81,12 +81,7 @@ fn follow(sk: *const core::ffi::c_void, record: &mut SocketRecord, from: u8, to:
 fn append(record: &mut SocketRecord, from: u8, to: u8) {
     let index = record.change_count as usize;
     if index < STATE_CHANGES {
-        record.changes[index] = StateChange {
-            time: now(),
-            from,
-            to,
-            _pad: [0; 6],
-        };
+        record.changes[index] = StateChange::new(now() - record.time, from, to);
         record.change_count += 1;
     } else {
         record.change_count = STATE_CHANGES as u8 + 1;
@@ -131,14 +126,15 @@ fn begin(sk: *const core::ffi::c_void, tgid: u32, from: u8, to: u8) {
     if made != 0 {
         record.cookie = made;
     }
-    record.state = from;
-    append(record, from, to);
     let key = SocketKey {
         sk: address,
         time,
         tgid,
         origin: ORIGIN_LIVE,
     };
+    record.belongs_to(&key);
+    record.state = from;
+    append(record, from, to);
     if insert(&key, record).is_err() {
         count(counter::FOLLOW_FAILED);
     }

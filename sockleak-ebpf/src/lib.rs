@@ -39,12 +39,13 @@ pub mod maps {
     pub const WATCHED_BYTES_SIZE: u32 = 4096;
     /// Hash: [`ProcessKey`](crate::ProcessKey) to [`Death`](crate::Death).
     pub const DEATHS: &str = "DEATHS";
-    /// Hash: address of a `struct sock` (`u64`) to the [`SocketRecord`](crate::SocketRecord) that its changes of state
-    /// go to.
+    /// Hash, preallocated: address of a `struct sock` (`u64`) to the [`SocketRecord`](crate::SocketRecord) that its
+    /// changes of state go to.
     pub const SOCKETS: &str = "SOCKETS";
     /// Hash: [`SocketKey`](crate::SocketKey) to [`SocketRecord`](crate::SocketRecord), for records whose place in
     /// `SOCKETS` another one has: of processes that share a socket all but the first to die, and of sockets whose
-    /// memory belongs to another one by now.
+    /// memory belongs to another one by now. And for those that `SOCKETS` has no room for, by
+    /// [`SocketKey::place`](crate::SocketKey::place).
     pub const ASIDE: &str = "ASIDE";
     /// Hash: [`FdKey`](crate::FdKey) to `u8`, for every descriptor of a socket beyond its first.
     pub const EXTRA_FDS: &str = "EXTRA_FDS";
@@ -133,10 +134,14 @@ pub mod counter {
     pub const FOLLOW_FAILED: u32 = 1;
     /// Processes that did not fit into `WATCHED`, or deaths that did not fit into `DEATHS`.
     pub const PROCESS_FAILED: u32 = 2;
-    /// Records that were put, or tried to be put, into `ASIDE`: while there were none, nobody has to read it.
+    /// Records that were set aside, or tried to be set aside: while there were none, nobody has to look for them.
     pub const ASIDE: u32 = 3;
     /// Descriptors that were put into `EXTRA_FDS`, in the same way.
     pub const EXTRA_FDS: u32 = 4;
+    /// Records that went from one key of `ASIDE` to another one: who visits all of them may have missed these.
+    pub const MOVED: u32 = 5;
+    /// First records of their addresses that were put into `ASIDE`, in the same way.
+    pub const OVERFLOWN: u32 = 6;
     /// How many counters there are.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 7;
 }

@@ -15,6 +15,7 @@ mod maps;
 mod memory;
 mod mptcp;
 mod offsets;
+mod overflow;
 mod port_files;
 mod port_owner;
 mod preemption;

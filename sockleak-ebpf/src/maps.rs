@@ -1,10 +1,11 @@
 //! The maps, and what they cost.
 //!
-//! The hash maps are not preallocated: an empty one costs its bucket array (16 bytes a bucket, as
-//! many buckets as entries), which also takes time to make, half a millisecond for 65,536; and each entry is
-//! allocated when it is made. User space puts `SOCKETS`, `ASIDE` and `EXTRA_FDS` of its own in the places of these, of
-//! the size that is wanted. At 262,144 sockets: 2 x 4 MiB of buckets, and 48 + 8 + 192 bytes for each socket that is
-//! there, which with the allocator's pointer is the 256 of a slab object.
+//! An empty hash map costs its bucket array, 16 bytes a bucket, as many buckets as entries, which also takes time to make:
+//! half a millisecond for 65,536. `SOCKETS` is preallocated, with room for every descriptor that is open when the tracing
+//! begins and for some thousands more, because an allocation takes as long as everything else that a walk does to a
+//! socket. The others allocate each entry when it is made. User space puts `SOCKETS`, `ASIDE` and `EXTRA_FDS` of its own in
+//! the places of these, of the size that is wanted. A record takes 48 + 8 + 160 bytes in `SOCKETS`; in `ASIDE` they are 48 +
+//! 24 + 160, which with the allocator's pointer fit into the 256 of a slab object.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -16,10 +17,11 @@ use sockleak_ebpf::{
 };
 
 use crate::fd_table::Walk;
-use crate::filter;
+use crate::{filter, overflow};
 
 pub const BPF_NOEXIST: u64 = 1;
 pub const EEXIST: i32 = -17;
+const E2BIG: i32 = -7;
 
 #[map]
 pub static WATCHED: HashMap<u32, Watched> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
@@ -28,7 +30,7 @@ pub static WATCHED: HashMap<u32, Watched> = HashMap::with_max_entries(16_384, BP
 pub static DEATHS: HashMap<ProcessKey, Death> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static SOCKETS: HashMap<u64, SocketRecord> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub static SOCKETS: HashMap<u64, SocketRecord> = HashMap::with_max_entries(4096, 0);
 
 #[map]
 pub static ASIDE: HashMap<SocketKey, SocketRecord> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
@@ -70,12 +72,13 @@ pub fn watched(tgid: u32) -> Option<*mut Watched> {
     WATCHED.get_ptr_mut(tgid)
 }
 
-/// The record in `SOCKETS` at this address.
+/// The first record of this address.
 #[inline(always)]
 fn first(sk: u64) -> Option<&'static mut SocketRecord> {
-    // SAFETY: The entry was found just now and is not preallocated: it stays readable in this program. The kernel
-    // changes one socket's state from one CPU at a time, and what the other hooks write are single bytes.
-    SOCKETS.get_ptr_mut(sk).map(|record| unsafe { &mut *record })
+    let record = SOCKETS.get_ptr_mut(sk).or_else(|| overflow::find(sk))?;
+    // SAFETY: The entry was found just now: it stays memory of its map while this program runs. The kernel changes one
+    // socket's state from one CPU at a time, and what the other hooks write are single bytes.
+    Some(unsafe { &mut *record })
 }
 
 /// The record that the changes of the socket at this address go to.
@@ -93,7 +96,7 @@ pub fn followed(sk: u64) -> Option<&'static mut SocketRecord> {
 pub fn insert(key: &SocketKey, record: &mut SocketRecord) -> Result<(), i32> {
     record.belongs_to(key);
     filter::will_be_followed(key.sk);
-    match SOCKETS.insert(key.sk, &*record, BPF_NOEXIST) {
+    match take_place(key.sk, record) {
         Err(EEXIST) => {}
         done => return done,
     }
@@ -102,6 +105,20 @@ pub fn insert(key: &SocketKey, record: &mut SocketRecord) -> Result<(), i32> {
         return Err(EEXIST);
     }
     put_aside(key, record, BPF_NOEXIST)
+}
+
+/// Makes it the first record of the address. Fails with [`EEXIST`] if there is one.
+#[inline(always)]
+fn take_place(sk: u64, record: &SocketRecord) -> Result<(), i32> {
+    match SOCKETS.insert(sk, record, BPF_NOEXIST) {
+        Err(E2BIG) => overflow::insert(sk, record),
+        // There was no room when that record came.
+        Ok(()) if overflow::find(sk).is_some() => {
+            let _ = SOCKETS.remove(sk);
+            Err(EEXIST)
+        }
+        done => done,
+    }
 }
 
 #[inline(always)]
@@ -126,8 +143,11 @@ pub fn record(key: &SocketKey) -> Option<&'static mut SocketRecord> {
 /// Another socket has this address now. The record is kept, and follows nobody any more.
 #[inline(always)]
 pub fn set_aside(sk: u64, record: &mut SocketRecord) {
-    if put_aside(&record.key(sk), record, 0).is_ok() {
-        let _ = SOCKETS.remove(sk);
+    let key = record.key(sk);
+    if put_aside(&key, record, 0).is_ok() {
+        if SOCKETS.remove(sk).is_err() {
+            overflow::remove(&key);
+        }
     } else {
         // Nothing is lost but the place.
         record.flags |= SOCKET_OVER;

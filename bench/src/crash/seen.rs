@@ -35,7 +35,7 @@ pub struct Seen {
     /// Lines of a peer about sockets of the victims.
     pub printed: usize,
     pub told_lost: u64,
-    /// Bytes of an element of the map of sockets, and of all maps.
+    /// Bytes of the largest element of the maps of sockets, and of all maps.
     pub element: Option<u64>,
     pub maps: u64,
     pub ss_before: Option<Duration>,
@@ -60,13 +60,15 @@ impl Seen {
     pub fn measure_maps(&mut self, pid: u32) -> Result<()> {
         let maps = accounting::maps(pid)?;
         self.maps = maps.iter().map(|(_, map)| map.memory).sum();
-        let sockets = maps.iter().find(|(name, _)| name == sockleak_ebpf::maps::SOCKETS);
-        self.element = sockets
-            .zip(accounting::element_header()?)
-            .map(|((_, map), header)| {
-                // An element of a hash map has a header, and its key and value are padded (alloc_htab_elem).
-                header + map.key.next_multiple_of(8) + map.value.next_multiple_of(8)
-            });
+        let of_sockets = [sockleak_ebpf::maps::SOCKETS, sockleak_ebpf::maps::ASIDE];
+        // An element of a hash map has a header, and its key and value are padded (alloc_htab_elem).
+        let largest = maps
+            .iter()
+            .filter(|(name, _)| of_sockets.contains(&name.as_str()))
+            .map(|(_, map)| map.key.next_multiple_of(8) + map.value.next_multiple_of(8))
+            .max();
+        let header = accounting::element_header()?;
+        self.element = largest.zip(header).map(|(element, header)| header + element);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Sockets that are followed.
 
-/// A socket that is followed for a process. Key of `ASIDE`; the record has it too.
+/// A socket that is followed for a process. Key of `ASIDE`, where it may also be [`SocketKey::place`]; the record has it
+/// too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct SocketKey {
@@ -11,8 +12,22 @@ pub struct SocketKey {
     pub time: u64,
     /// Process id of the owner.
     pub tgid: u32,
-    /// [`ORIGIN_INVENTORY`], [`ORIGIN_LIVE`] or [`ORIGIN_SUBFLOW`].
+    /// [`ORIGIN_INVENTORY`], [`ORIGIN_LIVE`] or [`ORIGIN_SUBFLOW`]; in `ASIDE` [`ORIGIN_PLACE`] too.
     pub origin: u32,
+}
+
+impl SocketKey {
+    /// The key of the place that the first record of this address has in `ASIDE` when `SOCKETS` is full, whosever it is.
+    #[must_use]
+    #[inline(always)]
+    pub const fn place(sk: u64) -> Self {
+        Self {
+            sk,
+            time: 0,
+            tgid: 0,
+            origin: ORIGIN_PLACE,
+        }
+    }
 }
 
 /// [`SocketKey::origin`]: the socket was in the fd table when its process died.
@@ -21,6 +36,8 @@ pub const ORIGIN_INVENTORY: u32 = 0;
 pub const ORIGIN_LIVE: u32 = 1;
 /// [`SocketKey::origin`]: a TCP socket of an MPTCP socket of an inventory. It is in no fd table itself.
 pub const ORIGIN_SUBFLOW: u32 = 2;
+/// [`SocketKey::origin`]: no socket's, but that of [`SocketKey::place`].
+pub const ORIGIN_PLACE: u32 = 3;
 
 /// A further descriptor of a socket of an inventory. Key of `EXTRA_FDS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -36,18 +53,40 @@ pub struct FdKey {
     pub fd: u32,
 }
 
-/// One change of state.
+/// One change of state: nanoseconds since [`SocketRecord::time`], which take 56 bits (two years), and of four bits each the
+/// old state and the new one, as in include/net/tcp_states.h.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct StateChange {
-    /// When.
-    pub time: u64,
-    /// Old state, as in include/net/tcp_states.h.
-    pub from: u8,
-    /// New state.
-    pub to: u8,
-    /// Padding, always 0.
-    pub _pad: [u8; 6],
+#[repr(transparent)]
+pub struct StateChange(pub u64);
+
+impl StateChange {
+    /// A change so many nanoseconds after [`SocketRecord::time`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(after: u64, from: u8, to: u8) -> Self {
+        Self(after << 8 | (from as u64 & 0xf) << 4 | to as u64 & 0xf)
+    }
+
+    /// Nanoseconds since [`SocketRecord::time`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn after(self) -> u64 {
+        self.0 >> 8
+    }
+
+    /// The old state.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from(self) -> u8 {
+        (self.0 >> 4) as u8 & 0xf
+    }
+
+    /// The new state.
+    #[must_use]
+    #[inline(always)]
+    pub const fn to(self) -> u8 {
+        self.0 as u8 & 0xf
+    }
 }
 
 /// How many changes of state a [`SocketRecord`] keeps. After a death there are at most three
@@ -191,6 +230,6 @@ pub mod state {
 const _: () = {
     assert!(size_of::<SocketKey>() == 24);
     assert!(size_of::<FdKey>() == 24);
-    assert!(size_of::<StateChange>() == 16);
-    assert!(size_of::<SocketRecord>() == 192);
+    assert!(size_of::<StateChange>() == 8);
+    assert!(size_of::<SocketRecord>() == 160);
 };

@@ -233,15 +233,6 @@ impl Fields<'_> {
         })
     }
 
-    fn state_change(&mut self) -> Result<StateChange, DecodeError> {
-        Ok(StateChange {
-            time: self.u64()?,
-            from: self.u8()?,
-            to: self.u8()?,
-            _pad: self.array()?,
-        })
-    }
-
     fn socket_record(&mut self) -> Result<SocketRecord, DecodeError> {
         Ok(SocketRecord {
             time: self.u64()?,
@@ -277,7 +268,7 @@ impl Fields<'_> {
             changes: {
                 let mut changes = [StateChange::default(); STATE_CHANGES];
                 for change in &mut changes {
-                    *change = self.state_change()?;
+                    *change = StateChange(self.u64()?);
                 }
                 changes
             },
@@ -313,6 +304,12 @@ mod tests {
             prop_assert_eq!(socket_key(&encode_socket_key(&key)), key);
             let key = ProcessKey { start: time, tgid, _pad: 0 };
             prop_assert_eq!(process_key(&encode_process_key(&key)), key);
+        }
+
+        #[test]
+        fn a_change_is_read_as_it_was_written(after in 0u64..1 << 56, from in 1u8..=12, to in 1u8..=12) {
+            let change = StateChange::new(after, from, to);
+            prop_assert_eq!((change.after(), change.from(), change.to()), (after, from, to));
         }
     }
 

@@ -18,26 +18,35 @@ use super::load::LoadError;
 
 /// Maps that are being made.
 pub struct LargeMaps {
-    sockets: u32,
+    room: Room,
     thread: Option<JoinHandle<Result<Vec<Made>, LoadError>>>,
+}
+
+/// For how many sockets there is room.
+#[derive(Clone, Copy)]
+pub struct Room {
+    /// For how many records memory is allocated at once.
+    pub at_once: u32,
+    /// How many sockets a process may have.
+    pub sockets: u32,
 }
 
 /// A map, by its name.
 type Made = (&'static str, MapData);
 
 impl LargeMaps {
-    /// Begins to make them, with room for this many sockets.
-    pub fn begin(sockets: u32) -> Self {
-        let thread = thread::Builder::new().spawn(move || make(sockets));
+    /// Begins to make them.
+    pub fn begin(room: Room) -> Self {
+        let thread = thread::Builder::new().spawn(move || make(room));
         Self {
-            sockets,
+            room,
             thread: thread.ok(),
         }
     }
 
     /// Lets the loader make them as small as can be.
     pub fn keep_small(&self, loader: &mut EbpfLoader<'_>) {
-        for (name, ..) in definitions(self.sockets) {
+        for (name, ..) in definitions(self.room) {
             loader.map_max_entries(name, 1);
         }
     }
@@ -49,7 +58,7 @@ impl LargeMaps {
     pub fn take_places(self, ebpf: &Ebpf) -> Result<(), LoadError> {
         let made = self.thread.and_then(|thread| thread.join().ok()?.ok());
         // What failed there, for want of memory at that moment or for good, is tried again and tells why.
-        for (name, large) in made.map_or_else(|| make(self.sockets), Ok)? {
+        for (name, large) in made.map_or_else(|| make(self.room), Ok)? {
             let Some(Map::HashMap(small)) = ebpf.map(name) else {
                 let reason = io::ErrorKind::NotFound.into();
                 return Err(LoadError::Map { name, reason });
@@ -65,8 +74,8 @@ impl LargeMaps {
     }
 }
 
-fn make(sockets: u32) -> Result<Vec<Made>, LoadError> {
-    definitions(sockets)
+fn make(room: Room) -> Result<Vec<Made>, LoadError> {
+    definitions(room)
         .into_iter()
         .map(|(name, definition)| {
             let map = aya_obj::Map::Legacy(LegacyMap {
@@ -94,21 +103,29 @@ fn reason(error: MapError) -> io::Error {
 }
 
 /// As `sockleak-ebpf/src/maps.rs` has them.
-fn definitions(sockets: u32) -> [(&'static str, bpf_map_def); 3] {
-    let hash = |key: usize, value: usize, max_entries| bpf_map_def {
+fn definitions(room: Room) -> [(&'static str, bpf_map_def); 3] {
+    let hash = |key: usize, value: usize, max_entries, map_flags| bpf_map_def {
         map_type: generated::bpf_map_type::BPF_MAP_TYPE_HASH as u32,
         key_size: key as u32,
         value_size: value as u32,
         max_entries,
-        map_flags: generated::BPF_F_NO_PREALLOC,
+        map_flags,
         id: 0,
         pinning: PinningType::None,
     };
+    let by_and_by = generated::BPF_F_NO_PREALLOC;
     let (record, extra) = (size_of::<SocketRecord>(), maps::EXTRA_FDS_SIZE);
+    let at_once = room.at_once.min(room.sockets);
     [
-        (maps::SOCKETS, hash(size_of::<u64>(), record, sockets)),
-        (maps::ASIDE, hash(size_of::<SocketKey>(), record, sockets)),
-        (maps::EXTRA_FDS, hash(size_of::<FdKey>(), size_of::<u8>(), extra)),
+        (maps::SOCKETS, hash(size_of::<u64>(), record, at_once, 0)),
+        (
+            maps::ASIDE,
+            hash(size_of::<SocketKey>(), record, room.sockets, by_and_by),
+        ),
+        (
+            maps::EXTRA_FDS,
+            hash(size_of::<FdKey>(), size_of::<u8>(), extra, by_and_by),
+        ),
     ]
 }
 
@@ -121,7 +138,10 @@ mod tests {
     #[test]
     fn they_are_what_the_object_says() {
         let object = aya_obj::Object::parse(OBJECT).unwrap();
-        for (name, large) in definitions(77) {
+        for (name, large) in definitions(Room {
+            at_once: 7,
+            sockets: 77,
+        }) {
             let said = &object.maps[name];
             let of = |map_type, key_size, value_size, map_flags| (map_type, key_size, value_size, map_flags);
             assert_eq!(

@@ -12,7 +12,7 @@ use sockleak_ebpf::{maps, programs};
 use super::btf::{BtfError, MissingMember};
 use super::fields::{MissingFields, Problem, Resolved};
 use super::globals::Globals;
-use super::large_maps::LargeMaps;
+use super::large_maps::{LargeMaps, Room};
 use super::loader;
 use super::port_table::PortReader;
 use super::preemption;
@@ -22,13 +22,20 @@ use super::tracepoint::Hook;
 /// The committed object.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SOCKLEAK_BPF_OBJECT"));
 
+/// Records that there is memory for at once, beside those of the descriptors that are open already: a megabyte, which takes
+/// a quarter of a millisecond to make.
+const SPARE_RECORDS: u32 = 4096;
+
 /// What the programs are loaded with.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Children of watched processes are watched too.
     pub follow_children: bool,
-    /// The inventory of one process ends after this many sockets; also the size of the maps.
+    /// The inventory of one process ends after this many sockets; and so many of all processes have room, besides those
+    /// that there is memory for at once.
     pub max_sockets: u32,
+    /// Descriptors that are open in what will be watched, as far as is known.
+    pub open_descriptors: u32,
     /// Bytes of the event ring: a power of two, at least a page.
     pub ring_size: u32,
     /// The programs' warnings are wanted.
@@ -109,7 +116,10 @@ pub fn prepare(settings: Settings) -> Preparation {
     Preparation {
         settings,
         loader: loader::prepare(),
-        large: LargeMaps::begin(settings.max_sockets),
+        large: LargeMaps::begin(Room {
+            at_once: settings.open_descriptors.saturating_add(SPARE_RECORDS),
+            sockets: settings.max_sockets,
+        }),
     }
 }
 

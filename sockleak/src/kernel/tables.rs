@@ -6,7 +6,9 @@ use std::os::fd::AsFd as _;
 use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::sys::SyscallError;
 use aya::{Ebpf, Pod};
-use sockleak_ebpf::{Death, FdKey, ProcessKey, SocketKey, SocketRecord, Watched, counter, maps, state};
+use sockleak_ebpf::{
+    Death, FdKey, ORIGIN_PLACE, ProcessKey, SocketKey, SocketRecord, Watched, counter, maps, state,
+};
 
 use super::{batch, decode};
 
@@ -148,8 +150,8 @@ impl Tables {
         let _ = self.deaths.remove(&decode::encode_process_key(key));
     }
 
-    /// Visits the wanted ones of the followed sockets, in one pass over the maps. One whose memory is given to
-    /// another socket meanwhile may be visited twice.
+    /// Visits the wanted ones of the followed sockets, in one pass over the maps. Those whose memory is given to
+    /// other sockets meanwhile may be visited twice, and where there was no room for all of them others too.
     ///
     /// # Errors
     /// When the kernel refuses to read them.
@@ -158,13 +160,20 @@ impl Tables {
         mut wanted: impl FnMut(&SocketKey) -> bool,
         mut each: impl FnMut(SocketKey, SocketRecord),
     ) -> Result<(), TableError> {
-        // The hooks move records from the first map to the second one, which therefore comes later.
-        self.visit_first(&mut wanted, &mut each)?;
-        self.visit_aside(|key, record| {
+        let mut one = |key: SocketKey, record: &[u8; SOCKET_RECORD]| {
             if wanted(&key) {
                 each(key, decode::socket_record(record));
             }
-        })
+        };
+        // The hooks move records from the first map to the second one, which therefore comes later.
+        self.visit_with_room(&mut one)?;
+        let moved = self.count(counter::MOVED);
+        self.visit_aside(|_, key, record| one(key, record))?;
+        // They move some within the second map too, each once: what the pass missed has its last place by now.
+        if self.count(counter::MOVED) != moved {
+            self.visit_aside(|_, key, record| one(key, record))?;
+        }
+        Ok(())
     }
 
     /// Visits the wanted ones of those followed sockets that are the first ones of their address, each once.
@@ -176,10 +185,15 @@ impl Tables {
         mut wanted: impl FnMut(&SocketKey) -> bool,
         mut each: impl FnMut(SocketKey, SocketRecord),
     ) -> Result<(), TableError> {
-        visit(&self.sockets, maps::SOCKETS, |sk, record| {
-            let key = decode::socket_owner(u64::from_ne_bytes(*sk), record);
+        let mut one = |key: SocketKey, record: &[u8; SOCKET_RECORD]| {
             if wanted(&key) {
                 each(key, decode::socket_record(record));
+            }
+        };
+        self.visit_with_room(&mut one)?;
+        self.visit_aside(|is_first, key, record| {
+            if is_first {
+                one(key, record);
             }
         })
     }
@@ -193,39 +207,69 @@ impl Tables {
         wanted: impl Fn(&SocketKey) -> bool,
     ) -> Result<Vec<(SocketKey, SocketRecord)>, TableError> {
         let mut found = Vec::new();
-        self.visit_aside(|key, record| {
-            if wanted(&key) {
+        if self.count(counter::ASIDE) == 0 {
+            return Ok(found);
+        }
+        self.visit_aside(|is_first, key, record| {
+            if !is_first && wanted(&key) {
                 found.push((key, decode::socket_record(record)));
             }
         })?;
         Ok(found)
     }
 
-    /// An empty map of many buckets takes as long to read as a full one of as many.
-    fn visit_aside(&self, mut each: impl FnMut(SocketKey, &[u8; SOCKET_RECORD])) -> Result<(), TableError> {
-        if self.count(counter::ASIDE) == 0 {
+    /// Visits the first records of their addresses that `SOCKETS` has.
+    fn visit_with_room(
+        &self,
+        mut each: impl FnMut(SocketKey, &[u8; SOCKET_RECORD]),
+    ) -> Result<(), TableError> {
+        visit(&self.sockets, maps::SOCKETS, |sk, record| {
+            each(decode::socket_owner(u64::from_ne_bytes(*sk), record), record);
+        })
+    }
+
+    /// Visits those that were set aside, and the first ones of their addresses that `SOCKETS` had no room for. An empty
+    /// map of many buckets takes as long to read as a full one of as many.
+    fn visit_aside(
+        &self,
+        mut each: impl FnMut(bool, SocketKey, &[u8; SOCKET_RECORD]),
+    ) -> Result<(), TableError> {
+        if self.count(counter::ASIDE) + self.count(counter::OVERFLOWN) == 0 {
             return Ok(());
         }
         visit(&self.aside, maps::ASIDE, |key, record| {
-            each(decode::socket_key(key), record)
+            let key = decode::socket_key(key);
+            if key.origin == ORIGIN_PLACE {
+                each(true, decode::socket_owner(key.sk, record), record);
+            } else {
+                each(false, key, record);
+            }
         })
     }
 
     /// The record that the changes of the socket at this address go to, and its key.
     #[must_use]
     pub fn followed(&self, sk: u64) -> Option<(SocketKey, SocketRecord)> {
-        let record = decode::socket_record(&self.sockets.get(&sk, 0).ok()?);
+        let first = self.sockets.get(&sk, 0).ok();
+        let record = decode::socket_record(&first.or_else(|| self.set_aside(&SocketKey::place(sk)))?);
         Some((record.key(sk), record))
     }
 
     /// The record of this key.
     #[must_use]
     pub fn socket(&self, key: &SocketKey) -> Option<SocketRecord> {
-        let first = self.sockets.get(&key.sk, 0).ok();
-        let first = first.filter(|record| decode::socket_owner(key.sk, record) == *key);
-        // It may have been set aside just now.
-        let found = first.or_else(|| self.aside.get(&decode::encode_socket_key(key), 0).ok())?;
+        let is_its = |record: &[u8; SOCKET_RECORD]| decode::socket_owner(key.sk, record) == *key;
+        let first = self.sockets.get(&key.sk, 0).ok().filter(is_its);
+        // It may have been moved just now: from either of the first two places to the last one.
+        let found = first
+            .or_else(|| self.set_aside(&SocketKey::place(key.sk)).filter(is_its))
+            .or_else(|| self.set_aside(key))?;
         Some(decode::socket_record(&found))
+    }
+
+    /// What `ASIDE` has under this key.
+    fn set_aside(&self, key: &SocketKey) -> Option<[u8; SOCKET_RECORD]> {
+        self.aside.get(&decode::encode_socket_key(key), 0).ok()
     }
 
     /// Stops following sockets.
@@ -235,42 +279,65 @@ impl Tables {
     pub fn forget_sockets(&mut self, forgotten: &[SocketKey]) -> Result<(), TableError> {
         let mut vacant = HashSet::new();
         for key in forgotten {
-            let current = self.sockets.get(&key.sk, 0).ok();
-            // Another socket may be followed under this address by now.
-            match current.filter(|record| decode::socket_owner(key.sk, record) == *key) {
-                Some(record) => {
-                    let _ = self.sockets.remove(&key.sk);
-                    let changes = decode::socket_record(&record).changes;
-                    if changes.iter().all(|change| change.to != state::CLOSE) {
-                        vacant.insert(key.sk);
-                    }
-                }
-                None => {
-                    let _ = self.aside.remove(&decode::encode_socket_key(key));
-                }
+            let Some(record) = self.forget_first(key) else {
+                let _ = self.aside.remove(&decode::encode_socket_key(key));
+                continue;
+            };
+            if record.changes.iter().all(|change| change.to() != state::CLOSE) {
+                vacant.insert(key.sk);
             }
         }
         self.promote(&vacant)
     }
 
+    /// Removes the record of this key if it is the first one of its address, and returns it. Another socket may be
+    /// followed under this address by now.
+    fn forget_first(&mut self, key: &SocketKey) -> Option<SocketRecord> {
+        let is_its = |record: &[u8; SOCKET_RECORD]| decode::socket_owner(key.sk, record) == *key;
+        if let Some(record) = self.sockets.get(&key.sk, 0).ok().filter(is_its) {
+            let _ = self.sockets.remove(&key.sk);
+            return Some(decode::socket_record(&record));
+        }
+        let place = SocketKey::place(key.sk);
+        let record = self.set_aside(&place).filter(is_its)?;
+        let _ = self.aside.remove(&decode::encode_socket_key(&place));
+        Some(decode::socket_record(&record))
+    }
+
     /// Of processes that share a socket the changes of its state go to the first one's record. When that is
     /// forgotten while the socket is there, another one takes its place. After that its memory may be another one's.
     fn promote(&mut self, vacant: &HashSet<u64>) -> Result<(), TableError> {
-        if vacant.is_empty() {
+        if vacant.is_empty() || self.count(counter::ASIDE) == 0 {
             return Ok(());
         }
         let mut heirs = Vec::new();
-        self.visit_aside(|key, record| {
-            if vacant.contains(&key.sk) {
+        self.visit_aside(|is_first, key, record| {
+            if !is_first && vacant.contains(&key.sk) {
                 heirs.push((key, *record));
             }
         })?;
         for (key, record) in heirs {
-            if self.sockets.insert(key.sk, record, NOEXIST).is_ok() {
+            if self.take_place(key.sk, record) {
                 let _ = self.aside.remove(&decode::encode_socket_key(&key));
             }
         }
         Ok(())
+    }
+
+    /// Makes it the first record of the address. False if there is one, or no room.
+    fn take_place(&mut self, sk: u64, record: [u8; SOCKET_RECORD]) -> bool {
+        let place = SocketKey::place(sk);
+        if self.set_aside(&place).is_some() {
+            return false;
+        }
+        match self.sockets.insert(sk, record, NOEXIST) {
+            // The hooks do not look there before they have put a record there.
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
+                let place = decode::encode_socket_key(&place);
+                self.count(counter::OVERFLOWN) > 0 && self.aside.insert(place, record, NOEXIST).is_ok()
+            }
+            done => done.is_ok(),
+        }
     }
 
     /// Every further descriptor of the sockets of these deaths.

@@ -94,7 +94,7 @@ impl Translator {
             uid: (record.uid != u32::MAX).then_some(record.uid),
             transitions: record.changes[..known]
                 .iter()
-                .map(|change| self.transition(change))
+                .map(|change| self.transition(record.time, *change))
                 .collect(),
             transitions_truncated: usize::from(record.change_count) > STATE_CHANGES,
             reset_sent: (record.reset_sent != 0).then(|| self.reason(record.reset_reason)),
@@ -128,8 +128,9 @@ impl Translator {
         self.clock.timestamp(boottime_ns).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    fn transition(&self, change: &StateChange) -> Transition {
-        Transition::new(self.time(change.time), state(change.from), state(change.to))
+    fn transition(&self, since: u64, change: StateChange) -> Transition {
+        let time = self.time(since.saturating_add(change.after()));
+        Transition::new(time, state(change.from()), state(change.to()))
     }
 
     fn reason(&self, number: u8) -> Option<ResetReason> {

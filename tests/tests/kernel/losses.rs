@@ -24,7 +24,7 @@ pub fn tests() -> Vec<Trial> {
     tests.extend(sandboxed(
         &[Need::NoOthers],
         named![
-            two_inventories_for_which_the_maps_are_too_small,
+            three_inventories_for_which_the_maps_are_too_small,
             what_did_not_fit_is_said,
         ],
     ));
@@ -151,9 +151,9 @@ fn lost(report: &Report) -> (u64, u64) {
     (number(lost, "inventory"), number(lost, "slots"))
 }
 
-/// Both die before either is reported: the maps are of the size that one of them may have.
-fn two_inventories_for_which_the_maps_are_too_small() {
-    let mut victims = [Victim::start(), Victim::start()];
+/// All die before one is reported: both maps are of the size that one of them may have.
+fn three_inventories_for_which_the_maps_are_too_small() {
+    let mut victims = [Victim::start(), Victim::start(), Victim::start()];
     let known = victims.each_mut().map(|victim| {
         victim.does("pairs 200 127.0.0.1");
         Inventory::of(victim.pid())
@@ -164,8 +164,8 @@ fn two_inventories_for_which_the_maps_are_too_small() {
         victim.killed_by(libc::SIGKILL);
     }
     tracer.signal(libc::SIGCONT);
-    let reports = tracer.reports_with_losses(2);
-    for ((victim, known), is_complete) in victims.iter().zip(&known).zip([true, false]) {
+    let reports = tracer.reports_with_losses(3);
+    for ((victim, known), is_complete) in victims.iter().zip(&known).zip([true, true, false]) {
         let report = &reports[&victim.pid()];
         assert_eq!(known.count(), 401);
         // Where a socket of anybody else gets the memory of one, its record is set aside and makes room.
@@ -178,7 +178,7 @@ fn two_inventories_for_which_the_maps_are_too_small() {
 }
 
 fn what_did_not_fit_is_said() {
-    let mut victims = [Victim::start(), Victim::start()];
+    let mut victims = [Victim::start(), Victim::start(), Victim::start()];
     for victim in &mut victims {
         victim.does("pairs 20 127.0.0.1");
     }
@@ -187,7 +187,7 @@ fn what_did_not_fit_is_said() {
     let mut command = Command::new(programs::sockleak());
     command.args(["--pid", &pids.join(","), "--max-sockets", "30"]);
     let mut tracer = Tracer::spawn(&mut command);
-    tracer.says_on_stderr(&pids[1]);
+    tracer.says_on_stderr(&pids[2]);
     tracer.stops();
     for victim in &mut victims {
         victim.killed_by(libc::SIGKILL);

@@ -32,22 +32,25 @@ impl Lenders<'_> {
 /// Of two lenders the one in the map may have taken the place of the other when that was forgotten, and then it has
 /// only what came later.
 fn borrow_from(lenders: &[(SocketKey, SocketRecord)], key: &SocketKey, record: &mut SocketRecord) {
-    let is_next = |change: &StateChange| change.time >= key.time && change.from == record.state;
     let lent = lenders.iter().find_map(|(other, lender)| {
+        let is_next =
+            |change: &StateChange| other.time + change.after() >= key.time && change.from() == record.state;
         let is_same = (lender.inode, lender.msk) == (record.inode, record.msk);
         // What is followed since the death is another socket in the same memory.
         let is_of_before = other.origin == ORIGIN_LIVE && other.time < key.time;
         let lends = other != key && (is_same || is_of_before);
         let known = usize::from(lender.change_count).min(STATE_CHANGES);
         let first = lender.changes[..known].iter().position(is_next)?;
-        lends.then_some((lender, first, known))
+        lends.then_some((other, lender, first, known))
     });
-    let Some((lender, first, known)) = lent else {
+    let Some((other, lender, first, known)) = lent else {
         return;
     };
     record.cookie = lender.cookie;
     record.changes = [StateChange::default(); STATE_CHANGES];
-    record.changes[..known - first].copy_from_slice(&lender.changes[first..known]);
+    for (own, change) in record.changes.iter_mut().zip(&lender.changes[first..known]) {
+        *own = StateChange::new(other.time + change.after() - key.time, change.from(), change.to());
+    }
     record.change_count = lender.change_count - first as u8;
     record.reset_sent = lender.reset_sent;
     record.reset_reason = lender.reset_reason;
@@ -82,16 +85,11 @@ mod tests {
     fn an_heir_without_changes_lends_none() {
         let mut reported = listener();
         reported.change_count = 1;
-        reported.changes[0] = StateChange {
-            time: 100,
-            from: state::LISTEN,
-            to: state::CLOSE,
-            ..StateChange::default()
-        };
+        reported.changes[0] = StateChange::new(90, state::LISTEN, state::CLOSE);
         let heir = (key(20), listener());
         let mut record = listener();
         borrow_from(&[heir, (key(10), reported)], &key(30), &mut record);
-        assert_eq!((record.change_count, record.changes[0].time), (1, 100));
+        assert_eq!((record.change_count, record.changes[0].after()), (1, 70));
 
         let mut alone = listener();
         borrow_from(&[heir], &key(30), &mut alone);
@@ -107,12 +105,7 @@ mod tests {
         };
         let mut closed = connection;
         (closed.inode, closed.change_count) = (0, 1);
-        closed.changes[0] = StateChange {
-            time: 100,
-            from: state::ESTABLISHED,
-            to: state::FIN_WAIT1,
-            ..StateChange::default()
-        };
+        closed.changes[0] = StateChange::new(70, state::ESTABLISHED, state::FIN_WAIT1);
         for (since, borrowed) in [(20, 1), (40, 0)] {
             let live = SocketKey {
                 origin: ORIGIN_LIVE,

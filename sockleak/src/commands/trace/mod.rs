@@ -39,7 +39,7 @@ use crate::kernel::running::Kernel;
 use crate::kernel::spawn::{self, Identity, RunningChild, StoppedChild};
 use crate::kernel::tables::{self, Tables};
 use crate::kernel::translate::Translator;
-use crate::kernel::{terminal, wait};
+use crate::kernel::{proc, terminal, wait};
 use crate::output::{Output, Watch};
 
 /// How often a death that has not settled is looked at.
@@ -109,6 +109,19 @@ impl Begin<'_> {
     }
 }
 
+/// Of processes that there are, and of their descendants if these are wanted. That others are missing is said later.
+fn open_descriptors(pids: &[u32], descendants: bool) -> u32 {
+    let mut waiting = pids.to_vec();
+    let mut open = 0_u32;
+    while let Some(pid) = waiting.pop() {
+        open = open.saturating_add(proc::open_descriptors(pid).unwrap_or(0));
+        if descendants {
+            waiting.extend(proc::children(pid));
+        }
+    }
+    open
+}
+
 /// Attaches to the targets and follows them until the end; the exit status without COMMAND, and COMMAND.
 ///
 /// # Errors
@@ -122,6 +135,7 @@ pub fn start(
     let prepared = load::prepare(Settings {
         follow_children: !args.no_follow,
         max_sockets: args.max_sockets(),
+        open_descriptors: open_descriptors(&args.pids, !args.no_follow),
         ring_size: args.ring_size(),
         log: common.verbose > 0,
     });

@@ -309,7 +309,7 @@ impl<'a> Session<'a> {
             |key| key.origin == ORIGIN_LIVE && old(key.time),
             |key, record| {
                 let mut changes = record.changes.iter();
-                if changes.any(|change| change.to == state::CLOSE && old(change.time)) {
+                if changes.any(|change| change.to() == state::CLOSE && old(record.time + change.after())) {
                     stale.push(key);
                 }
             },

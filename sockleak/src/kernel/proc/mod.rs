@@ -69,6 +69,29 @@ pub fn status(pid: u32) -> io::Result<Status> {
     Ok(Status::parse(&read(pid, "status")?))
 }
 
+/// The children that the first thread of a process has, where the kernel lists them (CONFIG_PROC_CHILDREN). It takes no
+/// look at every process, as [`descendants`] does, and may miss some.
+#[must_use]
+pub fn children(pid: u32) -> Vec<u32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_ascii_whitespace()
+        .filter_map(|child| child.parse().ok())
+        .collect()
+}
+
+/// How many descriptors a process has open: told by the size of the directory since 6.2 (`proc_readfd_count`,
+/// fs/proc/fd.c). Before, how many its table has room for, which never becomes smaller: at most 32,768 are told then.
+///
+/// # Errors
+///
+/// `NotFound` when there is no such process.
+pub fn open_descriptors(pid: u32) -> io::Result<u32> {
+    match fs::metadata(format!("/proc/{pid}/fd"))?.len() {
+        0 => Ok(status(pid)?.descriptor_slots.unwrap_or(0).min(1 << 15)),
+        open => Ok(open.try_into().unwrap_or(u32::MAX)),
+    }
+}
+
 /// What is known of a process besides its sockets. What may not be read is `None`.
 ///
 /// # Errors
@@ -280,6 +303,38 @@ mod tests {
         assert!(!stat(own).unwrap().is_kernel_thread());
         assert_eq!(stat(u32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(status(own).unwrap().tgid, Some(own));
+    }
+
+    #[test]
+    fn tells_the_children() {
+        let mut shell = Command::new("sh")
+            .args(["-c", "sleep 1 & echo $!; wait"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut child = String::new();
+        let stdout = shell.stdout.take().unwrap();
+        io::BufRead::read_line(&mut io::BufReader::new(stdout), &mut child).unwrap();
+        let is_told = Path::new("/proc/thread-self/children").exists();
+        let expected: Vec<u32> = is_told
+            .then(|| child.trim().parse().unwrap())
+            .into_iter()
+            .collect();
+        assert_eq!(children(shell.id()), expected);
+        shell.wait().unwrap();
+        assert!(children(u32::MAX).is_empty());
+    }
+
+    /// Other tests open and close some of this process meanwhile, or a kernel tells how many there is room for.
+    #[test]
+    fn counts_the_descriptors_that_are_open() {
+        let own = process::id();
+        let files: Vec<_> = (0..100).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+        assert!(open_descriptors(own).unwrap() as usize >= files.len());
+        assert_eq!(
+            open_descriptors(u32::MAX).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 
     #[test]

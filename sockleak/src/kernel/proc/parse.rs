@@ -66,6 +66,8 @@ pub struct Status {
     pub tgid: Option<u32>,
     /// Process id in the innermost PID namespace.
     pub ns_pid: Option<u32>,
+    /// Descriptors that its table has room for now.
+    pub descriptor_slots: Option<u32>,
     /// Effective capabilities, bit `1 << CAP_*`.
     pub effective_capabilities: Option<u64>,
     /// The process is being dumped at this moment (4.15 and later).
@@ -87,6 +89,7 @@ impl Status {
                         .last()
                         .and_then(|pid| pid.parse().ok());
                 }
+                "FDSize" => status.descriptor_slots = value.parse().ok(),
                 "CapEff" => status.effective_capabilities = u64::from_str_radix(value, 16).ok(),
                 "CoreDumping" => status.core_dumping = value == "1",
                 _ => {}
@@ -140,10 +143,11 @@ mod tests {
     #[test]
     fn status_gives_the_innermost_pid() {
         let text = b"Name:\ta\\nNSpid:\t9\nTgid:\t42\nPid:\t43\nNSpid:\t4242\t77\t7\n\
-            CapEff:\t000001fffeffffff\nCoreDumping:\t1\n";
+            FDSize:\t256\nCapEff:\t000001fffeffffff\nCoreDumping:\t1\n";
         let status = Status::parse(text);
         assert_eq!(status.tgid, Some(42));
         assert_eq!(status.ns_pid, Some(7));
+        assert_eq!(status.descriptor_slots, Some(256));
         assert_eq!(status.effective_capabilities, Some(0x1ff_feff_ffff));
         assert!(status.core_dumping);
         assert_eq!(Status::parse(b"\xff\xfe"), Status::default());
