@@ -67,7 +67,8 @@ pub fn run(which: Baseline, pids: &[u32]) -> Result<()> {
         programs::SCHED_PROCESS_EXIT
     };
     let mut hook = Hook::of(ebpf.program_mut(name), name, name)?;
-    hook.load(&kernel)?;
+    let ids = kernel.tracepoint();
+    hook.load(|| &ids)?;
     hook.attach()?;
     println!("attached");
     std::io::stdout().flush()?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 
 use aya::programs::{Iter, Program, ProgramError};
@@ -165,9 +165,17 @@ fn load_with(kernel: &Kernel, prepared: Preparation, cookies: bool) -> Result<Lo
         .into_iter()
         .chain(copies)
         .collect();
-    let mut ebpf = loader.load(&object)?;
-    large.take_places(&ebpf)?;
-    load_programs(&mut ebpf, &wanted, kernel)?;
+    let ids = LazyLock::new(|| kernel.tracepoint());
+    let ebpf = thread::scope(|scope| {
+        // Beside the object, for which one processor does. Without this thread they are made when they are asked for.
+        let _ = thread::Builder::new().spawn_scoped(scope, || {
+            LazyLock::force(&ids);
+        });
+        let mut ebpf = loader.load(&object)?;
+        large.take_places(&ebpf)?;
+        load_programs(&mut ebpf, &wanted, || &ids)?;
+        Ok::<_, LoadError>(ebpf)
+    })?;
     Ok(Loaded {
         ebpf,
         ports: None,
@@ -185,10 +193,10 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 /// Loads and attaches these programs. A verifier checks one program, on one processor; the walk keeps it busy for about
 /// as long as all the others together, so each walk has a thread of its own, which begins first and then helps with what
 /// is left. It is attached last.
-fn load_programs(
+fn load_programs<'i>(
     ebpf: &mut Ebpf,
     wanted: &[(&'static str, &'static str)],
-    kernel: &Kernel,
+    ids: impl Fn() -> &'i aya::Btf + Copy + Send + Sync,
 ) -> Result<(), LoadError> {
     let mut found: HashMap<String, &mut Program> = ebpf
         .programs_mut()
@@ -205,7 +213,7 @@ fn load_programs(
     let next = || others.lock().unwrap_or_else(PoisonError::into_inner).next();
     let rest = || -> Result<(), LoadError> {
         while let Some(mut hook) = next() {
-            hook.load(kernel)?;
+            hook.load(ids)?;
             hook.attach()?;
         }
         Ok(())
@@ -214,7 +222,7 @@ fn load_programs(
         let walks = walks
             .into_iter()
             .map(|mut walk| {
-                let load = || walk.load(kernel).and_then(|()| rest()).map(|()| walk);
+                let load = || walk.load(ids).and_then(|()| rest()).map(|()| walk);
                 thread::Builder::new().spawn_scoped(scope, load)
             })
             .collect::<Result<Vec<_>, _>>()

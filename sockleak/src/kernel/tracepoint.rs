@@ -7,7 +7,6 @@ use aya::programs::{Program, ProgramError};
 use sockleak_ebpf::programs;
 
 use super::load::{LoadError, refused};
-use super::running::Kernel;
 
 /// A program of an object, and the tracepoint that it is for.
 pub struct Hook<'a> {
@@ -38,14 +37,14 @@ impl<'a> Hook<'a> {
         self.tracepoint
     }
 
-    /// Loads it.
+    /// Loads it. A program with typed arguments asks for the id of its tracepoint.
     ///
     /// # Errors
     /// When the kernel refuses it.
-    pub fn load(&mut self, kernel: &Kernel) -> Result<(), LoadError> {
+    pub fn load<'i>(&mut self, ids: impl FnOnce() -> &'i aya::Btf) -> Result<(), LoadError> {
         let loaded = match &mut *self.program {
             Program::RawTracePoint(program) => program.load(),
-            Program::BtfTracePoint(program) => program.load(self.tracepoint, &kernel.tracepoint()),
+            Program::BtfTracePoint(program) => program.load(self.tracepoint, ids()),
             _ => Err(ProgramError::UnexpectedProgramType),
         };
         loaded.map_err(|source| refused(self.name, source))
