@@ -158,9 +158,11 @@ fn a_peer_that_closes_ends_the_subflow() {
     let (mut victim, _address, peer) = serving();
     let closing = peer.closes_when_closed();
     let mut tracer = Tracer::attach(victim.pid(), &[]);
+    tracer.stops();
     victim.killed_by(libc::SIGKILL);
-    let report = tracer.report();
     closing.join().expect("it closes");
+    tracer.signal(libc::SIGCONT);
+    let report = tracer.report();
     agrees_with_the_kernel(&report);
     left_what_lives_longest(&report, 1);
 }
@@ -208,9 +210,11 @@ fn two_subflows_of_a_peer_that_closes() {
     let (mut victim, _address, peer) = serving_twice();
     let closing = peer.closes_when_closed();
     let mut tracer = Tracer::attach(victim.pid(), &[]);
+    tracer.stops();
     victim.killed_by(libc::SIGKILL);
-    let report = tracer.report();
     closing.join().expect("it closes");
+    tracer.signal(libc::SIGCONT);
+    let report = tracer.report();
     agrees_with_the_kernel(&report);
     left_what_lives_longest(&report, 2);
 }
