@@ -6,15 +6,14 @@
 //! global function (one with external linkage and BTF, 5.6 and later) is verified once, and a call of it is one
 //! instruction to the verifier: so a step is such a function, and hundreds of steps are another one.
 
-use core::hint::black_box;
-
-use sockleak_ebpf::{MISSING, ORIGIN_INVENTORY, ProcessKey, SocketKey, SocketRecord};
+use aya_ebpf::Global;
+use sockleak_ebpf::{MISSING, ORIGIN_INVENTORY, ORIGIN_SUBFLOW, ProcessKey, SocketKey, SocketRecord};
 
 use crate::file;
 use crate::inventory::{self, Kept};
 use crate::maps::WALK;
 use crate::memory::read_or_zero;
-use crate::mptcp::{self, Subflows};
+use crate::mptcp::Subflows;
 use crate::offsets::*;
 use crate::socket;
 
@@ -39,26 +38,33 @@ pub struct Walk {
     pub sockets: u32,
     pub not_recorded: u32,
     pub slots_skipped: u32,
-    _pad: u32,
-    /// The socket that is read next.
-    pub sk: u64,
-    key: SocketKey,
-    pub subflows: Subflows,
-    pub record: SocketRecord,
-}
-
-/// An open descriptor of a socket.
-struct Found {
+    /// The open descriptor that was found last.
     fd: u32,
+    /// Its file.
     file: u64,
     inode: u64,
+    subflows: Subflows,
+    /// Of the socket that was found last.
+    key: SocketKey,
+    record: SocketRecord,
+}
+
+/// What a step of a walk comes to.
+#[derive(PartialEq, Eq)]
+enum Found {
+    Socket,
+    /// Another file, 64 empty slots, or the end of a list of subflows.
+    Nothing,
+    /// The end of the table.
+    End,
 }
 
 /// How often each of the six loops goes round: together 2,985,984 steps, enough for every slot and for some subflows of
-/// every socket. A verifier follows each round, so short loops take it a fraction of the time of one long one.
-const ROUNDS: u64 = 12;
+/// every socket. A verifier follows each round, so short loops take it a fraction of the time of one long one. It knows
+/// the number, and the compiler does not: that one would write the calls one after the other.
+static ROUNDS: Global<u64> = Global::new(12);
 /// What a function returns that has reached the end of the table.
-const DONE: u32 = 1;
+const DONE: u64 = 1;
 
 impl Walk {
     /// Begins at the first descriptor of the table `files`.
@@ -82,55 +88,73 @@ impl Walk {
         }
     }
 
-    /// The next open descriptor that is a socket; `Some(None)` for another one, or for 64 empty slots.
+    /// Finds the next subflow of the MPTCP socket that was found last, or else the next open descriptor.
     #[inline(always)]
-    fn next(&mut self) -> Option<Option<Found>> {
+    fn next(&mut self) -> Found {
+        if self.subflows.has_next() {
+            return match self.subflows.next() {
+                Some(sk) => self.found(sk, ORIGIN_SUBFLOW),
+                None => Found::Nothing,
+            };
+        }
         if self.open == 0 {
             if self.word >= self.words {
-                return None;
+                return Found::End;
             }
             self.open = read_or_zero(self.open_fds + u64::from(self.word) * 8, 0);
             self.word += 1;
             if self.open == 0 {
-                return Some(None);
+                return Found::Nothing;
             }
         }
         let bit = self.open.trailing_zeros();
         self.open &= self.open - 1;
         if self.sockets >= MAX_SOCKETS.load() {
             self.slots_skipped += 1;
-            return Some(None);
+            return Found::Nothing;
         }
-        let fd = (self.word - 1) * BITS + bit;
-        let file: u64 = read_or_zero(self.fds + u64::from(fd) * 8, 0);
-        let Some((inode, sk)) = file::socket(file) else {
-            return Some(None);
+        self.fd = (self.word - 1) * BITS + bit;
+        self.file = read_or_zero(self.fds + u64::from(self.fd) * 8, 0);
+        let Some((inode, sk)) = file::socket(self.file) else {
+            return Found::Nothing;
         };
-        self.sk = sk;
-        Some(Some(Found { fd, file, inode }))
+        self.inode = inode;
+        self.found(sk, ORIGIN_INVENTORY)
     }
 
-    /// Records the socket that was read last.
     #[inline(always)]
-    fn keep(&mut self, Found { fd, file, inode }: Found) {
-        let record = &mut self.record;
-        record.fd = fd;
-        record.fd_count = 1;
-        record.inode = read_or_zero(inode, INODE_INO.load());
-        record.references = references(file);
-        let key = &mut self.key;
-        key.sk = self.sk;
-        key.time = self.time;
-        key.tgid = self.process.tgid;
-        key.origin = ORIGIN_INVENTORY;
-        match inventory::keep(key, record) {
-            Kept::New => {
+    fn found(&mut self, sk: u64, origin: u32) -> Found {
+        self.key.sk = sk;
+        self.key.time = self.time;
+        self.key.tgid = self.process.tgid;
+        self.key.origin = origin;
+        Found::Socket
+    }
+
+    /// Records the socket that was found and read last, and follows it from now on.
+    #[inline(always)]
+    fn keep(&mut self) {
+        let Self { key, record, .. } = self;
+        if key.origin == ORIGIN_SUBFLOW {
+            record.msk = self.subflows.owner();
+        } else {
+            record.fd = self.fd;
+            record.fd_count = 1;
+            record.inode = read_or_zero(self.inode, INODE_INO.load());
+            record.references = references(self.file);
+        }
+        let kept = inventory::keep(key, record);
+        // Asked again, because a verifier that knew the answer of before would have looked at all of `keep` twice.
+        match (kept, key.origin == ORIGIN_SUBFLOW) {
+            (Kept::New, false) => {
                 self.sockets += 1;
                 self.subflows.begin(key, record.protocol);
             }
             // The socket has another descriptor already (dup).
-            Kept::Before => inventory::add_fd(key, fd),
-            Kept::No => self.not_recorded += 1,
+            (Kept::Before, false) => inventory::add_fd(key, self.fd),
+            (Kept::No, false) => self.not_recorded += 1,
+            (Kept::No, true) => self.subflows.end(),
+            (Kept::New | Kept::Before, true) => {}
         }
     }
 
@@ -153,15 +177,13 @@ pub fn walk() {
 
 /// Goes round until `round` returns [`DONE`], and returns that; else 0.
 #[inline(always)]
-fn rounds(round: extern "C" fn() -> u32) -> u32 {
-    let mut left = ROUNDS;
+fn rounds(round: extern "C" fn() -> u64) -> u64 {
+    let mut left = ROUNDS.load();
     while left != 0 {
         if round() == DONE {
             return DONE;
         }
-        // A compiler that knew how often it goes round would write the calls one after the other, and a verifier
-        // looks into each of them for the depth of the stack. Of 64 bits, because it forgets smaller ones on the stack.
-        left = black_box(left - 1);
+        left -= 1;
     }
     0
 }
@@ -171,56 +193,51 @@ macro_rules! many {
     ($name:ident: $of:ident) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $name() -> u32 {
+        pub extern "C" fn $name() -> u64 {
             rounds($of)
         }
     };
 }
 
-many!(fd_table_loop_1: step);
+many!(fd_table_loop_1: fd_table_step);
 many!(fd_table_loop_2: fd_table_loop_1);
 many!(fd_table_loop_3: fd_table_loop_2);
 many!(fd_table_loop_4: fd_table_loop_3);
 many!(fd_table_loop_5: fd_table_loop_4);
 
-#[inline(always)]
-extern "C" fn step() -> u32 {
-    if mptcp::subflow_step() == 0 {
-        fd_table_step()
-    } else {
-        0
-    }
-}
-
-/// Looks at the next open descriptor, and records it if it is a TCP or MPTCP socket; or finds 64 empty slots. Returns
-/// [`DONE`] at the end of the table.
+/// Looks at the next open descriptor or the next subflow, and records it if it is a TCP or MPTCP socket; or finds 64 empty
+/// slots. Returns [`DONE`] at the end of the table.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn fd_table_step() -> u32 {
-    let Some(next) = current().and_then(Walk::next) else {
-        return DONE;
-    };
-    if let Some(found) = next
-        && fd_table_read_socket() != 0
-        && let Some(walk) = current()
-    {
-        walk.keep(found);
+pub extern "C" fn fd_table_step() -> u64 {
+    match current().map_or(Found::End, Walk::next) {
+        Found::End => return DONE,
+        Found::Nothing => return 0,
+        Found::Socket => {}
+    }
+    let read = fd_table_read_socket() != 0;
+    if let Some(walk) = current() {
+        if read {
+            walk.keep();
+        } else if walk.key.origin == ORIGIN_SUBFLOW {
+            walk.subflows.end();
+        }
     }
     0
 }
 
-/// Reads the socket at the walk's `sk` into its record. Returns 0 if it is no TCP or MPTCP socket. Nobody may have a
-/// reference to the walk meanwhile.
+/// Reads the socket that was found last into the walk's record. Returns 0 if it is no TCP or MPTCP socket. Nobody may have
+/// a reference to the walk meanwhile.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn fd_table_read_socket() -> u32 {
-    let Some(Walk { sk, record, .. }) = current() else {
+pub extern "C" fn fd_table_read_socket() -> u64 {
+    let Some(Walk { key, record, .. }) = current() else {
         return 0;
     };
-    let Some((family, protocol)) = socket::tcp_kind(*sk) else {
+    let Some((family, protocol)) = socket::tcp_kind(key.sk) else {
         return 0;
     };
-    socket::fill(record, *sk, family, protocol);
+    socket::fill(record, key.sk, family, protocol);
     1
 }
 
