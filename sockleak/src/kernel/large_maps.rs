@@ -15,6 +15,7 @@ use aya_obj::{EbpfSectionKind, generated};
 use sockleak_ebpf::{FdKey, SocketKey, SocketRecord, maps};
 
 use super::load::LoadError;
+use super::processor::elsewhere;
 
 /// Maps that are being made.
 pub struct LargeMaps {
@@ -37,7 +38,7 @@ type Made = (&'static str, MapData);
 impl LargeMaps {
     /// Begins to make them.
     pub fn begin(room: Room) -> Self {
-        let thread = thread::Builder::new().spawn(move || make(room));
+        let thread = thread::Builder::new().spawn(elsewhere(move || make(room)));
         Self {
             room,
             thread: thread.ok(),

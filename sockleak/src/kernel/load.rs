@@ -16,6 +16,7 @@ use super::large_maps::{LargeMaps, Room};
 use super::loader;
 use super::port_table::PortReader;
 use super::preemption;
+use super::processor::elsewhere;
 use super::running::Kernel;
 use super::tracepoint::Hook;
 
@@ -168,9 +169,8 @@ fn load_with(kernel: &Kernel, prepared: Preparation, cookies: bool) -> Result<Lo
     let ids = LazyLock::new(|| kernel.tracepoint());
     let ebpf = thread::scope(|scope| {
         // Beside the object, for which one processor does. Without this thread they are made when they are asked for.
-        let _ = thread::Builder::new().spawn_scoped(scope, || {
-            LazyLock::force(&ids);
-        });
+        let make = elsewhere(|| LazyLock::force(&ids));
+        let _ = thread::Builder::new().spawn_scoped(scope, make);
         let mut ebpf = loader.load(&object)?;
         large.take_places(&ebpf)?;
         load_programs(&mut ebpf, &wanted, || &ids)?;
@@ -223,7 +223,7 @@ fn load_programs<'i>(
             .into_iter()
             .map(|mut walk| {
                 let load = || walk.load(ids).and_then(|()| rest()).map(|()| walk);
-                thread::Builder::new().spawn_scoped(scope, load)
+                thread::Builder::new().spawn_scoped(scope, elsewhere(load))
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(LoadError::Thread)?;

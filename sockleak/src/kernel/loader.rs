@@ -4,6 +4,8 @@ use std::thread::{self, JoinHandle};
 
 use aya::EbpfLoader;
 
+use super::processor::elsewhere;
+
 /// A loader that is being made.
 pub struct Preparation(Option<JoinHandle<EbpfLoader<'static>>>);
 
@@ -15,13 +17,13 @@ pub struct Preparation(Option<JoinHandle<EbpfLoader<'static>>>);
 /// the loader is made in a thread that can open none, and that ends with it.
 #[must_use]
 pub fn prepare() -> Preparation {
-    let thread = thread::Builder::new().spawn(|| {
+    let make = || {
         // It is found out once, and kept.
         let _ = aya::features();
         refuse_open();
         EbpfLoader::new()
-    });
-    Preparation(thread.ok())
+    };
+    Preparation(thread::Builder::new().spawn(elsewhere(make)).ok())
 }
 
 impl Preparation {

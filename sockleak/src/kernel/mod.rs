@@ -17,6 +17,7 @@ pub mod port_table;
 pub mod preemption;
 pub mod preflight;
 pub mod proc;
+mod processor;
 pub mod running;
 pub mod sock_diag;
 pub mod spawn;

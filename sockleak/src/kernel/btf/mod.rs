@@ -38,8 +38,8 @@ pub struct Btf {
     strings: (usize, usize),
     /// Where each type begins in `data`, by type id; id 0 is `void` and has no record.
     types: Vec<u32>,
-    /// Hash of the name and id of every struct, union, enum and typedef, sorted.
-    names: Vec<(u32, u32)>,
+    /// Hash of the name, above, and id of every struct, union, enum and typedef, sorted.
+    names: Vec<u64>,
     /// Where the name of each function is in the string section, and its id.
     functions: Vec<(u32, u32)>,
 }
@@ -100,7 +100,8 @@ impl Btf {
         let (mut names, mut functions) = (Vec::new(), Vec::new());
         let types = raw::index(&data, sections.types, |id, found| match found.kind {
             Kind::Struct | Kind::Union | Kind::Enum | Kind::Enum64 | Kind::Typedef => {
-                names.extend(name::hash_at(strings, found.name).map(|hash| (hash, id)));
+                let hash = name::hash_at(strings, found.name);
+                names.extend(hash.map(|hash| u64::from(hash) << 32 | u64::from(id)));
             }
             Kind::Func => functions.push((found.name, id)),
             _ => {}
@@ -212,11 +213,13 @@ impl Btf {
     /// The structs, unions, enums and typedefs of that name, by ascending id.
     fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (u32, Type)> + 'a {
         let wanted = name::hash(name.as_bytes());
-        let first = self.names.partition_point(|(hash, _)| *hash < wanted);
+        let hash = |name: &u64| (*name >> 32) as u32;
+        let first = self.names.partition_point(|name| hash(name) < wanted);
         self.names[first..]
             .iter()
-            .take_while(move |(hash, _)| *hash == wanted)
-            .filter_map(|(_, id)| Some((*id, self.type_of(*id)?)))
+            .take_while(move |name| hash(name) == wanted)
+            .map(|name| *name as u32)
+            .filter_map(|id| Some((id, self.type_of(id)?)))
             .filter(move |(_, found)| self.name(found.name) == Some(name.as_bytes()))
     }
 
