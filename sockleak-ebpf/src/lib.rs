@@ -134,7 +134,8 @@ pub mod counter {
     pub const FOLLOW_FAILED: u32 = 1;
     /// Processes that did not fit into `WATCHED`, or deaths that did not fit into `DEATHS`.
     pub const PROCESS_FAILED: u32 = 2;
-    /// Records that were set aside, or tried to be set aside: while there were none, nobody has to look for them.
+    /// Records that were set aside, each counted once it is there and before it gives up the place that it may have
+    /// had: while there were none, nobody has to look for them.
     pub const ASIDE: u32 = 3;
     /// Descriptors that were put into `EXTRA_FDS`, in the same way.
     pub const EXTRA_FDS: u32 = 4;

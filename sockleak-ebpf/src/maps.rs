@@ -123,9 +123,10 @@ fn take_place(sk: u64, record: &SocketRecord) -> Result<(), i32> {
 
 #[inline(always)]
 fn put_aside(key: &SocketKey, record: &SocketRecord, flags: u64) -> Result<(), i32> {
-    // Before the record, so that nobody who finds the counter at 0 misses it.
+    ASIDE.insert(key, record, flags)?;
+    // After the record is there and before its old place is given up, so that nobody misses it in both.
     count(counter::ASIDE);
-    ASIDE.insert(key, record, flags)
+    Ok(())
 }
 
 /// The record of this key.

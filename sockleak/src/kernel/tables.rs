@@ -218,6 +218,12 @@ impl Tables {
         Ok(found)
     }
 
+    /// How many records were set aside. One that is counted is in its new place, and was not when it was not.
+    #[must_use]
+    pub fn set_aside_until_now(&self) -> u64 {
+        self.count(counter::ASIDE)
+    }
+
     /// Visits the first records of their addresses that `SOCKETS` has.
     fn visit_with_room(
         &self,

@@ -213,7 +213,7 @@ fn a_tracer_that_is_stopped_during_the_crash() {
 
 /// Tracepoints may be preempted (7.0 and later): of processes that die together on one CPU the kernel then may skip every
 /// copy of the exit hook for some.
-fn preempts_programs() -> bool {
+pub fn preempts_programs() -> bool {
     let types = fs::read("/sys/kernel/btf/vmlinux").expect("it is there");
     // A member of `struct tp_transition_snapshot` (kernel/tracepoint.c).
     let name = b"\0srcu_gp\0";

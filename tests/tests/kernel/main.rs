@@ -33,6 +33,7 @@ mod refusals;
 mod releasing;
 mod reset_reasons;
 mod restarting;
+mod reused_memory;
 mod segments;
 mod shared_tables;
 mod signals;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         releasing::tests(),
         reset_reasons::tests(),
         restarting::tests(),
+        reused_memory::tests(),
         segments::tests(),
         shared_tables::tests(),
         signals::tests(),

@@ -49,10 +49,7 @@ pub fn records(
     let mut records = Records::default();
     records.inventory.reserve_exact(keys.len());
     let mut subflows: HashMap<SocketKey, Vec<Socket>> = HashMap::new();
-    let mut add = |key: SocketKey, mut record: SocketRecord| {
-        if key.origin != ORIGIN_LIVE && record.change_count == 0 {
-            lenders.lend(tables, &key, &mut record);
-        }
+    let mut add = |key: SocketKey, record: SocketRecord| {
         let fds = extra_fds.get(&key.sk).filter(|_| key.origin == ORIGIN_INVENTORY);
         let socket = translator.socket(&key, &record, fds.map_or(&[], Vec::as_slice));
         match key.origin {
@@ -61,21 +58,34 @@ pub fn records(
             _ => records.live.push(Box::new(socket)),
         }
     };
+    let mut unchanged = Vec::new();
+    let mut read = |key: SocketKey, mut record: SocketRecord| {
+        let borrows = key.origin != ORIGIN_LIVE && record.change_count == 0;
+        if borrows && !lenders.lend(&key, &mut record) {
+            unchanged.push((key, record));
+        } else {
+            add(key, record);
+        }
+    };
     let mut is_read = vec![false; keys.len()];
     if keys.len() > FEW && keys.len() * 3 > keys.among {
         let theirs = |key: &SocketKey| key.tgid == keys.pid;
         tables.visit_first(theirs, |key, record| {
             if let Some(place) = keys.position(&key) {
                 is_read[place] = true;
-                add(key, record);
+                read(key, record);
             }
         })?;
     }
     let rest = keys.iter().zip(is_read).filter(|(_, is_read)| !is_read);
     for (key, _) in rest {
         if let Some(record) = tables.socket(&key) {
-            add(key, record);
+            read(key, record);
         }
+    }
+    lenders.lend_late(&mut unchanged)?;
+    for (key, record) in unchanged {
+        add(key, record);
     }
     if !subflows.is_empty() {
         for socket in &mut records.inventory {

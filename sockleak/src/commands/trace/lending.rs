@@ -1,37 +1,82 @@
 //! Which record has the changes of a socket that several processes had.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sockleak_ebpf::{ORIGIN_LIVE, STATE_CHANGES, SocketKey, SocketRecord, StateChange};
 
-use crate::kernel::tables::Tables;
+use crate::kernel::tables::{TableError, Tables};
 
 /// Records of inventories that were reported and forgotten, by `sk`: a process that shared a socket may have
 /// died before the one that is reported already, and only the record of the first death has the changes.
 pub type Reported = HashMap<u64, (SocketKey, SocketRecord)>;
 
+/// Records with changes whose place another record has.
+pub struct Aside {
+    by_sk: HashMap<u64, Vec<(SocketKey, SocketRecord)>>,
+    /// How many were set aside before these were read.
+    count: u64,
+}
+
+impl Aside {
+    /// Reads those of these sockets.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read the map.
+    pub fn read(tables: &Tables, sockets: &HashSet<u64>) -> Result<Self, TableError> {
+        let count = tables.set_aside_until_now();
+        let mut by_sk: HashMap<u64, Vec<_>> = HashMap::new();
+        for (key, record) in tables.aside(|key| sockets.contains(&key.sk))? {
+            if record.change_count > 0 {
+                by_sk.entry(key.sk).or_default().push((key, record));
+            }
+        }
+        Ok(Self { by_sk, count })
+    }
+
+    fn of(&self, sk: u64) -> &[(SocketKey, SocketRecord)] {
+        self.by_sk.get(&sk).map_or(&[], Vec::as_slice)
+    }
+}
+
 /// Where the changes of a socket's state may be that its own record does not have.
 pub struct Lenders<'a> {
+    pub tables: &'a Tables,
     pub reported: &'a Reported,
-    /// Records whose memory another socket has by now, by `sk`.
-    pub aside: &'a HashMap<u64, Vec<(SocketKey, SocketRecord)>>,
+    pub aside: &'a Aside,
 }
 
 impl Lenders<'_> {
     /// The changes of a socket's state go to the record that came first: that of another process which shares the
     /// socket and died with this one, or that of the living process which had shut it down. What they tell of the time
-    /// since the death is true of this record too.
-    pub fn lend(&self, tables: &Tables, key: &SocketKey, record: &mut SocketRecord) {
-        let mut lent: Vec<_> = tables.followed(key.sk).into_iter().collect();
-        lent.extend(self.reported.get(&key.sk));
-        lent.extend(self.aside.get(&key.sk).into_iter().flatten());
-        borrow_from(&lent, key, record);
+    /// since the death is true of this record too. False if nobody has any.
+    pub fn lend(&self, key: &SocketKey, record: &mut SocketRecord) -> bool {
+        let mut lenders: Vec<_> = self.tables.followed(key.sk).into_iter().collect();
+        lenders.extend(self.reported.get(&key.sk));
+        lenders.extend(self.aside.of(key.sk));
+        borrow_from(&lenders, key, record)
+    }
+
+    /// Lends to those for whom there was nobody. A lender may have been set aside after the others were read, and before
+    /// it was looked up in its place: then it is where the others are by now.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read the map.
+    pub fn lend_late(&self, records: &mut [(SocketKey, SocketRecord)]) -> Result<(), TableError> {
+        if records.is_empty() || self.tables.set_aside_until_now() == self.aside.count {
+            return Ok(());
+        }
+        let sockets = records.iter().map(|(key, _)| key.sk).collect();
+        let late = Aside::read(self.tables, &sockets)?;
+        for (key, record) in records {
+            borrow_from(late.of(key.sk), key, record);
+        }
+        Ok(())
     }
 }
 
 /// Of two lenders the one in the map may have taken the place of the other when that was forgotten, and then it has
 /// only what came later.
-fn borrow_from(lenders: &[(SocketKey, SocketRecord)], key: &SocketKey, record: &mut SocketRecord) {
+fn borrow_from(lenders: &[(SocketKey, SocketRecord)], key: &SocketKey, record: &mut SocketRecord) -> bool {
     let lent = lenders.iter().find_map(|(other, lender)| {
         let is_next =
             |change: &StateChange| other.time + change.after() >= key.time && change.from() == record.state;
@@ -44,7 +89,7 @@ fn borrow_from(lenders: &[(SocketKey, SocketRecord)], key: &SocketKey, record: &
         lends.then_some((other, lender, first, known))
     });
     let Some((other, lender, first, known)) = lent else {
-        return;
+        return false;
     };
     record.cookie = lender.cookie;
     record.changes = [StateChange::default(); STATE_CHANGES];
@@ -56,6 +101,7 @@ fn borrow_from(lenders: &[(SocketKey, SocketRecord)], key: &SocketKey, record: &
     record.reset_reason = lender.reset_reason;
     record.reset_received = lender.reset_received;
     record.reset_received_in = lender.reset_received_in;
+    true
 }
 
 #[cfg(test)]
@@ -88,11 +134,11 @@ mod tests {
         reported.changes[0] = StateChange::new(90, state::LISTEN, state::CLOSE);
         let heir = (key(20), listener());
         let mut record = listener();
-        borrow_from(&[heir, (key(10), reported)], &key(30), &mut record);
+        assert!(borrow_from(&[heir, (key(10), reported)], &key(30), &mut record));
         assert_eq!((record.change_count, record.changes[0].after()), (1, 70));
 
         let mut alone = listener();
-        borrow_from(&[heir], &key(30), &mut alone);
+        assert!(!borrow_from(&[heir], &key(30), &mut alone));
         assert_eq!(alone, listener());
     }
 

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 use sockleak_ebpf::{
-    DEATH_IO_URING, Death as DeathRecord, FdKey, ProcessKey, SocketKey, SocketRecord, WATCHED_IO_URING,
-    WATCHED_MANY_TABLES,
+    DEATH_IO_URING, Death as DeathRecord, FdKey, ProcessKey, WATCHED_IO_URING, WATCHED_MANY_TABLES,
 };
 
 use super::aftermath::{self, Records};
-use super::lending::Lenders;
+use super::lending::{Aside, Lenders};
 use super::owned::Keys;
 use super::processes::Stage;
 use super::session::Session;
@@ -106,12 +105,7 @@ impl Session<'_> {
                 owned.insert(pid, keys);
             }
         }
-        let mut aside: HashMap<u64, Vec<_>> = HashMap::new();
-        for (key, record) in self.tables.aside(|key| all.unchanged.contains(&key.sk))? {
-            if record.change_count > 0 {
-                aside.entry(key.sk).or_default().push((key, record));
-            }
-        }
+        let aside = Aside::read(&self.tables, &all.unchanged)?;
         let began = Timestamp::now();
         let snapshots = all.looks.look(&mut self.namespaces, self.loaded.ports.as_mut())?;
         let time = Timestamp::now();
@@ -335,7 +329,7 @@ pub struct Gathered {
     /// By PID; a process without sockets has none.
     owned: HashMap<u32, Keys>,
     /// What may lend changes of state to those of them that have none.
-    aside: HashMap<u64, Vec<(SocketKey, SocketRecord)>>,
+    aside: Aside,
 }
 
 impl Gathered {
@@ -343,12 +337,13 @@ impl Gathered {
         let Some(keys) = self.owned.get(&pid) else {
             return Ok(Records::default());
         };
+        let tables = &session.tables;
         let lenders = Lenders {
+            tables,
             reported: &session.reported,
             aside: &self.aside,
         };
-        let (tables, translator) = (&session.tables, &session.translator);
-        Ok(aftermath::records(tables, &lenders, translator, keys)?)
+        Ok(aftermath::records(tables, &lenders, &session.translator, keys)?)
     }
 }
 
