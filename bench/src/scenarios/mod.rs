@@ -65,8 +65,8 @@ impl Sizes {
             curve: curve
                 .map(|(processes, pairs)| (processes, pairs.min(most)))
                 .into(),
-            stretches: 2,
-            pairs_of_rates: 4,
+            stretches: 1,
+            pairs_of_rates: 8,
             repeats: 8,
             crashes: 4,
             high: limit - 1,

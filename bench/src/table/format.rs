@@ -12,13 +12,13 @@ pub fn line(label: &str, spread: Spread, remark: &str) -> String {
     format!("{}\n", line.trim_end())
 }
 
-/// Three figures that count, and no more than two behind the point.
+/// Three figures that count, and no more than three behind the point.
 pub fn number(value: f64) -> String {
     let digits = match value.abs() {
         // No difference, and not a negative one.
         0.0..0.0005 => return "0".to_owned(),
-        0.0005..0.1 => 3,
-        0.1..10.0 => 2,
+        0.0005..1.0 => 3,
+        1.0..10.0 => 2,
         10.0..100.0 => 1,
         _ => 0,
     };
@@ -50,6 +50,7 @@ mod tests {
         let cases = [
             (0.0, "0"),
             (0.0123, "0.012"),
+            (0.9768, "0.977"),
             (1.234, "1.23"),
             (56.78, "56.8"),
             (123.4, "123"),
