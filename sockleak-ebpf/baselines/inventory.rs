@@ -10,7 +10,6 @@ use crate::maps::{EVENTS, SOCKETS};
 pub static STORES: Global<u8> = Global::new(0);
 
 /// What became of a socket that a walk found.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
     New,
     /// This walk had found it already, which a baseline does not look for.

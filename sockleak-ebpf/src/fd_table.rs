@@ -50,7 +50,6 @@ pub struct Walk {
 }
 
 /// What a step of a walk comes to.
-#[derive(PartialEq, Eq)]
 enum Found {
     Socket,
     /// Another file, 64 empty slots, or the end of a list of subflows.

@@ -25,8 +25,8 @@ unsafe impl Sync for Filter {}
 
 static FILTER: Filter = Filter(UnsafeCell::new([0; 1 << BITS]));
 
-/// The byte of an address: each 2 KiB have one, and 128 MiB are as many as there are. A `struct tcp_sock` is larger than
-/// that, so each has its own, and those of sockets that lie side by side in a slab are in the same line of a cache.
+/// The byte of an address: each 2 KiB have one, and after 128 MiB the first comes again. A `struct tcp_sock` is larger
+/// than 2 KiB, so those that lie side by side in a slab have bytes of their own in the same line of a cache.
 #[inline(always)]
 fn byte(sk: u64) -> *mut u8 {
     let bytes: *mut u8 = FILTER.0.get().cast();

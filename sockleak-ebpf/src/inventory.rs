@@ -5,7 +5,6 @@ use sockleak_ebpf::{FdKey, SocketKey, SocketRecord, counter};
 use crate::maps::{EEXIST, EXTRA_FDS, count, insert, record};
 
 /// What became of a socket that a walk found.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
     New,
     /// This walk had found it already.

@@ -137,11 +137,11 @@ pub mod counter {
     /// Records that were set aside, each counted once it is there and before it gives up the place that it may have
     /// had: while there were none, nobody has to look for them.
     pub const ASIDE: u32 = 3;
-    /// Descriptors that were put into `EXTRA_FDS`, in the same way.
+    /// Descriptors for `EXTRA_FDS`, each counted before it is there, and also if there is no room.
     pub const EXTRA_FDS: u32 = 4;
     /// Records that went from one key of `ASIDE` to another one: who visits all of them may have missed these.
     pub const MOVED: u32 = 5;
-    /// First records of their addresses that were put into `ASIDE`, in the same way.
+    /// First records of their addresses for `ASIDE`, counted like the descriptors.
     pub const OVERFLOWN: u32 = 6;
     /// How many counters there are.
     pub const COUNT: u32 = 7;

@@ -58,11 +58,11 @@ pub fn records(
             _ => records.live.push(Box::new(socket)),
         }
     };
-    let mut unchanged = Vec::new();
+    let mut late = Vec::new();
     let mut read = |key: SocketKey, mut record: SocketRecord| {
         let borrows = key.origin != ORIGIN_LIVE && record.change_count == 0;
         if borrows && !lenders.lend(&key, &mut record) {
-            unchanged.push((key, record));
+            late.push((key, record));
         } else {
             add(key, record);
         }
@@ -83,8 +83,8 @@ pub fn records(
             read(key, record);
         }
     }
-    lenders.lend_late(&mut unchanged)?;
-    for (key, record) in unchanged {
+    lenders.lend_late(&mut late)?;
+    for (key, record) in late {
         add(key, record);
     }
     if !subflows.is_empty() {

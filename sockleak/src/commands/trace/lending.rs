@@ -25,9 +25,11 @@ impl Aside {
     pub fn read(tables: &Tables, sockets: &HashSet<u64>) -> Result<Self, TableError> {
         let count = tables.set_aside_until_now();
         let mut by_sk: HashMap<u64, Vec<_>> = HashMap::new();
-        for (key, record) in tables.aside(|key| sockets.contains(&key.sk))? {
-            if record.change_count > 0 {
-                by_sk.entry(key.sk).or_default().push((key, record));
+        if !sockets.is_empty() {
+            for (key, record) in tables.aside(|key| sockets.contains(&key.sk))? {
+                if record.change_count > 0 {
+                    by_sk.entry(key.sk).or_default().push((key, record));
+                }
             }
         }
         Ok(Self { by_sk, count })
@@ -39,6 +41,7 @@ impl Aside {
 }
 
 /// Where the changes of a socket's state may be that its own record does not have.
+#[derive(Clone, Copy)]
 pub struct Lenders<'a> {
     pub tables: &'a Tables,
     pub reported: &'a Reported,
@@ -48,27 +51,27 @@ pub struct Lenders<'a> {
 impl Lenders<'_> {
     /// The changes of a socket's state go to the record that came first: that of another process which shares the
     /// socket and died with this one, or that of the living process which had shut it down. What they tell of the time
-    /// since the death is true of this record too. False if nobody has any.
+    /// since the death is true of this record too. False if a lender may have been overlooked.
     pub fn lend(&self, key: &SocketKey, record: &mut SocketRecord) -> bool {
         let mut lenders: Vec<_> = self.tables.followed(key.sk).into_iter().collect();
         lenders.extend(self.reported.get(&key.sk));
         lenders.extend(self.aside.of(key.sk));
-        borrow_from(&lenders, key, record)
+        // One that was set aside after the others were read, and before it was looked up in its place, was in neither.
+        borrow_from(&lenders, key, record) || self.tables.set_aside_until_now() == self.aside.count
     }
 
-    /// Lends to those for whom there was nobody. A lender may have been set aside after the others were read, and before
-    /// it was looked up in its place: then it is where the others are by now.
+    /// Lends to those whose lenders may have been overlooked, with the records that were set aside until now.
     ///
     /// # Errors
     /// When the kernel refuses to read the map.
     pub fn lend_late(&self, records: &mut [(SocketKey, SocketRecord)]) -> Result<(), TableError> {
-        if records.is_empty() || self.tables.set_aside_until_now() == self.aside.count {
+        if records.is_empty() {
             return Ok(());
         }
         let sockets = records.iter().map(|(key, _)| key.sk).collect();
-        let late = Aside::read(self.tables, &sockets)?;
+        let aside = &Aside::read(self.tables, &sockets)?;
         for (key, record) in records {
-            borrow_from(late.of(key.sk), key, record);
+            Lenders { aside, ..*self }.lend(key, record);
         }
         Ok(())
     }

@@ -57,8 +57,14 @@ impl Tables {
             }
         })?;
         for (key, record) in heirs {
-            if self.take_place(key.sk, record) {
-                let _ = self.aside.remove(&decode::encode_socket_key(&key));
+            if self.sockets.get(&key.sk, 0).is_ok() {
+                continue;
+            }
+            let aside = decode::encode_socket_key(&key);
+            // Before it has the other place: the programs may set it aside from there at once, and then it must stay.
+            let _ = self.aside.remove(&aside);
+            if !self.take_place(key.sk, record) {
+                let _ = self.aside.insert(aside, record, 0);
             }
         }
         Ok(())

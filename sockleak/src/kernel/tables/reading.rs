@@ -97,7 +97,8 @@ impl Tables {
         Ok(found)
     }
 
-    /// How many records were set aside. One that is counted is in its new place, and was not when it was not.
+    /// How many records were set aside. One that is counted is in its new place, and one that is not has not given up its
+    /// old one.
     #[must_use]
     pub fn set_aside_until_now(&self) -> u64 {
         self.count(counter::ASIDE)
