@@ -1,6 +1,7 @@
 //! A report of sockleak, as JSON, and how it is held against the kernel.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Index;
 use std::time::Duration;
@@ -224,9 +225,26 @@ impl Report {
     }
 }
 
-impl std::fmt::Display for Report {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#}", self.0)
+/// For the message of a failed test: of thousands of sockets some of each kind, so that the message can be read.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const OF_A_KIND: usize = 3;
+        let mut kinds: HashMap<[&Value; 2], usize> = HashMap::new();
+        let some = self.sockets().iter().filter(|socket| {
+            let kind = ["state_at_death", "outcome"].map(|key| &socket[key]);
+            let count = kinds.entry(kind).or_default();
+            *count += 1;
+            *count <= OF_A_KIND
+        });
+        let some: Vec<Value> = some.cloned().collect();
+        let (shown, all) = (some.len(), self.sockets().len());
+        let mut rest = self.0.clone();
+        rest["sockets"] = some.into();
+        write!(f, "{rest:#}")?;
+        if shown < all {
+            write!(f, "\n{shown} of {all} sockets are shown")?;
+        }
+        Ok(())
     }
 }
 
@@ -280,4 +298,21 @@ pub fn address(ip: &Value, port: &Value) -> Option<SocketAddr> {
     let ip: IpAddr = ip.as_str()?.parse().expect("an IP address");
     let port = port.as_u64()?.try_into().expect("a port");
     Some((ip, port).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_shows_some_sockets_of_each_kind() {
+        let socket =
+            |outcome: &str| serde_json::json!({ "state_at_death": "ESTABLISHED", "outcome": outcome });
+        let mut sockets = vec![socket("time_wait"); 4000];
+        sockets.push(socket("unknown"));
+        let text = Report(serde_json::json!({ "sockets": sockets })).to_string();
+        let count = |outcome: &str| text.matches(outcome).count();
+        assert_eq!((count("time_wait"), count("unknown")), (3, 1));
+        assert!(text.ends_with("\n4 of 4001 sockets are shown"), "{text}");
+    }
 }
