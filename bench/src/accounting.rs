@@ -82,6 +82,11 @@ impl Account {
         work
     }
 
+    /// Program id and tracepoint of each link.
+    pub fn links(&self) -> &[(u64, String)] {
+        &self.links
+    }
+
     /// A program is attached to that tracepoint by a link.
     pub fn has_link(&self, tracepoint: &str) -> bool {
         self.links.iter().any(|(_, at)| at == tracepoint)

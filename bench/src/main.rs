@@ -16,6 +16,7 @@ mod process;
 mod roles;
 mod samples;
 mod scenarios;
+mod switch;
 mod table;
 mod tools;
 
@@ -42,6 +43,7 @@ use self::tools::Installed;
     args_conflicts_with_subcommands = true,
     after_help = "Scenarios:\n  \
         uninvolved  an unrelated process connects, accepts and closes\n  \
+        rate        what rate it keeps while nothing but programs come and go\n  \
         crash       a process with 18,001 sockets opens them and dies by SIGSEGV\n  \
         walk        the walk over its table, beside walks that store nothing or too much\n  \
         answer      from the last close to the text report, beside `ss -tano`\n  \

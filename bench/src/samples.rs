@@ -12,6 +12,8 @@ use crate::tools::Tool;
 pub enum Scenario {
     /// An unrelated process connects, accepts and closes.
     Uninvolved,
+    /// The same while nothing but a tool's programs come and go.
+    Rate,
     /// A process opens thousands of sockets while it is traced, and dies.
     Crash,
     /// The walk over the table of a process that opened its sockets before.
@@ -25,8 +27,9 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Uninvolved,
+        Self::Rate,
         Self::Crash,
         Self::Walk,
         Self::Answer,
@@ -39,6 +42,7 @@ impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Uninvolved => "uninvolved",
+            Self::Rate => "rate",
             Self::Crash => "crash",
             Self::Walk => "walk",
             Self::Answer => "answer",

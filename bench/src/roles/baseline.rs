@@ -14,10 +14,14 @@ use super::obey;
 
 /// `cargo xtask bpf` builds it from `sockleak-ebpf/baselines`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/baselines.bpf.o");
+/// The program of it that does nothing.
+const EMPTY: &str = "empty";
 
 /// What a baseline does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub enum Baseline {
+    /// Nothing for each change of state.
+    Empty,
     /// One failed lookup for each change of state.
     Bare,
     /// A walk at exit that reads the same fields and stores nothing.
@@ -30,6 +34,7 @@ impl Baseline {
     /// As the command line and the tables name it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Empty => "empty",
             Self::Bare => "bare",
             Self::Reading => "reading",
             Self::Naive => "naive",
@@ -54,19 +59,19 @@ pub fn run(which: Baseline, pids: &[u32]) -> Result<()> {
     }
     let functions = kernel.preemption.filter(|_| kernel.preempted);
     let mut ebpf = loader.load(&preemption::resolve(OBJECT, functions))?;
-    if which != Baseline::Bare {
+    if matches!(which, Baseline::Reading | Baseline::Naive) {
         let map = ebpf.map_mut("WATCHED").context("the object has no map WATCHED")?;
         let mut watched: HashMap<_, u32, u8> = HashMap::try_from(map)?;
         for pid in pids {
             watched.insert(pid, 1, 0)?;
         }
     }
-    let name = if which == Baseline::Bare {
-        programs::INET_SOCK_SET_STATE
-    } else {
-        programs::SCHED_PROCESS_EXIT
+    let (name, tracepoint) = match which {
+        Baseline::Empty => (EMPTY, programs::INET_SOCK_SET_STATE),
+        Baseline::Bare => (programs::INET_SOCK_SET_STATE, programs::INET_SOCK_SET_STATE),
+        Baseline::Reading | Baseline::Naive => (programs::SCHED_PROCESS_EXIT, programs::SCHED_PROCESS_EXIT),
     };
-    let mut hook = Hook::of(ebpf.program_mut(name), name, name)?;
+    let mut hook = Hook::of(ebpf.program_mut(name), name, tracepoint)?;
     let ids = kernel.tracepoint();
     hook.load(|| &ids)?;
     hook.attach()?;

@@ -1,8 +1,10 @@
 //! What is measured, a file for each kind of it.
 
 mod crashes;
+mod rate;
 mod start;
 mod uninvolved;
+mod unrelated;
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -13,6 +15,7 @@ pub use self::crashes::SETTLE;
 
 use crate::crash::in_a_namespace;
 use crate::process;
+use crate::roles::churn;
 use crate::samples::{Sample, Samples, Scenario};
 use crate::tools::{Installed, Tool};
 
@@ -33,6 +36,12 @@ pub struct Sizes {
     pub stretches: usize,
     /// How often a tool comes and goes while it makes them.
     pub pairs_of_rates: usize,
+    /// Stretches after which there is a TIME_WAIT at every port.
+    pub until_steady: usize,
+    /// Stretches with, and without, nothing but a tool's programs.
+    pub switched_stretches: usize,
+    /// How often these come and go.
+    pub switches: usize,
     /// How often a round measures what is short.
     pub repeats: u32,
     /// How often it measures the walks and the answers.
@@ -65,8 +74,11 @@ impl Sizes {
             curve: curve
                 .map(|(processes, pairs)| (processes, pairs.min(most)))
                 .into(),
-            stretches: 1,
-            pairs_of_rates: 8,
+            stretches: 5,
+            pairs_of_rates: 2,
+            until_steady: 65_536 / churn::STRETCH as usize,
+            switched_stretches: 4,
+            switches: 300,
             repeats: 8,
             crashes: 4,
             high: limit - 1,
@@ -80,6 +92,9 @@ impl Sizes {
             curve: vec![(1, 0), (1, 50), (2, 50)],
             stretches: 1,
             pairs_of_rates: 1,
+            until_steady: 1,
+            switched_stretches: 1,
+            switches: 1,
             repeats: 1,
             crashes: 1,
             high: 999,
@@ -99,6 +114,7 @@ pub fn run(bench: &Bench, scenario: Scenario, round: u32, samples: &mut Samples)
             &uninvolved::TOOLS,
             uninvolved::measure,
         ),
+        Scenario::Rate => in_a_namespace(|| rate::measure(bench, round, samples)),
         Scenario::Crash => crashes::compared(bench, round, samples),
         Scenario::Walk => {
             repeats(round, bench.sizes.crashes).try_for_each(|round| crashes::walks(bench, round, samples))

@@ -1,12 +1,11 @@
 //! What a tool costs a process that it does not look at.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result};
 use aya::sys::{Stats, enable_stats};
 use sockleak_ebpf::programs;
 
 use super::Bench;
+use super::unrelated::Unrelated;
 use crate::accounting::Account;
 use crate::children::Process;
 use crate::crash::attached;
@@ -24,7 +23,7 @@ pub const TOOLS: [Tool; 5] = [
 
 /// What each change costs, and what is left of the process's rate.
 pub fn measure(bench: &Bench, tool: Tool) -> Result<Vec<(&'static str, f64)>> {
-    let mut churn = Churn::start(bench.sizes.stretches)?;
+    let mut unrelated = Unrelated::start()?;
     let idle = Process::in_role(&["load"])?;
     let start = || {
         // Peers do not tell when they are attached, but their programs run then.
@@ -38,7 +37,7 @@ pub fn measure(bench: &Bench, tool: Tool) -> Result<Vec<(&'static str, f64)>> {
     let accounting = enable_stats(Stats::RunTime).context("the kernel's accounting")?;
     if let Some(mut process) = start()? {
         let before = Account::of(process.pid())?.at(programs::INET_SOCK_SET_STATE);
-        churn.run()?;
+        unrelated.run(bench.sizes.stretches)?;
         let work = Account::of(process.pid())?.at(programs::INET_SOCK_SET_STATE) - before;
         process.end(libc::SIGINT)?;
         values.push((metric::UNINVOLVED_NS, work.per_run()));
@@ -48,7 +47,7 @@ pub fn measure(bench: &Bench, tool: Tool) -> Result<Vec<(&'static str, f64)>> {
     drop(accounting);
 
     let pairs = (0..bench.sizes.pairs_of_rates)
-        .map(|_| pair(&mut churn, start))
+        .map(|_| pair(&mut unrelated, bench.sizes.stretches, start))
         .collect::<Result<Vec<_>>>()?;
     let median = |of: fn(&Pair) -> f64| {
         let spread = Spread::of(pairs.iter().map(of));
@@ -68,71 +67,25 @@ struct Pair {
 }
 
 /// Runs the process without and with the tool, with and without again, so that what drifts hits both alike.
-fn pair(churn: &mut Churn, start: impl Fn() -> Result<Option<Process>>) -> Result<Pair> {
-    let mut free = churn.run()?;
+fn pair(
+    unrelated: &mut Unrelated,
+    stretches: usize,
+    start: impl Fn() -> Result<Option<Process>>,
+) -> Result<Pair> {
+    let mut free = unrelated.run(stretches)?;
     let process = start()?;
     // Meanwhile the tool does what it does once, after it is attached.
-    churn.run()?;
-    let mut traced = churn.run()?;
-    traced.add(churn.run()?);
+    unrelated.run(stretches)?;
+    let mut traced = unrelated.run(stretches)?;
+    traced.add(unrelated.run(stretches)?);
     if let Some(mut process) = process {
         process.end(libc::SIGINT)?;
     }
     // And now the kernel frees what the tool had.
-    churn.run()?;
-    free.add(churn.run()?);
+    unrelated.run(stretches)?;
+    free.add(unrelated.run(stretches)?);
     Ok(Pair {
         free: free.medians()?,
         traced: traced.medians()?,
     })
-}
-
-/// The unrelated process.
-struct Churn {
-    process: Process,
-    stretches: usize,
-    answers: usize,
-}
-
-/// How long stretches took, on the clock and in CPU time.
-struct Stretches(Vec<Duration>, Vec<Duration>);
-
-impl Churn {
-    /// Starts it, and lets it come to speed: the first stretches take a tenth longer.
-    fn start(stretches: usize) -> Result<Self> {
-        const BEFORE: usize = 8;
-        let mut churn = Self {
-            process: Process::in_role(&["churn"])?,
-            stretches,
-            answers: 0,
-        };
-        for _ in 0..BEFORE {
-            churn.run()?;
-        }
-        Ok(churn)
-    }
-
-    fn run(&mut self) -> Result<Stretches> {
-        self.process.tell(&format!("run {}", self.stretches))?;
-        let answer = self.process.answer(self.answers)?;
-        self.answers += 1;
-        let (wall, cpu) = churn::parse(&answer)?;
-        Ok(Stretches(wall, cpu))
-    }
-}
-
-impl Stretches {
-    fn add(&mut self, more: Self) {
-        self.0.extend(more.0);
-        self.1.extend(more.1);
-    }
-
-    /// Seconds that the middle one took, on the clock and in CPU time.
-    fn medians(&self) -> Result<(f64, f64)> {
-        let median = |times: &[Duration]| {
-            let spread = Spread::of(times.iter().map(Duration::as_secs_f64));
-            spread.map(|spread| spread.median).context("no stretch was run")
-        };
-        Ok((median(&self.0)?, median(&self.1)?))
-    }
 }

@@ -6,9 +6,10 @@ use crate::samples::{Samples, Scenario, Spread, metric};
 use crate::tools::Tool;
 
 /// Tools in the order of a table.
-const TOOLS: [Tool; 8] = [
+const TOOLS: [Tool; 9] = [
     Tool::Sockleak,
     Tool::SockleakText,
+    Tool::Baseline(Baseline::Empty),
     Tool::Baseline(Baseline::Bare),
     Tool::Baseline(Baseline::Reading),
     Tool::Baseline(Baseline::Naive),
@@ -20,7 +21,7 @@ const TOOLS: [Tool; 8] = [
 /// A value that is shown for every tool that has it.
 type Figure = (&'static str, &'static str);
 
-const SECTIONS: [(Scenario, &str, &[Figure]); 5] = [
+const SECTIONS: [(Scenario, &str, &[Figure]); 6] = [
     (
         Scenario::Uninvolved,
         "An unrelated process connects, accepts and closes",
@@ -30,6 +31,11 @@ const SECTIONS: [(Scenario, &str, &[Figure]); 5] = [
             ("rate kept", metric::KEPT),
             ("rate kept, CPU", metric::KEPT_CPU),
         ],
+    ),
+    (
+        Scenario::Rate,
+        "The same while nothing but programs come and go",
+        &[("rate kept", metric::KEPT), ("rate kept, CPU", metric::KEPT_CPU)],
     ),
     (
         Scenario::Crash,

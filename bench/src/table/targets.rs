@@ -143,12 +143,12 @@ pub fn render(samples: &Samples) -> String {
     let kept = Target::AtLeast(0.98, "0.98");
     add(
         "rate that an unrelated process keeps",
-        own(Scenario::Uninvolved, Tool::Sockleak, metric::KEPT),
+        own(Scenario::Rate, Tool::Sockleak, metric::KEPT),
         kept,
     );
     add(
         "  the same by its CPU time",
-        own(Scenario::Uninvolved, Tool::Sockleak, metric::KEPT_CPU),
+        own(Scenario::Rate, Tool::Sockleak, metric::KEPT_CPU),
         kept,
     );
     let rest = own(Scenario::Crash, Tool::Sockleak, metric::START_PEAK_KIB);
