@@ -42,8 +42,10 @@ pub struct Sizes {
     pub switched_stretches: usize,
     /// How often these come and go.
     pub switches: usize,
-    /// How often a round measures what is short.
+    /// How often a round measures uninvolved changes.
     pub repeats: u32,
+    /// How often it starts the tools.
+    pub starts: u32,
     /// How often it measures the walks and the answers.
     pub crashes: u32,
     /// A descriptor at the end of a large table.
@@ -80,6 +82,7 @@ impl Sizes {
             switched_stretches: 4,
             switches: 300,
             repeats: 8,
+            starts: 24,
             crashes: 4,
             high: limit - 1,
         })
@@ -96,6 +99,7 @@ impl Sizes {
             switched_stretches: 1,
             switches: 1,
             repeats: 1,
+            starts: 1,
             crashes: 1,
             high: 999,
         }
@@ -109,7 +113,7 @@ impl Sizes {
 pub fn run(bench: &Bench, scenario: Scenario, round: u32, samples: &mut Samples) -> Result<()> {
     match scenario {
         Scenario::Uninvolved => measure_each(
-            (bench, round, samples),
+            (bench, repeats(round, bench.sizes.repeats), samples),
             scenario,
             &uninvolved::TOOLS,
             uninvolved::measure,
@@ -122,7 +126,12 @@ pub fn run(bench: &Bench, scenario: Scenario, round: u32, samples: &mut Samples)
         Scenario::Answer => {
             repeats(round, bench.sizes.crashes).try_for_each(|round| crashes::answers(bench, round, samples))
         }
-        Scenario::Start => measure_each((bench, round, samples), scenario, &start::TOOLS, start::measure),
+        Scenario::Start => measure_each(
+            (bench, repeats(round, bench.sizes.starts), samples),
+            scenario,
+            &start::TOOLS,
+            start::measure,
+        ),
         Scenario::Curve => crashes::curve(bench, round, samples),
     }
 }
@@ -135,12 +144,12 @@ fn repeats(round: u32, count: u32) -> Range<u32> {
 /// Measures each of the tools that are here, in a network namespace of its own, one after the other and all again: so
 /// that what a tool is compared with was measured in the same second.
 fn measure_each(
-    (bench, round, samples): (&Bench, u32, &mut Samples),
+    (bench, rounds, samples): (&Bench, Range<u32>, &mut Samples),
     scenario: Scenario,
     tools: &[Tool],
     measure: impl Fn(&Bench, Tool) -> Result<Vec<(&'static str, f64)>> + Sync,
 ) -> Result<()> {
-    for round in repeats(round, bench.sizes.repeats) {
+    for round in rounds {
         for tool in in_turn(bench, tools, round) {
             let values = in_a_namespace(|| measure(bench, tool)).with_context(|| tool.to_string())?;
             samples.push(Sample {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 
 use super::machine::{End, Run};
 
@@ -10,6 +12,8 @@ use super::machine::{End, Run};
 pub struct Outcome {
     pub passed: usize,
     pub failed: Vec<String>,
+    /// What the failed tests said.
+    pub messages: Vec<String>,
     /// How many tests were ignored for each reason.
     pub skipped: BTreeMap<String, usize>,
     /// Why not every test has a result.
@@ -22,10 +26,11 @@ impl Outcome {
         for line in &run.lines {
             outcome.add(line);
         }
+        outcome.messages = messages(&run.lines);
         outcome.broken = match run.end {
             End::Finished(_) => outcome.incomplete(&run.lines, run.end),
-            End::Died => Some(format!("the kernel died: see {}", run.console.display())),
-            End::Hung => Some(format!("the guest hung: see {}", run.console.display())),
+            End::Died => Some(format!("the kernel died: {}", last_words(&run.console))),
+            End::Hung => Some(format!("the guest hung: {}", last_words(&run.console))),
         };
         outcome
     }
@@ -66,6 +71,23 @@ impl Outcome {
     }
 }
 
+/// What stands between `failures:` and the list of the names, which has the same title.
+fn messages(lines: &[String]) -> Vec<String> {
+    let is_title = |line: &&String| *line == "failures:";
+    let rest = lines.iter().skip_while(|line| !is_title(line)).skip(1);
+    rest.take_while(|line| !is_title(line)).cloned().collect()
+}
+
+/// The end of the kernel's messages: the file is gone with the machine that ran the matrix.
+fn last_words(console: &Path) -> String {
+    const LINES: usize = 40;
+    let text = fs::read(console).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().collect();
+    let last = lines[lines.len().saturating_sub(LINES)..].join("\n");
+    format!("{} ends with\n{last}", console.display())
+}
+
 /// One line of the table.
 pub struct Row {
     pub series: String,
@@ -76,7 +98,7 @@ pub struct Row {
     pub outcome: Outcome,
 }
 
-/// The table, then what failed, and why what was skipped was skipped.
+/// The table, then why what was skipped was skipped, and at the end, where it is looked for first, what failed.
 pub fn table(rows: &[Row]) -> String {
     let mut text = format!(
         "{:<7} {:<28} {:>7} {:>5} {:>5} {:>7} {:>6}\n",
@@ -98,14 +120,23 @@ pub fn table(rows: &[Row]) -> String {
     }
     for row in rows {
         let Row { series, outcome, .. } = row;
+        for (reason, count) in &outcome.skipped {
+            let _ = writeln!(text, "{series}: {count} skipped: {reason}");
+        }
+    }
+    for row in rows {
+        let Row { series, outcome, .. } = row;
+        for line in &outcome.messages {
+            let _ = writeln!(text, "{series}: {line}");
+        }
+    }
+    for row in rows {
+        let Row { series, outcome, .. } = row;
         if let Some(broken) = &outcome.broken {
             let _ = writeln!(text, "{series}: {broken}");
         }
         for name in &outcome.failed {
             let _ = writeln!(text, "{series}: FAILED {name}");
-        }
-        for (reason, count) in &outcome.skipped {
-            let _ = writeln!(text, "{series}: {count} skipped: {reason}");
         }
     }
     text
@@ -135,11 +166,17 @@ mod tests {
             "test a::c   ... FAILED",
             "test a::d   ... ignored (needs Python 3.11 or later)",
             "test a::e   ... ignored (needs Python 3.11 or later)",
+            "failures:",
+            "---- a::c ----",
+            "panicked",
+            "failures:",
+            "    a::c",
             "test result: FAILED. 1 passed; 1 failed; 2 ignored",
         ];
         let outcome = Outcome::of(&run(&lines, End::Finished(101)));
         assert_eq!((outcome.passed, outcome.broken.as_deref()), (1, None));
         assert_eq!(outcome.failed, ["a::c"]);
+        assert_eq!(outcome.messages, ["---- a::c ----", "panicked"]);
         assert_eq!(outcome.skipped["needs Python 3.11 or later"], 2);
         assert!(!outcome.is_good());
     }
@@ -155,6 +192,17 @@ mod tests {
             Some("1 of 2 tests have a result (Finished(0))")
         );
         assert!(!Outcome::of(&run(&[], End::Finished(0))).is_good());
+    }
+
+    #[test]
+    fn a_kernel_that_dies_has_last_words() {
+        let mut run = run(&[], End::Died);
+        run.console = std::env::temp_dir().join(format!("console-{}", std::process::id()));
+        fs::write(&run.console, format!("{}Kernel panic\n", "line\n".repeat(50))).expect("written");
+        let broken = Outcome::of(&run).broken.expect("it is broken");
+        fs::remove_file(&run.console).expect("removed");
+        assert!(broken.ends_with("line\nKernel panic"), "{broken}");
+        assert_eq!(broken.matches("line\n").count(), 39);
     }
 
     #[test]
