@@ -119,7 +119,7 @@ fn measure(options: &Options) -> Result<()> {
     let machine = Machine::here(options.commit.clone());
     if machine.stats_always_on {
         eprintln!(
-            "kernel.bpf_stats_enabled is 1, so the rates of `uninvolved` include what the accounting costs: \
+            "kernel.bpf_stats_enabled is 1, so the rates of `uninvolved` and `rate` include what the accounting costs: \
              sysctl kernel.bpf_stats_enabled=0"
         );
     }

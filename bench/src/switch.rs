@@ -12,20 +12,20 @@ use aya::programs::{BtfTracePoint, ProgramInfo, ProgramType, RawTracePoint, load
 
 use crate::accounting::Account;
 
-/// Every program that a process has attached by a link, detached.
+/// Every program that a process has at a tracepoint by a link.
 pub struct Switch(Vec<Hook>);
 
 /// A program, and what it is attached by at present.
 enum Hook {
-    Typed(BtfTracePoint, Option<BtfTracePointLinkId>),
-    Raw(RawTracePoint, String, Option<RawTracePointLinkId>),
+    TpBtf(BtfTracePoint, Option<BtfTracePointLinkId>),
+    RawTp(RawTracePoint, String, Option<RawTracePointLinkId>),
 }
 
 impl Switch {
-    /// Of a process that is attached, which stays as it is and must end before the switch is turned on.
+    /// Of a process that is attached. It must end before the switch is turned on: what it has attached stays so.
     ///
     /// # Errors
-    /// When it has no links, or those of another kind than to tracepoints.
+    /// When it has no such program.
     pub fn of(pid: u32) -> Result<Self> {
         let account = Account::of(pid)?;
         let hooks: Vec<_> = account
@@ -34,7 +34,7 @@ impl Switch {
             .map(|(program, tracepoint)| Hook::of(*program, tracepoint))
             .collect::<Result<_>>()?;
         if hooks.is_empty() {
-            bail!("process {pid} has no program attached by a link");
+            bail!("process {pid} has no program at a tracepoint");
         }
         Ok(Self(hooks))
     }
@@ -60,32 +60,28 @@ impl Hook {
             .find(|info| u64::from(info.id()) == program)
             .with_context(|| format!("program {program} is gone"))?;
         let name = Cow::Owned(tracepoint.to_owned());
-        Ok(match info.program_type() {
-            kind if kind == ProgramType::Tracing.into() => {
-                // SAFETY: Programs of this type that a link names a tracepoint for are BPF_TRACE_RAW_TP, which is what
-                // this type stands for.
-                Self::Typed(unsafe { BtfTracePoint::from_program_info(info, name) }?, None)
-            }
-            _ => Self::Raw(
-                RawTracePoint::from_program_info(info, name)?,
-                tracepoint.to_owned(),
-                None,
-            ),
-        })
+        if info.program_type() == ProgramType::Tracing.into() {
+            // SAFETY: Of programs of this type only those of BPF_TRACE_RAW_TP have a link that names a tracepoint, and
+            // that is what this type stands for.
+            let program = unsafe { BtfTracePoint::from_program_info(info, name) }?;
+            return Ok(Self::TpBtf(program, None));
+        }
+        let program = RawTracePoint::from_program_info(info, name)?;
+        Ok(Self::RawTp(program, tracepoint.to_owned(), None))
     }
 
     fn attach(&mut self) -> Result<()> {
         match self {
-            Self::Typed(program, link) => *link = Some(program.attach()?),
-            Self::Raw(program, tracepoint, link) => *link = Some(program.attach(tracepoint)?),
+            Self::TpBtf(program, link) => *link = Some(program.attach()?),
+            Self::RawTp(program, tracepoint, link) => *link = Some(program.attach(tracepoint)?),
         }
         Ok(())
     }
 
     fn detach(&mut self) -> Result<()> {
         match self {
-            Self::Typed(program, link) => link.take().map(|link| program.detach(link)).transpose()?,
-            Self::Raw(program, _, link) => link.take().map(|link| program.detach(link)).transpose()?,
+            Self::TpBtf(program, link) => link.take().map(|link| program.detach(link)).transpose()?,
+            Self::RawTp(program, _, link) => link.take().map(|link| program.detach(link)).transpose()?,
         };
         Ok(())
     }

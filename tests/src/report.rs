@@ -22,6 +22,9 @@ impl Index<&str> for Report {
     }
 }
 
+/// What makes a row of a truth table.
+const KIND: [&str; 4] = ["state_at_death", "outcome", "why", "free_rule"];
+
 /// What a test says when it fails because events were lost.
 pub const LOST_EVENTS: &str = "lost events: ";
 
@@ -138,9 +141,7 @@ impl Report {
         let mut found: Vec<(String, usize)> = Vec::new();
         for socket in self.sockets() {
             let word = |key: &str| socket[key].as_str().unwrap_or("null").to_owned();
-            let row = ["state_at_death", "outcome", "why", "free_rule"]
-                .map(word)
-                .join(" ");
+            let row = KIND.map(word).join(" ");
             match found.iter_mut().find(|(known, _)| *known == row) {
                 Some((_, count)) => *count += 1,
                 None => found.push((row, 1)),
@@ -229,22 +230,21 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const OF_A_KIND: usize = 3;
-        let mut kinds: HashMap<[&Value; 2], usize> = HashMap::new();
+        let mut kinds: HashMap<[&Value; 4], usize> = HashMap::new();
         let some = self.sockets().iter().filter(|socket| {
-            let kind = ["state_at_death", "outcome"].map(|key| &socket[key]);
+            let kind = KIND.map(|key| &socket[key]);
             let count = kinds.entry(kind).or_default();
             *count += 1;
             *count <= OF_A_KIND
         });
         let some: Vec<Value> = some.cloned().collect();
         let (shown, all) = (some.len(), self.sockets().len());
+        if shown == all {
+            return write!(f, "{:#}", self.0);
+        }
         let mut rest = self.0.clone();
         rest["sockets"] = some.into();
-        write!(f, "{rest:#}")?;
-        if shown < all {
-            write!(f, "\n{shown} of {all} sockets are shown")?;
-        }
-        Ok(())
+        write!(f, "{rest:#}\n{shown} of {all} sockets are shown")
     }
 }
 

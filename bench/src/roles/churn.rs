@@ -3,9 +3,9 @@
 //! `run N` makes N stretches of it and answers with the nanoseconds that each took on the clock, then with
 //! the nanoseconds of its CPU time.
 
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
-use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail};
 use sockleak::kernel::stage;
@@ -19,11 +19,7 @@ pub const STRETCH: u32 = 200;
 /// # Errors
 /// When a command is wrong, or the kernel refuses a connection.
 pub fn run() -> Result<()> {
-    stage::isolate().context("a network namespace")?;
-    widen_port_range()?;
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("listen")?;
-    let port = listener.local_addr()?.port();
-    let mut address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+    keep_no_time_wait()?;
     obey(|words| {
         let ["run", number] = words else {
             bail!("there is no command {words:?}")
@@ -32,7 +28,7 @@ pub fn run() -> Result<()> {
         let mut cpu = Vec::new();
         for _ in 0..number.parse::<u32>()? {
             let (start, used) = (Instant::now(), own_cpu_time()?);
-            stretch(&listener, &mut address)?;
+            stretch()?;
             cpu.push(own_cpu_time()?.saturating_sub(used).as_nanos().to_string());
             wall.push(start.elapsed().as_nanos().to_string());
         }
@@ -40,26 +36,19 @@ pub fn run() -> Result<()> {
     })
 }
 
-/// Each connection leaves a TIME_WAIT and takes a port, which the next one to the same address may have after a second
-/// (`tcp_tw_reuse` is 2, for loopback). So there are as many TIME_WAITs as ports, and each connection costs the same.
-fn widen_port_range() -> Result<()> {
-    const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-    fs::write(RANGE, "1024 65535").with_context(|| format!("cannot write {RANGE}"))
+/// From a network namespace of its own, in which the table of TIME_WAITs is always full: a pile of them that grows until
+/// it is full would make each connection cost something else than the one before.
+fn keep_no_time_wait() -> Result<()> {
+    const LIMIT: &str = "/proc/sys/net/ipv4/tcp_max_tw_buckets";
+    stage::isolate().context("a network namespace")?;
+    fs::write(LIMIT, "0").with_context(|| format!("cannot write {LIMIT}"))
 }
 
-/// Connects to the listener by this address, and by the one after it once that has no port left: a fast machine comes
-/// round to the first port before its second is over.
-fn stretch(listener: &TcpListener, address: &mut SocketAddrV4) -> Result<()> {
+fn stretch() -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen")?;
+    let address = listener.local_addr()?;
     for _ in 0..STRETCH {
-        let near = TcpStream::connect(*address).or_else(|error| {
-            if error.kind() != io::ErrorKind::AddrNotAvailable {
-                return Err(error);
-            }
-            let [.., last] = address.ip().octets();
-            address.set_ip(Ipv4Addr::new(127, 0, 0, last % 8 + 1));
-            TcpStream::connect(*address)
-        });
-        let near = near.context("connect")?;
+        let near = TcpStream::connect(address).context("connect")?;
         let far = listener.accept().context("accept")?;
         drop(near);
         drop(far);

@@ -15,7 +15,6 @@ pub use self::crashes::SETTLE;
 
 use crate::crash::in_a_namespace;
 use crate::process;
-use crate::roles::churn;
 use crate::samples::{Sample, Samples, Scenario};
 use crate::tools::{Installed, Tool};
 
@@ -36,8 +35,6 @@ pub struct Sizes {
     pub stretches: usize,
     /// How often a tool comes and goes while it makes them.
     pub pairs_of_rates: usize,
-    /// Stretches after which there is a TIME_WAIT at every port.
-    pub until_steady: usize,
     /// Stretches with, and without, nothing but a tool's programs.
     pub switched_stretches: usize,
     /// How often these come and go.
@@ -78,7 +75,6 @@ impl Sizes {
                 .into(),
             stretches: 5,
             pairs_of_rates: 2,
-            until_steady: 65_536 / churn::STRETCH as usize,
             switched_stretches: 4,
             switches: 300,
             repeats: 8,
@@ -95,7 +91,6 @@ impl Sizes {
             curve: vec![(1, 0), (1, 50), (2, 50)],
             stretches: 1,
             pairs_of_rates: 1,
-            until_steady: 1,
             switched_stretches: 1,
             switches: 1,
             repeats: 1,

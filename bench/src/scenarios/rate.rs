@@ -23,7 +23,7 @@ const TOOLS: [Tool; 4] = [
 
 /// Stretches after each change that do not count: the kernel rewrites the code of the tracepoint, and frees later what
 /// was attached there.
-const AFTER_A_CHANGE: usize = 2;
+const AFTER_A_CHANGE: usize = 4;
 
 /// Measures with every tool in turn, so that all are measured in the same seconds.
 ///
@@ -39,13 +39,12 @@ pub fn measure(bench: &Bench, round: u32, samples: &mut Samples) -> Result<()> {
         })
         .collect::<Result<Vec<_>>>()?;
     let mut unrelated = Unrelated::start()?;
-    unrelated.run(bench.sizes.until_steady)?;
     let mut run = || {
         unrelated.run(AFTER_A_CHANGE)?;
         unrelated.run(bench.sizes.switched_stretches)?.medians()
     };
     let mut before = run()?;
-    for _ in 0..bench.sizes.switches {
+    for number in 0..bench.sizes.switches {
         for (_, switch, kept) in &mut tools {
             switch.on()?;
             let traced = run()?;
@@ -58,7 +57,11 @@ pub fn measure(bench: &Bench, round: u32, samples: &mut Samples) -> Result<()> {
             }
             before = after;
         }
+        // Each comes after each of the others, in case that one leaves something behind.
         tools.rotate_left(1);
+        if number % tools.len() == 0 {
+            tools.reverse();
+        }
     }
     for (tool, _, kept) in tools {
         let median = |of: fn(&(f64, f64)) -> f64| Spread::of(kept.iter().map(of)).map(|spread| spread.median);

@@ -211,24 +211,38 @@ fn load_programs<'i>(
         .partition(|hook| hook.tracepoint() == programs::SCHED_PROCESS_EXIT);
     let others = Mutex::new(others.into_iter());
     let next = || others.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let rest = || -> Result<(), LoadError> {
+    // A copy must come after the program that it is a copy of, which another thread may still be loading.
+    let rest = || -> Result<Vec<Hook<'_>>, LoadError> {
+        let mut copies = Vec::new();
         while let Some(mut hook) = next() {
             hook.load(ids)?;
-            hook.attach()?;
+            if hook.is_copy() {
+                copies.push(hook);
+            } else {
+                hook.attach()?;
+            }
         }
-        Ok(())
+        Ok(copies)
     };
     thread::scope(|scope| {
         let walks = walks
             .into_iter()
             .map(|mut walk| {
-                let load = || walk.load(ids).and_then(|()| rest()).map(|()| walk);
+                let load = || walk.load(ids).and_then(|()| rest()).map(|copies| (copies, walk));
                 thread::Builder::new().spawn_scoped(scope, elsewhere(load))
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(LoadError::Thread)?;
-        rest()?;
-        walks.into_iter().try_for_each(|walk| join(walk)?.attach())
+        let mut last = rest()?;
+        let (copies, walks): (Vec<_>, Vec<_>) = walks
+            .into_iter()
+            .map(join)
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .unzip();
+        last.extend(copies.into_iter().flatten());
+        last.extend(walks);
+        last.iter_mut().try_for_each(Hook::attach)
     })
 }
 

@@ -37,6 +37,12 @@ impl<'a> Hook<'a> {
         self.tracepoint
     }
 
+    /// Whether it does what another program at the same tracepoint did not do.
+    #[must_use]
+    pub fn is_copy(&self) -> bool {
+        self.name != self.tracepoint
+    }
+
     /// Loads it. A program with typed arguments asks for the id of its tracepoint.
     ///
     /// # Errors
