@@ -27,6 +27,9 @@ macro_rules! kernel_fields {
             TASK_COMM: task_struct.comm, bytes 16, required;
             TASK_THREAD_PID: task_struct.thread_pid, bytes 8, required;
             TASK_IO_URING: task_struct.io_uring, bytes 8, optional;
+            TASK_CFS_RQ: task_struct.se.cfs_rq, bytes 8, optional;
+            CFS_RQ_RQ: cfs_rq.rq, bytes 8, optional;
+            RQ_CURR: rq.curr, bytes 8, optional;
             SIGNAL_LIVE: signal_struct.live, bytes 4, required;
             SIGNAL_FLAGS: signal_struct.flags, bytes 4, required;
             SIGNAL_GROUP_EXIT_CODE: signal_struct.group_exit_code, bytes 4, required;

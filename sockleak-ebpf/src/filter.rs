@@ -6,6 +6,7 @@
 //! that is 1 for nothing costs the lookup and no more.
 
 use core::cell::UnsafeCell;
+use core::ffi::c_void;
 
 use aya_ebpf::{macros::map, maps::Array};
 use sockleak_ebpf::maps::WATCHED_BYTES_SIZE;
@@ -25,12 +26,19 @@ unsafe impl Sync for Filter {}
 
 static FILTER: Filter = Filter(UnsafeCell::new([0; 1 << BITS]));
 
-/// The byte of an address: each 2 KiB have one, and after 128 MiB the first comes again. A `struct tcp_sock` is larger
-/// than 2 KiB, so those that lie side by side in a slab have bytes of their own in the same line of a cache.
+/// The byte of a socket that is so far from the filter in memory: each 2 KiB have one, and after 128 MiB the first comes
+/// again. A `struct tcp_sock` is larger than 2 KiB, so those that lie side by side in a slab have bytes of their own in
+/// the same line of a cache.
 #[inline(always)]
-fn byte(sk: u64) -> *mut u8 {
+fn byte(distance: u64) -> *mut u8 {
     let bytes: *mut u8 = FILTER.0.get().cast();
-    bytes.wrapping_add((low_half(sk) >> 11) as usize % (1 << BITS))
+    bytes.wrapping_add((distance >> 11) as usize % (1 << BITS))
+}
+
+/// How far an address is from the filter, as far as it takes to find the byte.
+#[inline(always)]
+fn distance(sk: u64) -> u64 {
+    low_half(sk).wrapping_sub(low_half(FILTER.0.get() as u64)).into()
 }
 
 /// The lower 32 bits of an address. A verifier that knows what is at the address lets no program calculate with it. On
@@ -52,14 +60,23 @@ fn low_half(sk: u64) -> u32 {
 #[inline(always)]
 pub fn may_be_followed(sk: u64) -> bool {
     // SAFETY: The byte is one of the filter's. The kernel's programs share it, so that it is read as it is in memory.
-    unsafe { byte(sk).read_volatile() != 0 }
+    unsafe { byte(distance(sk)).read_volatile() != 0 }
+}
+
+/// The same for an address that a verifier knows what is at, as a number: 0 is certain. All that such addresses can be
+/// calculated with is one another (`adjust_reg_min_max_vals`, kernel/bpf/verifier.c).
+#[inline(always)]
+pub fn byte_of_typed(sk: *const c_void) -> u8 {
+    let distance = (sk as u64).wrapping_sub(FILTER.0.get() as u64);
+    // SAFETY: As in `may_be_followed`.
+    unsafe { byte(distance).read_volatile() }
 }
 
 /// A socket at this address is followed from now on; called before its record is there.
 #[inline(always)]
 pub fn will_be_followed(sk: u64) {
     // SAFETY: The byte is one of the filter's. Whoever writes it at the same time writes the same.
-    unsafe { byte(sk).write_volatile(1) }
+    unsafe { byte(distance(sk)).write_volatile(1) }
 }
 
 /// Whether this process may be watched. False is certain.

@@ -9,6 +9,8 @@ use sockleak_ebpf::{
     counter, state,
 };
 
+use crate::current;
+use crate::filter;
 use crate::maps::{COMPOSED, count, followed, insert, send, set_aside, watched};
 use crate::offsets::HAS_SOCKET_COOKIE;
 use crate::preemption::{Copy, Work, program};
@@ -16,13 +18,44 @@ use crate::socket;
 use crate::task::{current_tgid, now};
 
 program!(
-    typed "inet_sock_set_state":
-    inet_sock_set_state => |ctx| run(ctx, Copy::First),
-    inet_sock_set_state_2 => |ctx| run(ctx, Copy::Second),
+    typed "inet_sock_set_state" if may_concern:
+    inet_sock_set_state => |ctx| changed(ctx, Copy::First),
+    inet_sock_set_state_2 => |ctx| changed(ctx, Copy::Second),
 );
 
+/// Whether the socket may be followed or its owner watched. False is certain, and one branch tells it of nearly all.
 #[inline(always)]
-fn run(ctx: &BtfTracePointContext, copy: Copy) {
+fn may_concern(ctx: &BtfTracePointContext) -> bool {
+    let followed = u64::from(filter::byte_of_typed(ctx.arg(0)));
+    // Numbers of 32 bits, to which the tracepoint adds zeros (`CAST_TO_U64`, include/trace/bpf_probe.h).
+    if followed | may_be_by_owner(ctx.arg(1), ctx.arg(2)) == 0 {
+        return false;
+    }
+    followed != 0 || filter::may_be_watched(current::tgid())
+}
+
+/// 1 if [`is_by_owner`] may be true, else 0: LISTEN to CLOSE is the only change of those that happen whose states differ
+/// by these bits and that is not told by the new state alone.
+#[inline(always)]
+fn may_be_by_owner(from: u64, to: u64) -> u64 {
+    const TO: u64 = 1 << state::LISTEN | 1 << state::SYN_SENT | 1 << state::FIN_WAIT1 | 1 << state::LAST_ACK;
+    const DIFFERENCE: u64 = 1 << (state::LISTEN ^ state::CLOSE);
+    (TO.wrapping_shr(to as u32) | DIFFERENCE.wrapping_shr((from ^ to) as u32)) & 1
+}
+
+/// Whether it happens in the context of the socket's owner (net/ipv4: connect, listen, close and shutdown). Any other
+/// change may happen in whatever task a softirq interrupted.
+#[inline(always)]
+fn is_by_owner(from: u8, to: u8) -> bool {
+    to == state::LISTEN
+        || to == state::SYN_SENT
+        || to == state::FIN_WAIT1
+        || to == state::LAST_ACK
+        || (from == state::LISTEN && to == state::CLOSE)
+}
+
+#[inline(never)]
+fn changed(ctx: &BtfTracePointContext, copy: Copy) {
     let sk: *const core::ffi::c_void = ctx.arg(0);
     let from = ctx.arg::<i32>(1) as u8;
     let to = ctx.arg::<i32>(2) as u8;
@@ -43,14 +76,7 @@ fn run(ctx: &BtfTracePointContext, copy: Copy) {
         }
         set_aside(address, record);
     }
-    // Only these run in the context of the socket's owner (net/ipv4: connect, listen, close and
-    // shutdown). Any other change may run in whatever task a softirq interrupted.
-    let owned = to == state::LISTEN
-        || to == state::SYN_SENT
-        || to == state::FIN_WAIT1
-        || to == state::LAST_ACK
-        || (from == state::LISTEN && to == state::CLOSE);
-    if owned {
+    if is_by_owner(from, to) {
         let tgid = current_tgid();
         if watched(tgid).is_some() && copy.has_to(Work::change(address, from, to)) {
             begin(sk, tgid, from, to);

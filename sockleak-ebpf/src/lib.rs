@@ -25,6 +25,10 @@ pub const PREEMPT_ENABLE: usize = 0x7fff_0002;
 pub const LOCAL_IRQ_SAVE: usize = 0x7fff_0003;
 /// The same for `bpf_local_irq_restore`.
 pub const LOCAL_IRQ_RESTORE: usize = 0x7fff_0004;
+/// The same for `bpf_rdonly_cast`, where [`HAS_CASTS`](globals::HAS_CASTS) is set.
+pub const RDONLY_CAST: usize = 0x7fff_0005;
+/// Stands for the type id of `struct task_struct`, which user space puts in its place.
+pub const TASK_STRUCT: u32 = 0x7fff_0006;
 
 /// Names of the maps, as user space asks for them. The statics of `maps.rs` carry these names.
 pub mod maps {
@@ -118,6 +122,8 @@ pub mod globals {
     pub const HAS_SOCK_I_UID: &str = "HAS_SOCK_I_UID";
     /// `u8`: the copies of the programs are attached too.
     pub const HAS_COPIES: &str = "HAS_COPIES";
+    /// `u8`: the programs may cast addresses, and the number of the processor takes no call (x86-64, 6.10 and later).
+    pub const HAS_CASTS: &str = "HAS_CASTS";
     /// `u8`: children of watched processes are watched too.
     pub const FOLLOW_CHILDREN: &str = "FOLLOW_CHILDREN";
     /// `u32`: size of `struct k_sigaction` in bytes.

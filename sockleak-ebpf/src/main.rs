@@ -6,6 +6,7 @@
 #![no_std]
 #![no_main]
 
+mod current;
 mod fd_table;
 mod file;
 mod filter;

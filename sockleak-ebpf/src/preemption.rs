@@ -29,23 +29,36 @@ pub static DONE: LruHashMap<u64, u16> = LruHashMap::with_max_entries(1024, 0);
 ///
 /// Their arguments are plain numbers. With `typed` before the tracepoint they are pointers to what the kernel's BTF
 /// says, as some helpers demand; to load such a program the kernel searches its BTF.
+///
+/// With `if function` after the tracepoint nothing else is done where that is false. It must not keep anything for its
+/// CPU, since preemption is not off yet.
 macro_rules! program {
-    (typed $tracepoint:literal: $($programs:tt)+) => {
+    (typed $tracepoint:literal $($programs:tt)+) => {
         $crate::preemption::program!(
-            @btf_tracepoint(function = $tracepoint), BtfTracePointContext: $($programs)+
+            @btf_tracepoint(function = $tracepoint), BtfTracePointContext $($programs)+
         );
     };
-    ($tracepoint:literal: $($programs:tt)+) => {
+    ($tracepoint:literal $($programs:tt)+) => {
         $crate::preemption::program!(
-            @raw_tracepoint(tracepoint = $tracepoint), RawTracePointContext: $($programs)+
+            @raw_tracepoint(tracepoint = $tracepoint), RawTracePointContext $($programs)+
         );
     };
-    (@$kind:ident($where:ident = $tracepoint:literal), $context:ident: $($name:ident => $run:expr),+ $(,)?) => {$(
+    (@$kind:ident($where:ident = $tracepoint:literal), $context:ident: $($programs:tt)+) => {
+        $crate::preemption::program!(
+            @$kind($where = $tracepoint), $context if (|_| true): $($programs)+
+        );
+    };
+    (
+        @$kind:ident($where:ident = $tracepoint:literal), $context:ident if $wanted:tt:
+        $($name:ident => $run:expr),+ $(,)?
+    ) => {$(
         #[aya_ebpf::macros::$kind($where = $tracepoint)]
         pub fn $name(ctx: aya_ebpf::programs::$context) -> i32 {
-            $crate::preemption::disable();
-            ($run)(&ctx);
-            $crate::preemption::enable();
+            if $wanted(&ctx) {
+                $crate::preemption::disable();
+                ($run)(&ctx);
+                $crate::preemption::enable();
+            }
             0
         }
     )+};

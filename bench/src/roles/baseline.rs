@@ -7,7 +7,7 @@ use aya::maps::{Array, HashMap};
 use clap::ValueEnum;
 use sockleak::kernel::running::Kernel;
 use sockleak::kernel::tracepoint::Hook;
-use sockleak::kernel::{loader, preemption};
+use sockleak::kernel::{kfunc, loader};
 use sockleak_ebpf::{globals, programs};
 
 use super::obey;
@@ -57,8 +57,7 @@ pub fn run(which: Baseline, pids: &[u32]) -> Result<()> {
     for field in kernel.traceable_fields()? {
         loader.override_global(field.field.global, &field.value, false);
     }
-    let functions = kernel.preemption.filter(|_| kernel.preempted);
-    let mut ebpf = loader.load(&preemption::resolve(OBJECT, functions))?;
+    let mut ebpf = loader.load(&kfunc::resolve(OBJECT, kernel.kfuncs))?;
     if matches!(which, Baseline::Reading | Baseline::Naive) {
         let map = ebpf.map_mut("WATCHED").context("the object has no map WATCHED")?;
         let mut watched: HashMap<_, u32, u8> = HashMap::try_from(map)?;

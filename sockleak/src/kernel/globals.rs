@@ -16,6 +16,8 @@ pub struct Globals<'a> {
     sock_i_uid: u8,
     has_copies: u8,
     sigaction_size: u32,
+    /// The programs may cast addresses.
+    pub casts: u8,
     /// Tracing programs may call `bpf_get_socket_cookie`.
     pub socket_cookie: u8,
     /// Children of watched processes are watched too.
@@ -38,6 +40,7 @@ impl<'a> Globals<'a> {
             reset_reason: u8::from(kernel.reset_reason),
             sock_i_uid: u8::from(kernel.sock_i_uid),
             has_copies: u8::from(kernel.preempted),
+            casts: 0,
             sigaction_size: kernel.sigaction_size,
             socket_cookie: 0,
             follow_children: 0,
@@ -52,6 +55,7 @@ impl<'a> Globals<'a> {
         loader
             .override_global(globals::HAS_GROUP_DEAD, &self.group_dead, true)
             .override_global(globals::HAS_COPIES, &self.has_copies, true)
+            .override_global(globals::HAS_CASTS, &self.casts, true)
             .override_global(globals::HAS_RESET_REASON, &self.reset_reason, true)
             .override_global(globals::HAS_SOCKET_COOKIE, &self.socket_cookie, true)
             .override_global(globals::HAS_SOCK_I_UID, &self.sock_i_uid, true)

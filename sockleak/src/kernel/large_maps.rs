@@ -14,7 +14,7 @@ use aya_obj::maps::{LegacyMap, PinningType, bpf_map_def};
 use aya_obj::{EbpfSectionKind, generated};
 use sockleak_ebpf::{FdKey, SocketKey, SocketRecord, maps};
 
-use super::load::LoadError;
+use super::load_error::LoadError;
 use super::processor::elsewhere;
 
 /// Maps that are being made.

@@ -1,23 +1,24 @@
 //! Loading and attaching the BPF programs.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 
+use aya::Ebpf;
 use aya::programs::{Iter, Program, ProgramError};
-use aya::{Ebpf, EbpfError};
 use sockleak_ebpf::{maps, programs};
 
-use super::btf::{BtfError, MissingMember};
-use super::fields::{MissingFields, Problem, Resolved};
+use super::btf::MissingMember;
+use super::fields::{Problem, Resolved};
 use super::globals::Globals;
+use super::kfunc::{self, Kfuncs};
 use super::large_maps::{LargeMaps, Room};
+pub use super::load_error::LoadError;
+use super::load_error::refused;
 use super::loader;
 use super::port_table::PortReader;
-use super::preemption;
 use super::processor::elsewhere;
-use super::running::Kernel;
+use super::running::{Kernel, RUN_QUEUE};
 use super::tracepoint::Hook;
 
 /// The committed object.
@@ -41,43 +42,6 @@ pub struct Settings {
     pub ring_size: u32,
     /// The programs' warnings are wanted.
     pub log: bool,
-}
-
-/// Why the programs could not be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    #[error(transparent)]
-    Btf(#[from] BtfError),
-    #[error(transparent)]
-    MissingFields(#[from] MissingFields),
-    #[error("cannot start a thread: {0}")]
-    Thread(io::Error),
-    #[error("the BPF object cannot be loaded: {0}")]
-    Object(#[from] EbpfError),
-    #[error("the BPF map {name} cannot be made: {reason}{}", smaller(reason))]
-    Map { name: &'static str, reason: io::Error },
-    #[error(
-        "the kernel refused the BPF program {name}: {reason}\nrun `sockleak check` to see what is missing{log}"
-    )]
-    Program {
-        name: &'static str,
-        reason: io::Error,
-        log: String,
-    },
-    #[error("the BPF program {name} cannot be used: {source}")]
-    Unusable {
-        name: &'static str,
-        source: ProgramError,
-    },
-}
-
-/// What helps where the kernel has no memory for a map.
-fn smaller(reason: &io::Error) -> &'static str {
-    if reason.raw_os_error() == Some(libc::ENOMEM) {
-        "\nthe maps are as large as --max-sockets says, by default 262144: give it a smaller number"
-    } else {
-        ""
-    }
 }
 
 /// The loaded object, and what BTF told about the kernel.
@@ -130,33 +94,48 @@ pub fn prepare(settings: Settings) -> Preparation {
 /// When a required struct member is missing, or when the kernel refuses a program. Nothing stays behind.
 pub fn load(kernel: &Kernel, prepared: Preparation) -> Result<Loaded, LoadError> {
     let settings = prepared.settings;
-    match load_with(kernel, prepared, true) {
-        // 5.10 refuses bpf_get_socket_cookie in tracing programs, and nothing but a load tells.
-        Err(LoadError::Program { name, .. }) if name == programs::INET_SOCK_SET_STATE => {
-            let mut loaded = load_with(kernel, prepare(settings), false)?;
-            loaded.blind.push(
-                "this kernel's tracing programs make no socket cookies: sockets are told apart by their addresses"
-                    .to_owned(),
-            );
-            Ok(loaded)
-        }
-        other => other,
+    let mut kfuncs = kernel.kfuncs;
+    let mut loaded = load_with(kernel, prepared, kfuncs, true);
+    // Programs that are interpreted call no function of the kernel, and nothing but a load tells. What a cast saves is
+    // time.
+    if kfuncs.casts.is_some() && refuses_state_hook(&loaded) {
+        kfuncs.casts = None;
+        loaded = load_with(kernel, prepare(settings), kfuncs, true);
     }
+    // 5.10 refuses bpf_get_socket_cookie in tracing programs.
+    if refuses_state_hook(&loaded) {
+        let mut loaded = load_with(kernel, prepare(settings), kfuncs, false)?;
+        loaded.blind.push(
+            "this kernel's tracing programs make no socket cookies: sockets are told apart by their addresses"
+                .to_owned(),
+        );
+        return Ok(loaded);
+    }
+    loaded
 }
 
-fn load_with(kernel: &Kernel, prepared: Preparation, cookies: bool) -> Result<Loaded, LoadError> {
+fn refuses_state_hook(loaded: &Result<Loaded, LoadError>) -> bool {
+    matches!(loaded, Err(LoadError::Program { name, .. }) if *name == programs::INET_SOCK_SET_STATE)
+}
+
+fn load_with(
+    kernel: &Kernel,
+    prepared: Preparation,
+    kfuncs: Kfuncs,
+    cookies: bool,
+) -> Result<Loaded, LoadError> {
     let Preparation {
         settings,
         loader,
         large,
     } = prepared;
     let mut globals = Globals::of(kernel)?;
+    globals.casts = u8::from(kfuncs.casts.is_some());
     globals.socket_cookie = u8::from(cookies);
     globals.follow_children = u8::from(settings.follow_children);
     globals.max_sockets = settings.max_sockets;
     globals.log_level = u8::from(settings.log) * log::Level::Warn as u8;
-    let functions = kernel.preemption.filter(|_| kernel.preempted);
-    let object = preemption::resolve(OBJECT, functions);
+    let object = kfunc::resolve(OBJECT, kfuncs);
     let mut loader = globals.set(loader);
     loader.map_max_entries(maps::EVENTS, settings.ring_size);
     large.keep_small(&mut loader);
@@ -176,6 +155,8 @@ fn load_with(kernel: &Kernel, prepared: Preparation, cookies: bool) -> Result<Lo
         load_programs(&mut ebpf, &wanted, || &ids)?;
         Ok::<_, LoadError>(ebpf)
     })?;
+    let without = if kfuncs.casts.is_some() { "out" } else { "" };
+    log::debug!("the programs tell with{without} a call which process it is");
     Ok(Loaded {
         ebpf,
         ports: None,
@@ -261,7 +242,7 @@ pub(super) fn port_reader(kernel: &Kernel) -> Result<PortReader, LoadError> {
     for name in maps::OF_THE_TRACER {
         loader.map_max_entries(name, 1);
     }
-    let mut ebpf = loader.load(&preemption::resolve(OBJECT, None))?;
+    let mut ebpf = loader.load(&kfunc::resolve(OBJECT, Kfuncs::default()))?;
     let ids = kernel.iterators();
     for (name, visited) in programs::ITERATORS {
         find(&mut ebpf, name)
@@ -272,7 +253,7 @@ pub(super) fn port_reader(kernel: &Kernel) -> Result<PortReader, LoadError> {
 }
 
 /// What is not known because the kernel lacks an optional member. Of `f_count` and `f_ref` each kernel has one,
-/// a kernel without IPv6 or io_uring needs none of theirs.
+/// a kernel without IPv6 or io_uring needs none of theirs, and what tells the current task has a helper for it.
 fn blind(resolved: &[Resolved]) -> Vec<String> {
     const MAY_LACK: [&str; 5] = [
         "TASK_IO_URING",
@@ -296,7 +277,7 @@ fn blind(resolved: &[Resolved]) -> Vec<String> {
     };
     resolved
         .iter()
-        .filter(|row| !MAY_LACK.contains(&row.field.global))
+        .filter(|row| !MAY_LACK.contains(&row.field.global) && !RUN_QUEUE.contains(&row.field.global))
         .filter(|row| !no_mptcp(row))
         .filter(|row| no_references || !REFERENCES.contains(&row.field.global))
         .filter_map(|row| row.problem.as_ref())
@@ -310,30 +291,4 @@ where
     T: TryFrom<&'a mut Program, Error = ProgramError>,
 {
     ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
-}
-
-pub(super) fn refused(name: &'static str, error: ProgramError) -> LoadError {
-    match error {
-        ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        } => {
-            let log = verifier_log.to_string();
-            LoadError::Program {
-                name,
-                reason: io_error,
-                log: if log::log_enabled!(log::Level::Debug) {
-                    format!("\n{log}")
-                } else {
-                    String::new()
-                },
-            }
-        }
-        ProgramError::SyscallError(error) => LoadError::Program {
-            name,
-            reason: error.io_error,
-            log: String::new(),
-        },
-        source => LoadError::Unusable { name, source },
-    }
 }

@@ -4,9 +4,12 @@ use sockleak_ebpf::programs;
 
 use super::btf::{Btf, BtfError, Ids};
 use super::fields::{self, MissingFields, Resolved};
-use super::preemption::{FUNCTIONS, FunctionIds};
+use super::kfunc::{CAST, Casts, Kfuncs, PREEMPTION};
 
 const SOCK_I_UID: &str = "sock_i_uid";
+
+/// The members by which a program finds the current task without a call. Without them it asks a helper.
+pub(super) const RUN_QUEUE: [&str; 3] = ["TASK_CFS_RQ", "CFS_RQ_RQ", "RQ_CURR"];
 
 /// The running kernel, as its BTF shows it.
 #[derive(Debug)]
@@ -25,8 +28,8 @@ pub struct Kernel {
     pub sigaction_size: u32,
     /// Names of `enum sk_rst_reason`, by number; empty before 6.10.
     pub reset_reasons: Vec<(String, i64)>,
-    /// Type ids of the functions with which a program switches preemption off, where it has all of them.
-    pub preemption: Option<FunctionIds>,
+    /// What the programs may call.
+    pub kfuncs: Kfuncs,
     tracepoint: Ids,
     iterators: Ids,
 }
@@ -43,26 +46,42 @@ impl Kernel {
     fn of(btf: &Btf) -> Self {
         let visited = programs::ITERATORS.map(|(_, visited)| format!("bpf_iter_{visited}"));
         let [of_tcp, of_files] = &visited;
-        let [disable, enable, save, restore] = FUNCTIONS.map(|(_, name)| name);
-        let [sock_i_uid, tcp, files, preemption @ ..] =
-            btf.functions([SOCK_I_UID, of_tcp, of_files, disable, enable, save, restore]);
+        let [disable, enable, save, restore] = PREEMPTION.map(|(_, name)| name);
+        let [sock_i_uid, tcp, files, cast, preemption @ ..] =
+            btf.functions([SOCK_I_UID, of_tcp, of_files, CAST, disable, enable, save, restore]);
         let mut iterators = Ids::default();
         iterators.add_function(of_tcp, tcp);
         iterators.add_function(of_files, files);
         let mut tracepoint = Ids::default();
         let typed = programs::INET_SOCK_SET_STATE;
         tracepoint.add_tracepoint(typed, btf.tracepoint(typed));
+        // The state of a grace period that only preemptible tracepoints have (kernel/tracepoint.c, 7.0 and later).
+        let preempted = btf.member("tp_transition_snapshot", &["srcu_gp"]).is_ok();
+        let fields = fields::look_up(btf);
+        let mut queue = fields.iter().filter(|row| RUN_QUEUE.contains(&row.field.global));
+        let has_queue = queue.all(|row| row.problem.is_none());
+        // Before 6.10, which has the first of these functions too, and on other processors than x86 the number of a
+        // processor takes a call (`do_misc_fixups`, kernel/bpf/verifier.c), so that nothing would be won.
+        let numbered = cfg!(target_arch = "x86_64") && preemption[0].is_some();
+        let casts = cast.zip(btf.id_of_struct("task_struct"));
         Self {
-            fields: fields::look_up(btf),
-            // The state of a grace period that only preemptible tracepoints have (kernel/tracepoint.c, 7.0 and later).
-            preempted: btf.member("tp_transition_snapshot", &["srcu_gp"]).is_ok(),
+            fields,
+            preempted,
             group_dead: btf.tracepoint_args(programs::SCHED_PROCESS_EXIT) == Some(2),
             reset_reason: btf.tracepoint_args(programs::TCP_SEND_RESET) == Some(3),
             // Since 6.17 it is an inline function that tells `sk_uid` (include/net/sock.h).
             sock_i_uid: sock_i_uid.is_some(),
             sigaction_size: btf.size_of_struct("k_sigaction").unwrap_or(0),
             reset_reasons: btf.enum_values("sk_rst_reason"),
-            preemption: all(preemption),
+            kfuncs: Kfuncs {
+                preemption: all(preemption).filter(|_| preempted),
+                casts: casts
+                    .filter(|_| numbered && has_queue)
+                    .map(|(function, task_struct)| Casts {
+                        function,
+                        task_struct,
+                    }),
+            },
             tracepoint,
             iterators,
         }
@@ -91,7 +110,7 @@ impl Kernel {
 }
 
 /// All of the ids, or none.
-fn all(ids: [Option<u32>; FUNCTIONS.len()]) -> Option<FunctionIds> {
+fn all<const N: usize>(ids: [Option<u32>; N]) -> Option<[u32; N]> {
     let known: Vec<u32> = ids.into_iter().flatten().collect();
     known.try_into().ok()
 }

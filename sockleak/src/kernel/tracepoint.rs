@@ -6,7 +6,7 @@ use aya::Ebpf;
 use aya::programs::{Program, ProgramError};
 use sockleak_ebpf::programs;
 
-use super::load::{LoadError, refused};
+use super::load_error::{LoadError, refused};
 
 /// A program of an object, and the tracepoint that it is for.
 pub struct Hook<'a> {

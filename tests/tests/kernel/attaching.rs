@@ -24,6 +24,7 @@ pub fn tests() -> Vec<Trial> {
         &[],
         named![
             watch_says_what_was_open_before,
+            no_call_tells_the_process_where_none_has_to,
             sockets_opened_after_the_attach,
             the_peers_sockets_are_not_blamed_on_the_victim,
             transitions_are_those_of_the_victim,
@@ -59,6 +60,21 @@ fn watch_says_what_was_open_before() {
     );
     let hooks = watch["hooks"].as_array().expect("a list");
     assert!(hooks.iter().any(|hook| hook == "sched_process_exit"), "{watch}");
+}
+
+/// A kernel that refuses what saves the call would make no other row fail.
+fn no_call_tells_the_process_where_none_has_to() {
+    let victim = Victim::start();
+    let tracer = Tracer::attach(victim.pid(), &["-vv"]);
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|number| number.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let without = cfg!(target_arch = "x86_64") && version >= (6, 10);
+    let told = if without { "without a call" } else { "with a call" };
+    let said = tracer.stderr();
+    assert!(said.contains(told), "{release}{said}");
 }
 
 fn sockets_opened_after_the_attach() {

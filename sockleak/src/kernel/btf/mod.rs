@@ -119,9 +119,13 @@ impl Btf {
     /// The size of a struct or union in bytes, or `None` if there is none of that name.
     #[must_use]
     pub fn size_of_struct(&self, name: &str) -> Option<u32> {
-        self.named(name)
-            .find(|(_, found)| found.kind.is_aggregate())
-            .map(|(_, found)| found.size_or_type)
+        self.aggregate(name).map(|(_, found)| found.size_or_type)
+    }
+
+    /// The type id of a struct or union, or `None` if there is none of that name.
+    #[must_use]
+    pub fn id_of_struct(&self, name: &str) -> Option<u32> {
+        self.aggregate(name).map(|(id, _)| id)
     }
 
     /// How many arguments the tracepoint gives its programs, or `None` if the kernel has no such tracepoint.
@@ -185,6 +189,10 @@ impl Btf {
                 Some((String::from_utf8_lossy(self.name(name)?).into_owned(), value))
             })
             .collect()
+    }
+
+    fn aggregate(&self, name: &str) -> Option<(u32, Type)> {
+        self.named(name).find(|(_, found)| found.kind.is_aggregate())
     }
 
     fn tracepoint_typedef(&self, name: &str) -> Option<(u32, Type)> {

@@ -217,10 +217,14 @@ fn ids_are_those_of_the_first_type_with_that_name() {
     w.record("btf_trace_exit", 8, 0, false, int);
     let function = w.record("call", 12, 0, false, int);
     w.record("call", 12, 0, false, int);
+    let structure = w.record("call", 4, 0, false, 0);
+    w.record("call", 4, 0, false, 0);
     let btf = Btf::parse(&w.finish()).unwrap();
     assert_eq!(btf.functions(["nothing", "call"]), [None, Some(function)]);
     assert_eq!(btf.tracepoint("exit"), Some(typedef));
     assert_eq!(btf.tracepoint("call"), None);
+    assert_eq!(btf.id_of_struct("call"), Some(structure));
+    assert_eq!(btf.id_of_struct("btf_trace_exit"), None);
 }
 
 #[test]

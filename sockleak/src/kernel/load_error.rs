@@ -1,0 +1,86 @@
+//! Why the BPF programs could not be loaded, and what to do.
+
+use std::io;
+
+use aya::EbpfError;
+use aya::programs::ProgramError;
+
+use super::btf::BtfError;
+use super::fields::MissingFields;
+
+/// Why the programs could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    #[error(transparent)]
+    MissingFields(#[from] MissingFields),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    #[error("the BPF object cannot be loaded: {0}")]
+    Object(#[from] EbpfError),
+    #[error("the BPF map {name} cannot be made: {reason}{}", smaller(reason))]
+    Map { name: &'static str, reason: io::Error },
+    #[error(
+        "the kernel refused the BPF program {name}: {reason}\n{}{log}",
+        remedy(reason)
+    )]
+    Program {
+        name: &'static str,
+        reason: io::Error,
+        log: String,
+    },
+    #[error("the BPF program {name} cannot be used: {source}")]
+    Unusable {
+        name: &'static str,
+        source: ProgramError,
+    },
+}
+
+/// What helps where the kernel has no memory for a map.
+fn smaller(reason: &io::Error) -> &'static str {
+    if reason.raw_os_error() == Some(libc::ENOMEM) {
+        "\nthe maps are as large as --max-sockets says, by default 262144: give it a smaller number"
+    } else {
+        ""
+    }
+}
+
+/// What to do about a program that the kernel refuses.
+fn remedy(reason: &io::Error) -> &'static str {
+    /// A program calls a function of the kernel, which takes its compiler (`add_subprog_and_kfunc`,
+    /// kernel/bpf/verifier.c). It is no errno of user space (include/linux/errno.h).
+    const ENOTSUPP: i32 = 524;
+    if reason.raw_os_error() == Some(ENOTSUPP) {
+        "the kernel does not compile BPF programs: run `sysctl net.core.bpf_jit_enable=1`"
+    } else {
+        "run `sockleak check` to see what is missing"
+    }
+}
+
+/// What it means that a program was not loaded or attached.
+pub(super) fn refused(name: &'static str, error: ProgramError) -> LoadError {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            LoadError::Program {
+                name,
+                reason: io_error,
+                log: if log::log_enabled!(log::Level::Debug) {
+                    format!("\n{log}")
+                } else {
+                    String::new()
+                },
+            }
+        }
+        ProgramError::SyscallError(error) => LoadError::Program {
+            name,
+            reason: error.io_error,
+            log: String::new(),
+        },
+        source => LoadError::Unusable { name, source },
+    }
+}
