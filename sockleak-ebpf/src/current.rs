@@ -19,7 +19,8 @@ const CPUS: usize = 1024;
 /// For each CPU the address of `rq.curr`, 0 before it is found.
 struct Places(UnsafeCell<[u64; CPUS]>);
 
-// SAFETY: Each CPU has a place of its own, which is written as a whole and always with the same value.
+// SAFETY: Each CPU has a place of its own, which is written as a whole and always with the same value: no program
+// migrates, so the number of its CPU stays right (`bpf_get_smp_processor_id`, include/uapi/linux/bpf.h).
 unsafe impl Sync for Places {}
 
 static PLACES: Places = Places(UnsafeCell::new([0; CPUS]));

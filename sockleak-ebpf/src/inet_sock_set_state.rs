@@ -23,7 +23,8 @@ program!(
     inet_sock_set_state_2 => |ctx| changed(ctx, Copy::Second),
 );
 
-/// Whether the socket may be followed or its owner watched. False is certain, and one branch tells it of nearly all.
+/// Whether the socket may be followed or its owner watched. False is certain, and one branch tells it of all changes but
+/// those that an owner makes.
 #[inline(always)]
 fn may_concern(ctx: &BtfTracePointContext) -> bool {
     let followed = u64::from(filter::byte_of_typed(ctx.arg(0)));

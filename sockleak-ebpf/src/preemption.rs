@@ -30,8 +30,8 @@ pub static DONE: LruHashMap<u64, u16> = LruHashMap::with_max_entries(1024, 0);
 /// Their arguments are plain numbers. With `typed` before the tracepoint they are pointers to what the kernel's BTF
 /// says, as some helpers demand; to load such a program the kernel searches its BTF.
 ///
-/// With `if function` after the tracepoint nothing else is done where that is false. It must not keep anything for its
-/// CPU, since preemption is not off yet.
+/// With `if function` after the tracepoint nothing else is done where that is false. Preemption is not off yet in that
+/// function: what it keeps for its CPU must be the same for whatever task runs there.
 macro_rules! program {
     (typed $tracepoint:literal $($programs:tt)+) => {
         $crate::preemption::program!(

@@ -42,6 +42,17 @@ pub struct Resolved {
     pub problem: Option<Problem>,
 }
 
+/// The members by which a program finds the current task without a call. Without them it asks a helper.
+pub(super) const RUN_QUEUE: [&str; 3] = ["TASK_CFS_RQ", "CFS_RQ_RQ", "RQ_CURR"];
+
+impl Resolved {
+    /// Whether something is not known, or not done, because the kernel lacks it.
+    #[must_use]
+    pub fn is_missed(&self) -> bool {
+        self.problem.is_some() && !RUN_QUEUE.contains(&self.field.global)
+    }
+}
+
 /// Why a member cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {

@@ -18,7 +18,7 @@ use super::load_error::refused;
 use super::loader;
 use super::port_table::PortReader;
 use super::processor::elsewhere;
-use super::running::{Kernel, RUN_QUEUE};
+use super::running::Kernel;
 use super::tracepoint::Hook;
 
 /// The committed object.
@@ -114,8 +114,11 @@ pub fn load(kernel: &Kernel, prepared: Preparation) -> Result<Loaded, LoadError>
     loaded
 }
 
+/// Whether the kernel refused the program that follows states, or its copy, which another thread may have loaded first.
 fn refuses_state_hook(loaded: &Result<Loaded, LoadError>) -> bool {
-    matches!(loaded, Err(LoadError::Program { name, .. }) if *name == programs::INET_SOCK_SET_STATE)
+    const HOOK: &str = programs::INET_SOCK_SET_STATE;
+    let is_state_hook = |name: &str| name == HOOK || programs::COPIES.contains(&(name, HOOK));
+    matches!(loaded, Err(LoadError::Program { name, .. }) if is_state_hook(name))
 }
 
 fn load_with(
@@ -155,8 +158,8 @@ fn load_with(
         load_programs(&mut ebpf, &wanted, || &ids)?;
         Ok::<_, LoadError>(ebpf)
     })?;
-    let without = if kfuncs.casts.is_some() { "out" } else { "" };
-    log::debug!("the programs tell with{without} a call which process it is");
+    let call = if kfuncs.casts.is_some() { "no" } else { "a" };
+    log::debug!("the programs need {call} call to tell which process it is");
     Ok(Loaded {
         ebpf,
         ports: None,
@@ -277,7 +280,7 @@ fn blind(resolved: &[Resolved]) -> Vec<String> {
     };
     resolved
         .iter()
-        .filter(|row| !MAY_LACK.contains(&row.field.global) && !RUN_QUEUE.contains(&row.field.global))
+        .filter(|row| row.is_missed() && !MAY_LACK.contains(&row.field.global))
         .filter(|row| !no_mptcp(row))
         .filter(|row| no_references || !REFERENCES.contains(&row.field.global))
         .filter_map(|row| row.problem.as_ref())

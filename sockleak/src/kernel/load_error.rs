@@ -48,7 +48,7 @@ fn smaller(reason: &io::Error) -> &'static str {
 
 /// What to do about a program that the kernel refuses.
 fn remedy(reason: &io::Error) -> &'static str {
-    /// A program calls a function of the kernel, which takes its compiler (`add_subprog_and_kfunc`,
+    /// A program calls a function of the kernel, which takes its compiler (`add_kfunc_call`,
     /// kernel/bpf/verifier.c). It is no errno of user space (include/linux/errno.h).
     const ENOTSUPP: i32 = 524;
     if reason.raw_os_error() == Some(ENOTSUPP) {

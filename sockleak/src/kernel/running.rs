@@ -3,13 +3,10 @@
 use sockleak_ebpf::programs;
 
 use super::btf::{Btf, BtfError, Ids};
-use super::fields::{self, MissingFields, Resolved};
+use super::fields::{self, MissingFields, RUN_QUEUE, Resolved};
 use super::kfunc::{CAST, Casts, Kfuncs, PREEMPTION};
 
 const SOCK_I_UID: &str = "sock_i_uid";
-
-/// The members by which a program finds the current task without a call. Without them it asks a helper.
-pub(super) const RUN_QUEUE: [&str; 3] = ["TASK_CFS_RQ", "CFS_RQ_RQ", "RQ_CURR"];
 
 /// The running kernel, as its BTF shows it.
 #[derive(Debug)]
@@ -60,8 +57,9 @@ impl Kernel {
         let fields = fields::look_up(btf);
         let mut queue = fields.iter().filter(|row| RUN_QUEUE.contains(&row.field.global));
         let has_queue = queue.all(|row| row.problem.is_none());
-        // Before 6.10, which has the first of these functions too, and on other processors than x86 the number of a
-        // processor takes a call (`do_misc_fixups`, kernel/bpf/verifier.c), so that nothing would be won.
+        // Before 6.10, which has the first of these functions too, the number of a processor takes a call
+        // (`do_misc_fixups`, kernel/bpf/verifier.c), so that nothing would be won. Whether something is won on other
+        // processors than x86-64 was not measured.
         let numbered = cfg!(target_arch = "x86_64") && preemption[0].is_some();
         let casts = cast.zip(btf.id_of_struct("task_struct"));
         Self {

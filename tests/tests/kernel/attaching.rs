@@ -62,7 +62,7 @@ fn watch_says_what_was_open_before() {
     assert!(hooks.iter().any(|hook| hook == "sched_process_exit"), "{watch}");
 }
 
-/// A kernel that refuses what saves the call would make no other row fail.
+/// A kernel that refuses the program which saves the call would make no other row fail.
 fn no_call_tells_the_process_where_none_has_to() {
     let victim = Victim::start();
     let tracer = Tracer::attach(victim.pid(), &["-vv"]);
@@ -72,7 +72,7 @@ fn no_call_tells_the_process_where_none_has_to() {
         .map(|number| number.parse().unwrap_or(0));
     let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let without = cfg!(target_arch = "x86_64") && version >= (6, 10);
-    let told = if without { "without a call" } else { "with a call" };
+    let told = if without { "need no call" } else { "need a call" };
     let said = tracer.stderr();
     assert!(said.contains(told), "{release}{said}");
 }

@@ -263,7 +263,7 @@ pub fn of_fields(rows: &[Resolved]) -> [Requirement; 2] {
     };
     let off: Vec<String> = optional
         .iter()
-        .filter(|row| row.problem.is_some() && !is_replaced(row, &optional))
+        .filter(|row| row.is_missed() && !is_replaced(row, &optional))
         .map(|row| format!("{}.{}", row.field.structure, row.field.member_name()))
         .collect();
     let optional = if off.is_empty() {

@@ -1,7 +1,10 @@
 use std::io;
 
+use sockleak_ebpf::MISSING;
+
 use super::*;
-use crate::kernel::btf::BtfError;
+use crate::kernel::btf::{BtfError, MissingMember};
+use crate::kernel::fields::{FIELDS, Problem};
 use crate::kernel::sock_diag::SockDiagError;
 use crate::postmortem::Protocol;
 
@@ -147,5 +150,35 @@ fn the_running_kernel_has_the_fields() {
     for name in ["kernel", "btf", "fields", "optional_fields", "sock_diag"] {
         let requirement = find(&facts, name);
         assert!(requirement.met, "{requirement:?}");
+    }
+}
+
+#[test]
+fn a_member_that_only_saves_time_is_not_missed() {
+    let without = |global: &str| {
+        let rows = FIELDS.iter().map(|field| {
+            let missing = field.global == global || field.global == "FILE_COUNT";
+            Resolved {
+                field,
+                value: MISSING,
+                member: None,
+                problem: missing.then(|| {
+                    Problem::Missing(MissingMember::Struct {
+                        structure: field.structure.to_owned(),
+                    })
+                }),
+            }
+        });
+        of_fields(&rows.collect::<Vec<_>>())
+    };
+    for (global, met) in [
+        ("TASK_CFS_RQ", true),
+        ("CFS_RQ_RQ", true),
+        ("RQ_CURR", true),
+        ("SK_UID", false),
+    ] {
+        let [required, optional] = without(global);
+        assert!(required.met);
+        assert_eq!(optional.met, met, "{global}: {}", optional.detail);
     }
 }

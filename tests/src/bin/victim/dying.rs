@@ -61,10 +61,11 @@ fn write_where_nothing_is() -> io::Result<()> {
     Ok(())
 }
 
-/// The runtime ignores SIGPIPE and looks at SIGSEGV and SIGBUS itself; a signal that was sent would not kill.
+/// The runtime ignores SIGPIPE and looks at SIGSEGV and SIGBUS itself, and nohup(1) or a shell may have left others
+/// ignored: a signal that was sent would not kill.
 pub fn restore_default_signals() {
-    for signal in [libc::SIGPIPE, libc::SIGSEGV, libc::SIGBUS] {
-        // SAFETY: The default action runs no code of ours.
+    for signal in 1..=libc::SIGSYS {
+        // SAFETY: The default action runs no code of ours. Of SIGKILL and SIGSTOP the kernel refuses to change it.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
