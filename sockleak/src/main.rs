@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         .init();
     match commands::run(&cli) {
         Ok(status) => ExitCode::from(status),
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if commands::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let text = format!("{error:#}");
             let lines: Vec<_> = text.lines().map(escape).collect();
@@ -65,12 +65,4 @@ fn failure(error: &anyhow::Error, cli: &Cli) -> u8 {
     }
     let has_command = cli.trace_args().is_some_and(|trace| !trace.command.is_empty());
     if has_command { FAILED } else { REFUSED }
-}
-
-/// A closed stdout is success: whoever reads has seen enough.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }

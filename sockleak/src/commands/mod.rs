@@ -9,6 +9,8 @@ mod port;
 mod trace;
 mod wait;
 
+use std::io;
+
 use anyhow::{Result, bail};
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
@@ -70,4 +72,13 @@ fn refuse_unmet(requirements: &[Requirement]) -> Result<()> {
         return Ok(());
     }
     bail!("sockleak cannot trace here\n{}", unmet.join("\n"))
+}
+
+/// Stdout is closed, which is success: whoever reads has seen enough.
+#[must_use]
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }

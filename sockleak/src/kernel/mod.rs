@@ -4,6 +4,7 @@ mod batch;
 pub mod btf;
 pub mod clock;
 pub mod decode;
+pub mod descriptors;
 pub mod fields;
 mod globals;
 pub mod kfunc;

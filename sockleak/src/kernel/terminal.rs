@@ -29,6 +29,16 @@ fn width(fd: i32) -> Option<usize> {
     (columns > 0).then_some(usize::from(columns))
 }
 
+/// SIGHUP is ignored, as nohup(1) sets it: the process is to outlive its terminal.
+#[must_use]
+pub fn ignores_hangup() -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: Nothing is set, and the pointer is to an action that the call may write.
+    let status = unsafe { libc::sigaction(libc::SIGHUP, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: If the call succeeded, it has written the action.
+    status == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
 /// This process and its children get the signals of the terminal's keys.
 #[must_use]
 pub fn is_foreground() -> bool {

@@ -8,6 +8,7 @@ mod escape;
 mod freeing;
 mod json;
 mod live;
+mod notice;
 mod open;
 mod text;
 
@@ -24,7 +25,8 @@ pub use escape::escape;
 pub use freeing::{Freeing, Subject};
 pub use json::Json;
 pub use live::{LiveLine, Status};
-pub use open::{Options, open};
+pub use notice::{GoesOn, Notice};
+pub use open::{Options, open, open_status};
 pub use text::{Style, Text};
 
 /// The form of what is printed.
@@ -89,6 +91,16 @@ pub struct TransitionEvent {
     pub to: State,
 }
 
+/// What was lost since the last time.
+#[derive(Clone, Copy, Debug)]
+pub struct Loss {
+    pub time: Timestamp,
+    /// Events that the programs could not send, or were skipped for.
+    pub events: u64,
+    /// Processes that are not followed. They are counted among the events, too.
+    pub processes: u64,
+}
+
 /// Something that says what was found.
 ///
 /// Every method fails with the error of the writer.
@@ -114,7 +126,9 @@ pub trait Output {
     /// What was destroyed, or would be.
     fn freeing(&mut self, freeing: &Freeing) -> io::Result<()>;
     /// Events were lost since the last time.
-    fn lost(&mut self, time: Timestamp, events: u64) -> io::Result<()>;
+    fn lost(&mut self, loss: &Loss) -> io::Result<()>;
+    /// What becomes of the trace, for whoever looks at stderr.
+    fn notice(&mut self, notice: &Notice) -> io::Result<()>;
     /// Where the tracer is; shown on a terminal only.
     fn status(&mut self, status: &Status) -> io::Result<()>;
     /// Ends what is only shown while the tracer runs.

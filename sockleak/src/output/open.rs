@@ -1,6 +1,6 @@
 //! The output that the command line asks for.
 
-use std::io::{self, BufWriter, Stdout, Write, stderr, stdout};
+use std::io::{self, BufWriter, Stderr, Stdout, Write, stderr, stdout};
 use std::sync::LazyLock;
 
 use anstream::ColorChoice;
@@ -25,7 +25,7 @@ pub struct Options {
 /// Data to stdout, status to stderr.
 #[must_use]
 pub fn open(options: Options) -> Box<dyn Output> {
-    let status = LiveLine::new(stderr(), options.stderr_width);
+    let status = LiveLine::new(Told(stderr()), options.stderr_width);
     if options.format == Format::Json {
         return Box::new(Json::new(Data(stdout()), status, options.summary));
     }
@@ -41,6 +41,27 @@ pub fn open(options: Options) -> Box<dyn Output> {
         verbose: options.verbose,
     };
     Box::new(Text::new(BufWriter::new(Data(stdout())), status, style))
+}
+
+/// Status to stderr, and data to nobody.
+#[must_use]
+pub fn open_status(stderr_width: Option<usize>) -> Box<dyn Output> {
+    let status = LiveLine::new(Told(stderr()), stderr_width);
+    Box::new(Json::new(io::sink(), status, true))
+}
+
+/// Stderr. What nobody can be told is no error of the trace.
+struct Told(Stderr);
+
+impl Write for Told {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(self.0.write(bytes).unwrap_or(bytes.len()))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
 }
 
 /// Stdout, whose errors say that they are its own. Their kind stays, since it tells a closed pipe.

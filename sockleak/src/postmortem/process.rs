@@ -19,3 +19,19 @@ pub struct Process {
     /// Given by the user with `--pid` or as COMMAND; otherwise a child that was followed.
     pub target: bool,
 }
+
+impl Process {
+    /// A process of which nothing but its PID is known.
+    #[must_use]
+    pub const fn unknown(pid: u32) -> Self {
+        Self {
+            pid,
+            ns_pid: None,
+            comm: String::new(),
+            exe: None,
+            cgroup: None,
+            started: None,
+            target: false,
+        }
+    }
+}

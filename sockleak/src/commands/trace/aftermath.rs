@@ -8,7 +8,7 @@ use sockleak_ebpf::{ORIGIN_INVENTORY, ORIGIN_LIVE, ORIGIN_SUBFLOW, SocketKey, So
 use super::lending::Lenders;
 use super::namespaces::Namespaces;
 use super::owned::Keys;
-use super::processes::Processes;
+use super::processes::{ProcessId, Processes};
 use crate::kernel::proc::{self, Held, Holders};
 use crate::kernel::sock_diag::{SockDiag, SockDiagError};
 use crate::kernel::tables::{TableError, Tables};
@@ -43,7 +43,7 @@ pub fn records(
     keys: &Keys,
 ) -> Result<Records, TableError> {
     let mut extra_fds: HashMap<u64, Vec<u32>> = HashMap::new();
-    for extra in tables.extra_fds(|key| key.tgid == keys.pid && key.time == keys.death)? {
+    for extra in tables.extra_fds(|key| key.tgid == keys.id.pid && key.time == keys.death)? {
         extra_fds.entry(extra.sk).or_default().push(extra.fd);
     }
     let mut records = Records::default();
@@ -69,7 +69,7 @@ pub fn records(
     };
     let mut is_read = vec![false; keys.len()];
     if keys.len() > FEW && keys.len() * 3 > keys.among {
-        let theirs = |key: &SocketKey| key.tgid == keys.pid;
+        let theirs = |key: &SocketKey| key.tgid == keys.id.pid;
         tables.visit_first(theirs, |key, record| {
             if let Some(place) = keys.position(&key) {
                 is_read[place] = true;
@@ -121,13 +121,13 @@ const fn owner(key: &SocketKey, record: &SocketRecord) -> SocketKey {
 ///
 /// # Errors
 /// When sock_diag is missing or broken.
-pub fn count(pids: &[u32], namespaces: &mut Namespaces) -> Result<(u64, u64), SockDiagError> {
+pub fn count(processes: &[ProcessId], namespaces: &mut Namespaces) -> Result<(u64, u64), SockDiagError> {
     let mut open: HashMap<u32, HashSet<u64>> = HashMap::new();
-    for pid in pids {
-        for inode in namespaces.of(*pid) {
+    for id in processes {
+        for inode in namespaces.of(*id) {
             open.entry(inode)
                 .or_default()
-                .extend(proc::socket_inodes(*pid).unwrap_or_default());
+                .extend(proc::socket_inodes(id.pid).unwrap_or_default());
         }
     }
     let (mut listeners, mut connections) = (0, 0);

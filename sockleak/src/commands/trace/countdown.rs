@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::Interrupts;
+use super::interrupts::Interrupts;
 use super::looks::{self, Wanted};
 use super::session::Session;
 use crate::kernel::netns::Netns;

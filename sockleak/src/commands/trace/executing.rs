@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::aftermath;
+use super::processes::ProcessId;
 use super::session::Session;
 use crate::kernel::proc;
 
@@ -43,16 +44,16 @@ impl Former {
 
 impl Session<'_> {
     /// A process became another program at that moment. False for one that is not followed.
-    pub(super) fn executed(&mut self, pid: u32, comm: &str, time: u64) -> bool {
-        let Some(followed) = self.processes.get_mut(pid) else {
+    pub(super) fn executed(&mut self, id: ProcessId, comm: &str, time: u64) -> bool {
+        let Some(followed) = self.processes.get_mut(id) else {
             return false;
         };
         let target = followed.process.target;
         let before = std::mem::take(&mut followed.process.comm);
         let mut former = Former::new(before, time);
-        former.left_nothing = lives_without_sockets(pid);
+        former.left_nothing = lives_without_sockets(id.pid);
         followed.former = Some(former);
-        if let Ok(process) = proc::process(pid, target) {
+        if let Ok(process) = proc::process(id.pid, target) {
             followed.process = process;
         }
         // /proc may tell the name of a later program already.
@@ -64,24 +65,24 @@ impl Session<'_> {
     ///
     /// What an exec closes comes under the new name. It is told under the old one if the new program got no
     /// socket from it: then there is nothing else that could be closed at once.
-    pub(super) fn owner(&mut self, pid: u32, time: u64) -> Result<String> {
-        if let Some(followed) = self.processes.get_mut(pid)
+    pub(super) fn owner(&mut self, id: ProcessId, time: u64) -> Result<String> {
+        if let Some(followed) = self.processes.get_mut(id)
             && let Some(mut former) = followed.former.take()
             && let Some(comm) = former.closes(time).map(str::to_owned)
-            && (former.left_nothing || self.has_no_connection(pid)?)
-            && let Some(followed) = self.processes.get_mut(pid)
+            && (former.left_nothing || self.has_no_connection(id)?)
+            && let Some(followed) = self.processes.get_mut(id)
         {
             former.left_nothing = true;
             followed.former = Some(former);
             return Ok(comm);
         }
-        Ok(self.comm(pid))
+        Ok(self.comm(id))
     }
 
-    fn has_no_connection(&mut self, pid: u32) -> Result<bool> {
-        Ok(lives_without_sockets(pid)
-            || (proc::socket_inodes(pid).is_ok_and(|inodes| !inodes.is_empty())
-                && aftermath::count(&[pid], &mut self.namespaces)? == (0, 0)))
+    fn has_no_connection(&mut self, id: ProcessId) -> Result<bool> {
+        Ok(lives_without_sockets(id.pid)
+            || (proc::socket_inodes(id.pid).is_ok_and(|inodes| !inodes.is_empty())
+                && aftermath::count(&[id], &mut self.namespaces)? == (0, 0)))
     }
 }
 

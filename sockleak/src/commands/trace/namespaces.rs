@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::processes::ProcessId;
 use crate::kernel::netns::Netns;
 use crate::kernel::time_wait::TimeWaitTable;
 use crate::postmortem::Overflow;
@@ -11,14 +12,14 @@ use crate::postmortem::Overflow;
 #[derive(Default)]
 pub struct Namespaces {
     open: HashMap<u32, Opened>,
-    users: HashMap<u32, HashSet<u32>>,
+    users: HashMap<ProcessId, HashSet<u32>>,
 }
 
 impl Namespaces {
     /// Opens the namespace that a living process is in now.
-    pub fn enter(&mut self, pid: u32) {
-        if let Ok(namespace) = Netns::of_process(pid) {
-            self.users.entry(pid).or_default().insert(namespace.inode());
+    pub fn enter(&mut self, id: ProcessId) {
+        if let Ok(namespace) = Netns::of_process(id.pid) {
+            self.users.entry(id).or_default().insert(namespace.inode());
             self.open
                 .entry(namespace.inode())
                 .or_insert_with(|| Opened::now(namespace));
@@ -26,12 +27,12 @@ impl Namespaces {
     }
 
     /// A process has a socket in that namespace. `/proc` is only asked for one that was not seen before.
-    pub fn sighted(&mut self, pid: u32, inode: u32) {
-        if inode == 0 || self.users.get(&pid).is_some_and(|used| used.contains(&inode)) {
+    pub fn sighted(&mut self, id: ProcessId, inode: u32) {
+        if inode == 0 || self.users.get(&id).is_some_and(|used| used.contains(&inode)) {
             return;
         }
-        self.find(pid, inode);
-        self.users.entry(pid).or_default().insert(inode);
+        self.find(id.pid, inode);
+        self.users.entry(id).or_default().insert(inode);
     }
 
     /// The namespace, if it could be opened while it was there or still can be found.
@@ -41,8 +42,8 @@ impl Namespaces {
     }
 
     /// The namespaces that a process is known to use.
-    pub fn of(&self, pid: u32) -> Vec<u32> {
-        self.users.get(&pid).into_iter().flatten().copied().collect()
+    pub fn of(&self, id: ProcessId) -> Vec<u32> {
+        self.users.get(&id).into_iter().flatten().copied().collect()
     }
 
     /// A namespace that is open.
@@ -61,8 +62,8 @@ impl Namespaces {
     }
 
     /// The process needs its namespaces no more.
-    pub fn leave(&mut self, pid: u32) {
-        self.users.remove(&pid);
+    pub fn leave(&mut self, id: ProcessId) {
+        self.users.remove(&id);
         let users = &self.users;
         self.open
             .retain(|inode, _| users.values().any(|used| used.contains(inode)));

@@ -4,20 +4,24 @@ use std::collections::HashMap;
 
 use sockleak_ebpf::{ORIGIN_INVENTORY, SocketKey, SocketRecord};
 
-/// Processes by their PIDs, each with the time of its death by which its sockets are told from those of a process that
-/// has its PID since; 0 where that is not known.
-pub type Dead = HashMap<u32, u64>;
+use super::processes::ProcessId;
 
-/// The socket is one of these processes.
-pub fn is_theirs(key: &SocketKey, dead: &Dead) -> bool {
-    dead.get(&key.tgid)
+/// Processes whose sockets are looked for, each with the time of its death; 0 where that is not known.
+pub type Dead = HashMap<ProcessId, u64>;
+
+/// The process among these whose socket it is. `who` tells who had a PID at a moment.
+pub fn owner(key: &SocketKey, dead: &Dead, who: impl Fn(u32, u64) -> Option<ProcessId>) -> Option<ProcessId> {
+    let id = who(key.tgid, key.time)?;
+    // After the death the PID is a stranger's.
+    dead.get(&id)
         .is_some_and(|death| *death == 0 || key.time <= *death)
+        .then_some(id)
 }
 
 /// The keys of the records of one process.
 #[derive(Default)]
 pub struct Keys {
-    pub pid: u32,
+    pub id: ProcessId,
     /// When it died; 0 where that is not known.
     pub death: u64,
     /// Sockets in the maps, whoever had them.
@@ -30,9 +34,9 @@ pub struct Keys {
 }
 
 impl Keys {
-    pub fn of(pid: u32, death: u64) -> Self {
+    pub fn of(id: ProcessId, death: u64) -> Self {
         Self {
-            pid,
+            id,
             death,
             ..Self::default()
         }
@@ -93,7 +97,7 @@ impl Keys {
         SocketKey {
             sk,
             time: self.death,
-            tgid: self.pid,
+            tgid: self.id.pid,
             origin: ORIGIN_INVENTORY,
         }
     }
@@ -104,6 +108,10 @@ mod tests {
     use sockleak_ebpf::ORIGIN_LIVE;
 
     use super::*;
+
+    fn id(pid: u32, since: u64) -> ProcessId {
+        ProcessId { pid, since }
+    }
 
     #[test]
     fn keys_come_back_as_they_were_and_once() {
@@ -119,7 +127,7 @@ mod tests {
             key(2, 40, ORIGIN_INVENTORY),
             key(1, 30, ORIGIN_LIVE),
         ];
-        let mut keys = Keys::of(7, 50);
+        let mut keys = Keys::of(id(7, 40), 50);
         for key in wanted.iter().chain(&wanted).rev() {
             keys.add(*key, &SocketRecord::default());
         }
@@ -138,7 +146,7 @@ mod tests {
     #[test]
     fn what_no_other_table_refers_to_is_shared_with_the_table_only() {
         let (alone, inherited, unknown) = ((1, 2, 2), (2, 2, 1), (3, 0, 1));
-        let mut keys = Keys::of(7, 50);
+        let mut keys = Keys::of(id(7, 40), 50);
         for (sk, references, fd_count) in [alone, inherited, unknown] {
             let record = SocketRecord {
                 references,
@@ -153,15 +161,24 @@ mod tests {
     }
 
     #[test]
-    fn a_process_with_the_same_pid_has_its_own() {
+    fn processes_with_the_same_pid_have_their_own() {
         let key = |tgid, time| SocketKey {
             sk: 1,
             time,
             tgid,
             origin: ORIGIN_LIVE,
         };
-        let dead = Dead::from([(7, 50), (8, 0)]);
-        assert!(is_theirs(&key(7, 50), &dead) && is_theirs(&key(8, 99), &dead));
-        assert!(!is_theirs(&key(7, 51), &dead) && !is_theirs(&key(9, 1), &dead));
+        let lives = [id(7, 10), id(7, 60), id(8, 5)];
+        let who = |pid, time| {
+            let of_pid = |life: &ProcessId| life.pid == pid && life.since <= time;
+            lives.into_iter().rfind(of_pid)
+        };
+        let dead = Dead::from([(id(7, 10), 50), (id(8, 5), 0)]);
+        let owner = |tgid, time| owner(&key(tgid, time), &dead, who);
+        assert_eq!(owner(7, 50), Some(id(7, 10)));
+        assert_eq!(owner(8, 99), Some(id(8, 5)));
+        for (tgid, time) in [(7, 9), (7, 51), (7, 60), (9, 10)] {
+            assert_eq!(owner(tgid, time), None, "{tgid} at {time}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The processes that are or were followed, and how they are related.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
 use sockleak_ebpf::WATCHED_SHARES_FILES;
@@ -12,17 +12,32 @@ use crate::postmortem::{Process, Relation};
 /// How far a chain of parents is followed: a chain that was made of reused PIDs could have a loop.
 const MAX_ANCESTORS: usize = 64;
 
+/// One process of all that ever have its PID: no two of them live at the same moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessId {
+    pub pid: u32,
+    /// A moment of its life in boot-time nanoseconds, before which it is of no interest: its start, its fork, or when it
+    /// was found.
+    pub since: u64,
+}
+
 /// One followed process.
 pub struct Followed {
     pub process: Process,
     pub stage: Stage,
     /// The program before its last exec, while what is closed may still be that one's.
     pub former: Option<Former>,
+    /// It closed or shut down something itself while it was watched.
+    pub closed: bool,
+    /// Its pidfd is waited for.
+    pub awaited: bool,
 }
 
 /// Where a process stands.
 pub enum Stage {
     Alive,
+    /// The exit hook saw it; its sockets are being closed.
+    Dying,
     /// The pidfd became readable at that moment; the report is due after the settle time.
     Dead(Instant),
     /// Its report was made, or it needed none.
@@ -32,7 +47,7 @@ pub enum Stage {
 /// Every process that was seen.
 #[derive(Default)]
 pub struct Processes {
-    followed: HashMap<u32, Followed>,
+    followed: BTreeMap<ProcessId, Followed>,
     /// Parents of every process that was ever seen, so that a holder's origin can be told after deaths.
     parents: HashMap<u32, u32>,
     shares_files: HashMap<u32, u32>,
@@ -42,8 +57,8 @@ pub struct Processes {
 
 impl Processes {
     /// Adds a process that was given by the user or found as a child of one.
-    pub fn add(&mut self, process: Process, parent: u32) {
-        self.parents.insert(process.pid, parent);
+    pub fn add(&mut self, id: ProcessId, process: Process, parent: u32) {
+        self.parents.insert(id.pid, parent);
         let mut ancestor = parent;
         for _ in 0..MAX_ANCESTORS {
             if ancestor <= 1 || self.parents.contains_key(&ancestor) {
@@ -55,32 +70,31 @@ impl Processes {
             self.parents.insert(ancestor, next);
             ancestor = next;
         }
-        let pid = process.pid;
         let followed = Followed {
             process,
             stage: Stage::Alive,
             former: None,
+            closed: false,
+            awaited: false,
         };
-        self.followed.insert(pid, followed);
+        self.followed.insert(id, followed);
     }
 
     /// Remembers what each process has open at the attach: one that has more of it later did not inherit that.
     /// A process alone has nobody to pass anything to.
     pub fn remember_tables(&mut self) {
-        let mut pids: Vec<u32> = self.alive().map(|followed| followed.process.pid).collect();
+        let mut pids: Vec<(bool, u32)> = self
+            .alive()
+            .map(|(id, followed)| (!followed.process.target, id.pid))
+            .collect();
         if pids.len() < 2 {
             return;
         }
         // The targets first: they are whose sockets are asked for.
-        pids.sort_by_key(|pid| {
-            (
-                !self.get(*pid).is_some_and(|followed| followed.process.target),
-                *pid,
-            )
-        });
+        pids.sort_unstable();
         self.first_tables = pids
             .into_iter()
-            .filter_map(|pid| Some((pid, proc::socket_inodes(pid).ok()?)))
+            .filter_map(|(_, pid)| Some((pid, proc::socket_inodes(pid).ok()?)))
             .collect();
     }
 
@@ -90,23 +104,14 @@ impl Processes {
     }
 
     /// Adds a child at its fork.
-    pub fn forked(&mut self, child: u32, parent: u32, flags: u32) {
+    pub fn forked(&mut self, child: ProcessId, process: Process, parent: u32, flags: u32) {
+        // What is known under its number is a dead one's.
+        self.forget_table(child.pid);
+        self.shares_files.remove(&child.pid);
         if flags & WATCHED_SHARES_FILES != 0 {
-            self.share_files(child, parent);
+            self.share_files(child.pid, parent);
         }
-        let process = proc::process(child, false).unwrap_or_else(|_| {
-            let comm = self.followed.get(&parent).map(|known| known.process.comm.clone());
-            Process {
-                pid: child,
-                ns_pid: None,
-                comm: comm.unwrap_or_default(),
-                exe: None,
-                cgroup: None,
-                started: None,
-                target: false,
-            }
-        });
-        self.add(process, parent);
+        self.add(child, process, parent);
     }
 
     /// Forgets what a dead process had at the attach: its number may come to mean another one.
@@ -116,38 +121,65 @@ impl Processes {
 
     /// Forgets a child after its report, so that a process that forks for ever costs nothing. Its own
     /// children become its parent's, which keeps the family together.
-    pub fn forget(&mut self, pid: u32) {
-        let parent = self.parents.remove(&pid).unwrap_or_default();
-        for known in self.parents.values_mut().filter(|known| **known == pid) {
+    pub fn forget(&mut self, id: ProcessId) {
+        self.followed.remove(&id);
+        // Another process that has the number by now is a child of its own parent.
+        if self.at(id.pid, u64::MAX).is_some() {
+            return;
+        }
+        let parent = self.parents.remove(&id.pid).unwrap_or_default();
+        for known in self.parents.values_mut().filter(|known| **known == id.pid) {
             *known = parent;
         }
-        self.followed.remove(&pid);
-        self.shares_files.remove(&pid);
+        self.shares_files.remove(&id.pid);
     }
 
     #[must_use]
-    pub fn get(&self, pid: u32) -> Option<&Followed> {
-        self.followed.get(&pid)
+    pub fn get(&self, id: ProcessId) -> Option<&Followed> {
+        self.followed.get(&id)
     }
 
-    pub fn get_mut(&mut self, pid: u32) -> Option<&mut Followed> {
-        self.followed.get_mut(&pid)
+    pub fn get_mut(&mut self, id: ProcessId) -> Option<&mut Followed> {
+        self.followed.get_mut(&id)
+    }
+
+    /// The process that has that PID since `time` (boot-time nanoseconds) or longer.
+    #[must_use]
+    pub fn at(&self, pid: u32, time: u64) -> Option<(ProcessId, &Followed)> {
+        self.within(pid, 0, time)
+    }
+
+    /// The last process with that PID whose [`ProcessId::since`] lies between these moments.
+    #[must_use]
+    pub fn within(&self, pid: u32, from: u64, to: u64) -> Option<(ProcessId, &Followed)> {
+        let key = |since| ProcessId { pid, since };
+        let (id, followed) = self.followed.range(key(from)..=key(to)).next_back()?;
+        Some((*id, followed))
     }
 
     /// Processes whose reports are due or may become so.
-    pub fn dead(&self) -> impl Iterator<Item = (u32, Instant)> {
+    pub fn dead(&self) -> impl Iterator<Item = (ProcessId, Instant)> {
         self.followed
             .iter()
-            .filter_map(|(pid, followed)| match followed.stage {
-                Stage::Dead(since) => Some((*pid, since)),
-                Stage::Alive | Stage::Reported => None,
+            .filter_map(|(id, followed)| match followed.stage {
+                Stage::Dead(since) => Some((*id, since)),
+                Stage::Alive | Stage::Dying | Stage::Reported => None,
             })
     }
 
-    pub fn alive(&self) -> impl Iterator<Item = &Followed> {
+    /// Processes whose sockets are being closed.
+    pub fn dying(&self) -> impl Iterator<Item = ProcessId> {
         self.followed
-            .values()
-            .filter(|followed| matches!(followed.stage, Stage::Alive))
+            .iter()
+            .filter(|(_, followed)| matches!(followed.stage, Stage::Dying))
+            .map(|(id, _)| *id)
+    }
+
+    pub fn alive(&self) -> impl Iterator<Item = (ProcessId, &Followed)> {
+        self.followed
+            .iter()
+            .filter(|(_, followed)| matches!(followed.stage, Stage::Alive))
+            .map(|(id, followed)| (*id, followed))
     }
 
     /// Nothing is alive and nothing waits for its report.
@@ -155,6 +187,15 @@ impl Processes {
     pub fn all_reported(&self) -> bool {
         self.followed
             .values()
+            .all(|followed| matches!(followed.stage, Stage::Reported))
+    }
+
+    /// Every target is dead and reported.
+    #[must_use]
+    pub fn targets_reported(&self) -> bool {
+        self.followed
+            .values()
+            .filter(|followed| followed.process.target)
             .all(|followed| matches!(followed.stage, Stage::Reported))
     }
 
@@ -183,11 +224,12 @@ impl Processes {
             return Relation::Unknown;
         }
         let of_holder = self.ancestors(holder);
+        let is_known = |pid: u32| self.at(pid, u64::MAX).is_some();
         let related = of_dead.contains(&holder)
             || of_holder.contains(&dead)
             || of_dead
                 .iter()
-                .any(|ancestor| of_holder.contains(ancestor) && self.followed.contains_key(ancestor));
+                .any(|ancestor| of_holder.contains(ancestor) && is_known(*ancestor));
         if related {
             Relation::Family
         } else {
@@ -212,4 +254,43 @@ impl Processes {
 
 fn parent_of(pid: u32) -> Option<u32> {
     proc::stat(pid).ok().map(|stat| stat.parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(pid: u32, since: u64) -> ProcessId {
+        ProcessId { pid, since }
+    }
+
+    #[test]
+    fn processes_with_one_pid_are_told_apart_by_time() {
+        let mut processes = Processes::default();
+        for since in [10, 20] {
+            processes.add(id(7, since), Process::unknown(7), 1);
+        }
+        processes.add(id(8, 5), Process::unknown(8), 1);
+        let at = |time| processes.at(7, time).map(|(id, _)| id.since);
+        assert_eq!(
+            [at(9), at(10), at(19), at(20)],
+            [None, Some(10), Some(10), Some(20)]
+        );
+        let within = |from, to| processes.within(7, from, to).map(|(id, _)| id.since);
+        assert_eq!([within(11, 19), within(11, 20)], [None, Some(20)]);
+    }
+
+    #[test]
+    fn the_parent_of_a_second_process_outlives_the_first() {
+        let mut processes = Processes::default();
+        // Numbers that no process can have.
+        let (family, child) = (u32::MAX, u32::MAX - 1);
+        processes.add(id(child, 10), Process::unknown(child), family);
+        processes.add(id(child, 20), Process::unknown(child), family);
+        processes.forget(id(child, 10));
+        assert_eq!(processes.ancestors(child), [family]);
+        processes.forget(id(child, 20));
+        assert!(processes.ancestors(child).is_empty());
+        assert!(processes.at(child, u64::MAX).is_none());
+    }
 }

@@ -10,9 +10,10 @@ use sockleak_ebpf::{
 };
 
 use super::aftermath::{self, Records};
+use super::deaths::Deaths;
 use super::lending::{Aside, Lenders};
 use super::owned::Keys;
-use super::processes::Stage;
+use super::processes::{ProcessId, Stage};
 use super::session::Session;
 use super::survey::Survey;
 use crate::kernel::netns::Netns;
@@ -29,80 +30,79 @@ const SETTLE_MAX: Duration = Duration::from_secs(1);
 const SETTLE_STEP: Duration = Duration::from_millis(100);
 
 impl Session<'_> {
-    /// Makes the reports of the dead whose sockets have settled.
+    /// Makes the reports of the dead whose sockets have settled; of all that are dead or dying if it must.
     ///
     /// # Errors
     /// When sock_diag does not answer, or stdout cannot be written.
-    pub fn report_settled(&mut self) -> Result<()> {
-        let settle = self.args.settle.unwrap_or(SETTLE_MIN);
-        let dead: Vec<(u32, Duration)> = self
+    pub fn report_settled(&mut self, must: bool) -> Result<()> {
+        let settle = match self.args.settle {
+            _ if must => Duration::ZERO,
+            Some(settle) => settle,
+            None => SETTLE_MIN,
+        };
+        let dying = self.processes.dying().filter(|_| must);
+        let dead: Vec<(ProcessId, Duration)> = self
             .processes
             .dead()
-            .map(|(pid, since)| (pid, since.elapsed()))
+            .map(|(id, since)| (id, since.elapsed()))
+            .chain(dying.map(|id| (id, Duration::ZERO)))
             .collect();
         if dead.is_empty() {
             return Ok(());
         }
-        let recorded: HashMap<u32, (ProcessKey, DeathRecord)> = self
-            .tables
-            .deaths()
-            .into_iter()
-            .map(|(key, death)| (key.tgid, (key, death)))
-            .collect();
+        let recorded = Deaths::read(&self.tables);
         let (dead, silent): (Vec<_>, Vec<_>) = dead
             .into_iter()
-            .partition(|(pid, _)| self.may_have_left(*pid, &recorded));
-        for (pid, _) in silent.into_iter().filter(|(_, elapsed)| *elapsed >= settle) {
-            self.forget(pid, &recorded);
+            .partition(|(id, _)| self.may_have_left(*id, &recorded));
+        for (id, _) in silent.into_iter().filter(|(_, elapsed)| *elapsed >= settle) {
+            self.forget(id, &recorded);
         }
         let due = || dead.iter().filter(|(_, elapsed)| *elapsed >= settle);
         let has_settle = self.args.settle.is_some();
-        let must = |elapsed: Duration| has_settle || elapsed >= SETTLE_MAX;
+        let must = |elapsed: Duration| must || has_settle || elapsed >= SETTLE_MAX;
         let overdue = due().any(|(_, elapsed)| must(*elapsed));
         if !overdue && self.looked.is_some_and(|at| at.elapsed() < SETTLE_STEP) {
             return Ok(());
         }
-        let death = |pid: u32| recorded.get(&pid).map_or(0, |(_, death)| death.time);
         // The maps are read while sockets settle.
-        self.survey(&dead.iter().map(|(pid, _)| (*pid, death(*pid))).collect())?;
+        self.survey(&dead.iter().map(|(id, _)| (*id, recorded.time(*id))).collect())?;
         if due().next().is_none() {
             return Ok(());
         }
         self.looked = Some(Instant::now());
-        let gathered = self.gather(due().map(|(pid, _)| *pid))?;
+        let gathered = self.gather(due().map(|(id, _)| *id))?;
         let mut reported = Vec::new();
-        for (pid, elapsed) in due() {
-            if self.report_one(*pid, must(*elapsed), &gathered, &recorded)? {
-                reported.push(*pid);
+        for (id, elapsed) in due() {
+            if self.report_one(*id, must(*elapsed), &gathered, &recorded)? {
+                reported.push(*id);
             }
         }
         self.forget_sockets(&reported, &gathered, &recorded)?;
-        for pid in reported {
-            self.forget(pid, &recorded);
+        for id in reported {
+            self.forget(id, &recorded);
         }
         Ok(())
     }
 
     /// A target always gets a report; a child only if it held or left a socket.
-    fn may_have_left(&self, pid: u32, recorded: &HashMap<u32, (ProcessKey, DeathRecord)>) -> bool {
+    fn may_have_left(&self, id: ProcessId, recorded: &Deaths) -> bool {
         self.processes
-            .get(pid)
-            .is_some_and(|followed| followed.process.target)
-            || self.closers.contains(&pid)
+            .get(id)
+            .is_some_and(|followed| followed.process.target || followed.closed)
             || self.lost_something()
             || recorded
-                .get(&pid)
+                .of(id)
                 .is_none_or(|(_, death)| death.sockets + death.not_recorded + death.slots_skipped != 0)
     }
 
     /// Looks for what is left of processes that were surveyed.
-    fn gather(&mut self, pids: impl Iterator<Item = u32>) -> Result<Gathered> {
+    fn gather(&mut self, ids: impl Iterator<Item = ProcessId>) -> Result<Gathered> {
         let mut all = Survey::default();
-        let mut owned: HashMap<u32, Keys> = HashMap::new();
-        for (pid, survey) in pids.filter_map(|pid| self.surveys.remove_entry(&pid)) {
+        let mut owned: HashMap<ProcessId, Keys> = HashMap::new();
+        for (id, survey) in ids.filter_map(|id| self.surveys.remove_entry(&id)) {
             let keys = all.take_in(survey);
             if keys.len() > 0 {
-                owned.insert(pid, keys);
+                owned.insert(id, keys);
             }
         }
         let aside = Aside::read(&self.tables, &all.unchanged)?;
@@ -123,22 +123,21 @@ impl Session<'_> {
     /// True if the report was made.
     fn report_one(
         &mut self,
-        pid: u32,
+        id: ProcessId,
         must: bool,
         gathered: &Gathered,
-        recorded: &HashMap<u32, (ProcessKey, DeathRecord)>,
+        recorded: &Deaths,
     ) -> Result<bool> {
-        let death = recorded.get(&pid).map(|(_, death)| death);
-        let records = gathered.records(pid, self)?;
+        let records = gathered.records(id, self)?;
         if !must && !settled(&records.inventory) && !waits_for_peers(&records) {
             return Ok(false);
         }
-        let report = self.examine(pid, records, gathered, death);
-        let dying = |holder: u32| recorded.contains_key(&holder);
+        let report = self.examine(id, records, gathered, recorded.of(id));
+        let dying = |holder: u32| recorded.has(holder);
         // /proc shows no descriptor of a process that has let go of its table and not closed it yet.
-        let somebody_closes = recorded.keys().any(|other| {
-            let other = self.processes.get(*other).map(|other| &other.stage);
-            matches!(other, Some(Stage::Alive))
+        let somebody_closes = recorded.iter().any(|(other, death)| {
+            let other = self.processes.at(other.tgid, death.time);
+            matches!(other, Some((_, followed)) if matches!(followed.stage, Stage::Alive | Stage::Dying))
         });
         let held_by_the_dying = report.sockets.iter().any(|socket| {
             let by_nobody = socket.outcome == Outcome::Held && socket.holders.is_empty();
@@ -153,19 +152,24 @@ impl Session<'_> {
 
     fn examine(
         &self,
-        pid: u32,
+        id: ProcessId,
         records: Records,
         gathered: &Gathered,
-        death: Option<&DeathRecord>,
+        recorded: Option<&(ProcessKey, DeathRecord)>,
     ) -> Report {
-        let followed = self.processes.get(pid);
-        let mut process = followed.map_or_else(|| unknown_process(pid), |followed| followed.process.clone());
-        if let Some(death) = death {
+        let followed = self.processes.get(id);
+        let mut process =
+            followed.map_or_else(|| Process::unknown(id.pid), |followed| followed.process.clone());
+        if let Some((key, death)) = recorded {
             process.comm = translate::comm(&death.comm);
+            if process.started.is_none() {
+                process.started = Some(self.translator.time(key.start));
+            }
             if process.ns_pid.is_none() && death.ns_pid != 0 {
                 process.ns_pid = Some(death.ns_pid);
             }
         }
+        let death = recorded.map(|(_, death)| death);
         let mut blind = self.loaded.blind.clone();
         if death.is_none() && !followed.is_some_and(|followed| matches!(followed.stage, Stage::Alive)) {
             blind.push(
@@ -181,13 +185,13 @@ impl Session<'_> {
                     .into(),
             );
         }
-        let living = self.tables.watched(pid);
+        let living = self.watched(id);
         let snapshots = of_interest(&gathered.snapshots, &records);
         examine(Evidence {
             time: gathered.time,
             process,
             death: death.map(|death| Death::decide(&self.translator.exit(death))),
-            holdings: aftermath::holdings(pid, &records, &gathered.holders.held, &self.processes),
+            holdings: aftermath::holdings(id.pid, &records, &gathered.holders.held, &self.processes),
             sockets: records.inventory,
             live: records.live,
             snapshots,
@@ -235,27 +239,23 @@ impl Session<'_> {
     }
 
     /// The maps' entries of reported processes go.
-    fn forget_sockets(
-        &mut self,
-        pids: &[u32],
-        gathered: &Gathered,
-        recorded: &HashMap<u32, (ProcessKey, DeathRecord)>,
-    ) -> Result<()> {
-        let others_wait = recorded.keys().any(|other| !pids.contains(other));
+    fn forget_sockets(&mut self, ids: &[ProcessId], gathered: &Gathered, recorded: &Deaths) -> Result<()> {
+        let others_wait =
+            recorded.iter().count() > ids.iter().filter(|id| recorded.of(**id).is_some()).count();
         if !others_wait {
             self.reported.clear();
         }
-        let owned = pids.iter().filter_map(|pid| gathered.owned.get(pid));
+        let owned = ids.iter().filter_map(|id| gathered.owned.get(id));
         for keys in owned {
-            let death = recorded.get(&keys.pid).map(|(_, death)| death);
-            let shared = keys.shared(death.is_none_or(|death| death.files_users > 1));
+            let death = recorded.of(keys.id);
+            let shared = keys.shared(death.is_none_or(|(_, death)| death.files_users > 1));
             for key in shared.filter(|_| others_wait) {
                 if let Some(record) = self.tables.socket(&key).filter(|record| record.change_count > 0) {
                     self.reported.insert(key.sk, (key, record));
                 }
             }
             self.tables.forget_sockets(&keys.iter().collect::<Vec<_>>())?;
-            let extra = |key: &FdKey| key.tgid == keys.pid && key.time == keys.death;
+            let extra = |key: &FdKey| key.tgid == keys.id.pid && key.time == keys.death;
             for fd in self.tables.extra_fds(extra)? {
                 self.tables.forget_fd(&fd);
             }
@@ -264,25 +264,25 @@ impl Session<'_> {
     }
 
     /// Nothing else of a reported process is kept: its death and its namespaces go.
-    fn forget(&mut self, pid: u32, recorded: &HashMap<u32, (ProcessKey, DeathRecord)>) {
-        match recorded.get(&pid) {
+    fn forget(&mut self, id: ProcessId, recorded: &Deaths) {
+        match recorded.of(id) {
             Some((key, _)) => self.tables.forget_death(key),
-            None => self.tables.unwatch(pid),
+            // Unless it is another process by now.
+            None if self.watched(id).is_some() => self.tables.unwatch(id.pid),
+            None => {}
         }
-        self.closers.remove(&pid);
-        self.surveys.remove(&pid);
-        self.namespaces.leave(pid);
-        self.processes.forget_table(pid);
-        let target = self
+        self.surveys.remove(&id);
+        self.namespaces.leave(id);
+        if self
             .processes
-            .get(pid)
-            .is_some_and(|followed| followed.process.target);
-        if target {
-            if let Some(followed) = self.processes.get_mut(pid) {
-                followed.stage = Stage::Reported;
-            }
-        } else {
-            self.processes.forget(pid);
+            .at(id.pid, u64::MAX)
+            .is_some_and(|(last, _)| last == id)
+        {
+            self.processes.forget_table(id.pid);
+        }
+        match self.processes.get_mut(id) {
+            Some(followed) if followed.process.target => followed.stage = Stage::Reported,
+            _ => self.processes.forget(id),
         }
     }
 
@@ -291,17 +291,17 @@ impl Session<'_> {
     /// # Errors
     /// When sock_diag does not answer, or stdout cannot be written.
     pub fn report_living(&mut self) -> Result<()> {
-        let pids: Vec<u32> = self
+        let ids: Vec<ProcessId> = self
             .processes
             .alive()
-            .filter(|followed| followed.process.target || self.closers.contains(&followed.process.pid))
-            .map(|followed| followed.process.pid)
+            .filter(|(_, followed)| followed.process.target || followed.closed)
+            .map(|(id, _)| id)
             .collect();
-        self.survey(&pids.iter().map(|pid| (*pid, 0)).collect())?;
-        let gathered = self.gather(pids.iter().copied())?;
-        for pid in pids {
-            let records = gathered.records(pid, self)?;
-            let report = self.examine(pid, records, &gathered, None);
+        self.survey(&ids.iter().map(|id| (*id, 0)).collect())?;
+        let gathered = self.gather(ids.iter().copied())?;
+        for id in ids {
+            let records = gathered.records(id, self)?;
+            let report = self.examine(id, records, &gathered, None);
             self.emit(&report, gathered.began)?;
         }
         Ok(())
@@ -326,15 +326,15 @@ pub struct Gathered {
     time: Timestamp,
     snapshots: Vec<Snapshot>,
     holders: proc::Holders,
-    /// By PID; a process without sockets has none.
-    owned: HashMap<u32, Keys>,
+    /// A process without sockets has none.
+    owned: HashMap<ProcessId, Keys>,
     /// What may lend changes of state to those of them that have none.
     aside: Aside,
 }
 
 impl Gathered {
-    fn records(&self, pid: u32, session: &Session<'_>) -> Result<Records> {
-        let Some(keys) = self.owned.get(&pid) else {
+    fn records(&self, id: ProcessId, session: &Session<'_>) -> Result<Records> {
+        let Some(keys) = self.owned.get(&id) else {
             return Ok(Records::default());
         };
         let tables = &session.tables;
@@ -355,16 +355,4 @@ fn of_interest(snapshots: &[Snapshot], records: &Records) -> Vec<Snapshot> {
         .filter(|snapshot| wanted.contains(&snapshot.netns))
         .cloned()
         .collect()
-}
-
-fn unknown_process(pid: u32) -> Process {
-    Process {
-        pid,
-        ns_pid: None,
-        comm: String::new(),
-        exe: None,
-        cgroup: None,
-        started: None,
-        target: false,
-    }
 }

@@ -1,10 +1,9 @@
 //! One trace: what is attached and what is followed. `reports` makes its reports.
 
-use std::collections::{HashMap, HashSet};
-use std::os::fd::OwnedFd;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use aya::maps::{MapData, RingBuf};
 use jiff::Timestamp;
 use sockleak_ebpf::{ORIGIN_LIVE, StateEvent, state};
@@ -13,16 +12,15 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::aftermath;
 use super::lending::Reported;
 use super::namespaces::Namespaces;
-use super::processes::{Processes, Stage};
+use super::processes::{ProcessId, Processes};
 use super::survey::Survey;
-use super::targets::Target;
 use crate::commands::cli::TraceArgs;
 use crate::kernel::decode::{self, Event};
 use crate::kernel::load::Loaded;
 use crate::kernel::tables::{Counters, Tables};
 use crate::kernel::translate::{self, Translator};
-use crate::kernel::{clock, pidfd, proc, tracepoint, wait};
-use crate::output::{Output, ProcessChange, ProcessEvent, Status, TransitionEvent};
+use crate::kernel::{clock, tracepoint};
+use crate::output::{Loss, Notice, Output, ProcessChange, ProcessEvent, Status, TransitionEvent};
 use crate::postmortem::Countdown;
 
 /// A socket that a living process closed is of no interest when it has been gone for this long.
@@ -36,22 +34,25 @@ pub struct Session<'a> {
     pub translator: Translator,
     pub processes: Processes,
     pub(super) namespaces: Namespaces,
-    deaths: UnboundedSender<u32>,
-    /// Processes that closed something themselves while they were watched.
-    pub(super) closers: HashSet<u32>,
+    pub(super) deaths: UnboundedSender<ProcessId>,
+    /// Descendants that could not be watched.
+    pub(super) unfollowed: u64,
+    /// Processes that are not followed, as far as that was told.
+    unfollowed_told: u64,
     pub countdown: Countdown,
     /// What tells the namespaces of the countdown from later ones with the same inode.
     pub(super) netns_cookies: HashMap<u32, Option<u64>>,
     pub output: &'a mut dyn Output,
     /// A report of a target was made.
     pub target_reported: bool,
+    told_who_is_left: bool,
     /// Something was left behind or is still held.
     pub left_behind: bool,
     /// Lost events so far, each time with the moment (boot-time nanoseconds) at which they were noticed.
     losses: Vec<(u64, u64)>,
     pub(super) looked: Option<Instant>,
-    /// By PID, of processes that were not looked at yet.
-    pub(super) surveys: HashMap<u32, Survey>,
+    /// Of processes that were not looked at yet.
+    pub(super) surveys: HashMap<ProcessId, Survey>,
     /// Kept while other deaths wait for their reports.
     pub(super) reported: Reported,
 }
@@ -62,7 +63,7 @@ impl<'a> Session<'a> {
         loaded: Loaded,
         tables: Tables,
         translator: Translator,
-        deaths: UnboundedSender<u32>,
+        deaths: UnboundedSender<ProcessId>,
         output: &'a mut dyn Output,
     ) -> Self {
         let hz = translator.hz;
@@ -74,81 +75,19 @@ impl<'a> Session<'a> {
             processes: Processes::default(),
             namespaces: Namespaces::default(),
             deaths,
-            closers: HashSet::new(),
+            unfollowed: 0,
+            unfollowed_told: 0,
             countdown: Countdown::new(hz),
             netns_cookies: HashMap::new(),
             output,
             target_reported: false,
+            told_who_is_left: false,
             left_behind: false,
             losses: Vec::new(),
             looked: None,
             surveys: HashMap::new(),
             reported: Reported::new(),
         }
-    }
-
-    /// Watches a target and its children from now on.
-    ///
-    /// # Errors
-    /// When it died meanwhile, or the map is full.
-    pub fn follow(&mut self, target: Target) -> Result<()> {
-        let pid = target.process.pid;
-        self.tables.watch(pid, 0)?;
-        self.namespaces.enter(pid);
-        target.still_there()?;
-        let Target {
-            process,
-            parent,
-            pidfd,
-            ..
-        } = target;
-        self.processes.add(process, parent);
-        self.await_death(pid, pidfd)?;
-        if !self.args.no_follow {
-            self.follow_descendants(pid)?;
-        }
-        Ok(())
-    }
-
-    /// Children that were alive before the attach. The hooks catch those that are forked from a watched
-    /// process, so the search ends when it finds nobody new.
-    fn follow_descendants(&mut self, pid: u32) -> Result<()> {
-        loop {
-            let new: Vec<u32> = proc::descendants(pid)
-                .context("cannot read /proc")?
-                .into_iter()
-                .filter(|child| self.processes.get(*child).is_none())
-                .collect();
-            if new.is_empty() {
-                return Ok(());
-            }
-            for child in new {
-                let Ok(target) = Target::find(child, false) else {
-                    continue;
-                };
-                if self.tables.watched(child).is_none() {
-                    self.tables.watch(child, target.parent)?;
-                }
-                self.namespaces.enter(child);
-                if proc::share_files(child, target.parent) == Some(true) {
-                    self.processes.share_files(child, target.parent);
-                }
-                self.processes.add(target.process, target.parent);
-                self.await_death(child, target.pidfd)?;
-            }
-        }
-    }
-
-    /// Sends the process's PID once it is dead.
-    fn await_death(&self, pid: u32, pidfd: OwnedFd) -> Result<()> {
-        let pidfd = wait::readable(pidfd).context("cannot wait for a pidfd")?;
-        let deaths = self.deaths.clone();
-        tokio::spawn(async move {
-            let _ = pidfd.readable().await;
-            // Nobody listens any more when the trace has ended.
-            let _ = deaths.send(pid);
-        });
-        Ok(())
     }
 
     /// Takes every event out of the ring.
@@ -168,17 +107,20 @@ impl<'a> Session<'a> {
     fn take(&mut self, event: Event) -> Result<()> {
         match event {
             Event::Fork(fork) => {
-                self.forked(fork.child, fork.header.tgid, fork.flags)?;
+                let (parent, time) = (fork.header.tgid, fork.header.time);
+                self.forked(fork.child, parent, fork.flags, time);
+                let comm = self.process_at(parent, time).map(|id| self.comm(id));
                 self.output.process(&ProcessEvent {
-                    time: self.translator.time(fork.header.time),
-                    pid: fork.header.tgid,
-                    comm: self.comm(fork.header.tgid),
+                    time: self.translator.time(time),
+                    pid: parent,
+                    comm: comm.unwrap_or_default(),
                     what: ProcessChange::Fork { child: fork.child },
                 })?;
             }
             Event::Exec(exec) => {
                 let (pid, comm) = (exec.header.tgid, translate::comm(&exec.comm));
-                if self.executed(pid, &comm, exec.header.time) {
+                let id = self.process_at(pid, exec.header.time);
+                if id.is_some_and(|id| self.executed(id, &comm, exec.header.time)) {
                     self.output.process(&ProcessEvent {
                         time: self.translator.time(exec.header.time),
                         pid,
@@ -187,40 +129,40 @@ impl<'a> Session<'a> {
                     })?;
                 }
             }
-            // The pidfd tells when its closes are done.
-            Event::Death(_) => {}
+            Event::Death(death) => {
+                if let Some(id) = self.process_at(death.tgid, death.time) {
+                    self.dying(id)?;
+                }
+            }
             Event::State(event) => self.acted(&event)?,
         }
         Ok(())
     }
 
-    fn forked(&mut self, child: u32, parent: u32, flags: u32) -> Result<()> {
-        // A target keeps its place after its report, and then another process may have its number.
-        let known = self.processes.get(child).map(|known| &known.stage);
-        if matches!(known, Some(Stage::Alive | Stage::Dead(_))) {
-            return Ok(());
-        }
-        self.processes.forked(child, parent, flags);
-        match pidfd::open(child) {
-            Ok(pidfd) => self.await_death(child, pidfd)?,
-            Err(_) => self.died(child),
-        }
-        Ok(())
+    /// The followed process that had this PID at that moment.
+    pub(super) fn process_at(&self, pid: u32, time: u64) -> Option<ProcessId> {
+        self.processes.at(pid, time).map(|(id, _)| id)
     }
 
     /// A living process listened, connected, or closed a socket.
     fn acted(&mut self, event: &StateEvent) -> Result<()> {
         let tgid = event.header.tgid;
-        self.namespaces.sighted(tgid, event.netns);
-        if event.to == state::LISTEN || event.to == state::SYN_SENT {
-            if let Some(followed) = self.processes.get_mut(tgid) {
+        let Some(id) = self.process_at(tgid, event.header.time) else {
+            return Ok(());
+        };
+        self.namespaces.sighted(id, event.netns);
+        let closes = event.to != state::LISTEN && event.to != state::SYN_SENT;
+        if let Some(followed) = self.processes.get_mut(id) {
+            followed.closed |= closes;
+            if !closes {
                 followed.former = None;
             }
+        }
+        if !closes {
             return Ok(());
         }
-        self.closers.insert(tgid);
         let (local, remote) = translate::event_addresses(event);
-        let comm = self.owner(tgid, event.header.time)?;
+        let comm = self.owner(id, event.header.time)?;
         self.output.transition(&TransitionEvent {
             time: self.translator.time(event.header.time),
             pid: tgid,
@@ -233,9 +175,9 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    pub(super) fn comm(&self, pid: u32) -> String {
+    pub(super) fn comm(&self, id: ProcessId) -> String {
         self.processes
-            .get(pid)
+            .get(id)
             .map_or_else(String::new, |followed| followed.process.comm.clone())
     }
 
@@ -251,16 +193,30 @@ impl<'a> Session<'a> {
         }
         // Who reads of the loss may go on at once, and what dies then did not lose these events.
         self.losses.push((clock::boottime_ns(), lost));
-        self.output.lost(Timestamp::now(), lost - told)?;
-        for pid in self.tables.watched_pids() {
-            if let Some(watched) = self.tables.watched(pid) {
-                self.forked(pid, watched.parent, watched.flags)?;
-            }
+        let processes = self.unfollowed + self.tables.counters().process_failed;
+        self.output.lost(&Loss {
+            time: Timestamp::now(),
+            events: lost - told,
+            processes: processes - std::mem::replace(&mut self.unfollowed_told, processes),
+        })?;
+        self.find_overlooked()
+    }
+
+    /// Says something on stderr. That nobody reads it changes nothing.
+    pub fn tell(&mut self, notice: &Notice) {
+        let _ = self.output.notice(notice);
+    }
+
+    /// Once the targets are reported, says who is still followed.
+    pub fn tell_who_is_left(&mut self) {
+        if self.told_who_is_left || self.is_busy() || !self.processes.targets_reported() {
+            return;
         }
-        for (key, death) in self.tables.deaths() {
-            self.forked(key.tgid, death.watched.parent, death.watched.flags)?;
-        }
-        Ok(())
+        self.told_who_is_left = true;
+        let left = self.processes.alive();
+        let left = left.map(|(id, followed)| (id.pid, followed.process.comm.clone()));
+        let notice = Notice::StillFollowing(left.collect());
+        self.tell(&notice);
     }
 
     /// Events that were lost, as far as it was noticed: those of the whole trace, and those that were not
@@ -280,21 +236,16 @@ impl<'a> Session<'a> {
             follow_failed,
             process_failed,
         } = self.tables.counters();
-        events_lost + follow_failed + process_failed + tracepoint::recursion_misses(&self.loaded.ebpf)
-    }
-
-    /// The pidfd is readable: every synchronous close is done.
-    pub fn died(&mut self, pid: u32) {
-        if let Some(followed) = self.processes.get_mut(pid)
-            && matches!(followed.stage, Stage::Alive)
-        {
-            followed.stage = Stage::Dead(Instant::now());
-        }
+        events_lost
+            + follow_failed
+            + process_failed
+            + self.unfollowed
+            + tracepoint::recursion_misses(&self.loaded.ebpf)
     }
 
     /// Something is dead and not reported: [`Session::report_settled`] is to be called soon.
     pub fn is_busy(&self) -> bool {
-        self.processes.dead().next().is_some()
+        self.processes.dead().next().is_some() || self.processes.dying().next().is_some()
     }
 
     /// Forgets sockets that living processes closed long ago, so that a busy client never fills the maps.
@@ -302,6 +253,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When the kernel refuses to read the maps.
     pub fn sweep(&mut self) -> Result<()> {
+        self.find_missed_deaths();
         let now = clock::boottime_ns();
         let old = |time: u64| now.saturating_sub(time) > STALE.as_nanos() as u64;
         let mut stale = Vec::new();
@@ -337,12 +289,12 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When sock_diag is missing or broken.
     pub fn count_sockets(&mut self) -> Result<(u64, u64)> {
-        let pids: Vec<u32> = self
+        let ids: Vec<ProcessId> = self
             .processes
             .alive()
-            .filter(|followed| followed.process.target)
-            .map(|followed| followed.process.pid)
+            .filter(|(_, followed)| followed.process.target)
+            .map(|(id, _)| id)
             .collect();
-        aftermath::count(&pids, &mut self.namespaces).map_err(Into::into)
+        aftermath::count(&ids, &mut self.namespaces).map_err(Into::into)
     }
 }

@@ -7,7 +7,8 @@ use anyhow::Result;
 
 use super::aftermath::Shared;
 use super::looks::Looks;
-use super::owned::{Dead, Keys, is_theirs};
+use super::owned::{self, Dead, Keys};
+use super::processes::ProcessId;
 use super::session::Session;
 
 /// What was found of one process, or of several.
@@ -38,35 +39,37 @@ impl Session<'_> {
     pub fn survey(&mut self, dead: &Dead) -> Result<()> {
         let dead: Dead = dead
             .iter()
-            .map(|(pid, death)| (*pid, *death))
-            .filter(|(pid, death)| {
-                let survey = self.surveys.get(pid);
-                // Another process may have its PID since, or the death was not known yet.
+            .map(|(id, death)| (*id, *death))
+            .filter(|(id, death)| {
+                let survey = self.surveys.get(id);
+                // The death was not known yet.
                 survey.is_none_or(|survey| survey.keys.death != *death)
             })
             .collect();
         if dead.is_empty() {
             return Ok(());
         }
-        let empty = |(pid, death): (&u32, &u64)| {
-            let keys = Keys::of(*pid, *death);
+        let empty = |(id, death): (&ProcessId, &u64)| {
+            let keys = Keys::of(*id, *death);
             (
-                *pid,
+                *id,
                 Survey {
                     keys,
                     ..Survey::default()
                 },
             )
         };
-        let mut surveys: HashMap<u32, Survey> = dead.iter().map(empty).collect();
+        let mut surveys: HashMap<ProcessId, Survey> = dead.iter().map(empty).collect();
+        let who = |pid, time| self.processes.at(pid, time).map(|(id, _)| id);
+        let owner = |key: &_| owned::owner(key, &dead, who);
         let mut among = 0;
         self.tables.visit_sockets(
             |key| {
                 among += 1;
-                is_theirs(key, &dead)
+                owner(key).is_some()
             },
             |key, record| {
-                let Some(survey) = surveys.get_mut(&key.tgid) else {
+                let Some((id, survey)) = owner(&key).and_then(|id| Some((id, surveys.get_mut(&id)?))) else {
                     return;
                 };
                 survey.keys.add(key, &record);
@@ -75,7 +78,7 @@ impl Session<'_> {
                 }
                 survey.shared.add(&record);
                 // Before somebody else leaves it, and the namespace is gone.
-                self.namespaces.sighted(key.tgid, record.netns);
+                self.namespaces.sighted(id, record.netns);
                 survey.looks.add(&self.translator.socket(&key, &record, &[]));
             },
         )?;

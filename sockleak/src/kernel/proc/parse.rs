@@ -1,5 +1,7 @@
 //! The texts of /proc, as proc(5) describes them.
 
+use crate::kernel::clock;
+
 /// PF_EXITING of include/linux/sched.h.
 const PF_EXITING: u32 = 0x4;
 /// PF_KTHREAD of include/linux/sched.h.
@@ -51,11 +53,23 @@ impl Stat {
         matches!(self.state, 'Z' | 'X')
     }
 
+    /// Dead, or on its way through `do_exit` (kernel/exit.c). Of a process it is the first thread that this tells of.
+    #[must_use]
+    pub fn is_exiting(&self) -> bool {
+        self.is_zombie() || self.flags & PF_EXITING != 0
+    }
+
+    /// When it started, in boot-time nanoseconds, cut to a tick.
+    #[must_use]
+    pub fn started_ns(&self) -> u64 {
+        clock::from_ticks(self.start_ticks)
+    }
+
     /// It has no descriptors and no namespaces, or is about to lose them: dead, dying, or a thread of the kernel. What
     /// it has left in /proc is refused to root too (`proc_pid_readlink`, fs/proc/base.c).
     #[must_use]
     pub fn holds_nothing(&self) -> bool {
-        self.is_kernel_thread() || self.is_zombie() || self.flags & PF_EXITING != 0
+        self.is_kernel_thread() || self.is_exiting()
     }
 }
 

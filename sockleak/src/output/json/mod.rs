@@ -18,8 +18,8 @@ use self::port::PortView;
 use self::report::ReportView;
 use self::view::{DeathView, Time};
 use super::{
-    Freeing, LiveLine, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch, escape,
-    watch_line,
+    Freeing, LiveLine, Loss, Notice, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch,
+    escape, watch_line,
 };
 use crate::postmortem::{
     Death, Follower, FreeRule, Freed, Outcome, PortReport, Process, Report, Reuse, State,
@@ -150,6 +150,7 @@ struct FreedView {
 struct LostView {
     time: Time,
     events: u64,
+    processes: u64,
 }
 
 impl<W: Write, S: Write> Output for Json<W, S> {
@@ -281,9 +282,17 @@ impl<W: Write, S: Write> Output for Json<W, S> {
         Ok(())
     }
 
-    fn lost(&mut self, time: Timestamp, events: u64) -> io::Result<()> {
-        let time = Time(time);
-        self.line(&line("lost", LostView { time, events }))
+    fn lost(&mut self, loss: &Loss) -> io::Result<()> {
+        let view = LostView {
+            time: Time(loss.time),
+            events: loss.events,
+            processes: loss.processes,
+        };
+        self.line(&line("lost", view))
+    }
+
+    fn notice(&mut self, notice: &Notice) -> io::Result<()> {
+        self.status.say(&notice.line())
     }
 
     fn status(&mut self, status: &Status) -> io::Result<()> {

@@ -100,10 +100,15 @@ fn events_are_as_the_contract_says() {
         forked,
         r#"{"type":"process","v":1,"time":"2025-10-09T08:53:20.000000000Z","event":"fork","pid":4242,"comm":"orderd","child":4243}"#
     );
-    let lost = one(|json| json.lost(at(0), 12));
+    let loss = Loss {
+        time: at(0),
+        events: 12,
+        processes: 1,
+    };
+    let lost = one(|json| json.lost(&loss));
     assert_eq!(
         lost,
-        r#"{"type":"lost","v":1,"time":"2025-10-09T08:53:20.000000000Z","events":12}"#
+        r#"{"type":"lost","v":1,"time":"2025-10-09T08:53:20.000000000Z","events":12,"processes":1}"#
     );
 }
 

@@ -18,8 +18,8 @@ use jiff::Timestamp;
 pub use self::style::Style;
 use self::words::{clock, count, plural};
 use super::{
-    Freeing, LiveLine, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch, escape,
-    watch_line,
+    Freeing, LiveLine, Loss, Notice, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch,
+    escape, watch_line,
 };
 use crate::postmortem::{Death, Follower, Freed, PortReport, Process, Report, Reuse};
 
@@ -145,10 +145,20 @@ impl<W: Write, S: Write> Output for Text<W, S> {
         self.data.flush()
     }
 
-    fn lost(&mut self, _time: Timestamp, events: u64) -> io::Result<()> {
-        let events = plural(events, "event", "events");
-        self.status
-            .say(&format!("lost {events}; the inventory does not depend on them"))
+    fn lost(&mut self, loss: &Loss) -> io::Result<()> {
+        if loss.processes > 0 {
+            let processes = plural(loss.processes, "process", "processes");
+            self.status.say(&format!(
+                "{processes} could not be followed and will not be reported"
+            ))?;
+        }
+        // What became unknown by a lost event is said in the report that it is missing in.
+        let events = plural(loss.events, "kernel event", "kernel events");
+        self.say_verbosely(loss.time, &format!("missed {events}"))
+    }
+
+    fn notice(&mut self, notice: &Notice) -> io::Result<()> {
+        self.status.say(&notice.line())
     }
 
     fn status(&mut self, status: &Status) -> io::Result<()> {

@@ -182,11 +182,11 @@ fn remarks(report: &Report) -> Vec<String> {
         let slots = plural(lost.slots, "descriptor was", "descriptors were");
         remarks.push(format!("{slots} not looked at (--max-sockets)"));
     }
-    if lost.events > 0 {
-        let events = plural(lost.events, "event was", "events were");
-        remarks.push(format!(
-            "{events} lost since the death: some sockets may be unknown"
-        ));
+    let unknown = report.summary.unknown;
+    if lost.events > 0 && unknown > 0 {
+        let events = plural(lost.events, "kernel event", "kernel events");
+        let sockets = plural(unknown, "socket", "sockets");
+        remarks.push(format!("missed {events}: what became of {sockets} is unknown"));
     }
     remarks
 }

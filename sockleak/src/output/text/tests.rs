@@ -61,7 +61,10 @@ fn what_cannot_be_told_is_not_called_free() {
     };
     let text = report_text(&examine(evidence), style());
     assert!(text.contains("note: 2 sockets more did not fit"), "{text}");
-    assert!(text.contains("note: 1 event was lost"), "{text}");
+    assert!(
+        text.contains("note: missed 1 kernel event: what became of 1 socket is unknown"),
+        "{text}"
+    );
     assert!(
         text.contains("\n3 sockets open when it died: 1 unknown, 2 not recorded\n"),
         "{text}"
@@ -132,7 +135,14 @@ fn status_is_apart_from_data() {
     };
     let (data, status) = printed(style(), |output| {
         output.watch(&watch)?;
-        output.lost(at(0), 12)?;
+        for processes in [0, 1] {
+            output.lost(&Loss {
+                time: at(0),
+                events: 12,
+                processes,
+            })?;
+        }
+        output.notice(&Notice::Unread { command: None })?;
         output.status(&Status::Watching {
             processes: 1,
             sockets: 1,
@@ -143,7 +153,8 @@ fn status_is_apart_from_data() {
     assert_eq!(
         status,
         "watching orderd\\x07 (pid 4242): 1 listener, 1,412 connections; kernel 6.12.107, 2 hooks\n\
-         lost 12 events; the inventory does not depend on them\n"
+         1 process could not be followed and will not be reported\n\
+         sockleak: nothing reads stdout any more; the trace ends\n"
     );
 }
 

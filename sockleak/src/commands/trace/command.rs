@@ -1,0 +1,74 @@
+//! COMMAND while it runs: it gets the signals that sockleak gets, and its status becomes sockleak's.
+
+use std::process::ExitStatus;
+
+use anyhow::{Context as _, Result};
+
+use super::interrupts::Interrupts;
+use crate::kernel::spawn::RunningChild;
+use crate::kernel::{pidfd, terminal, wait};
+
+/// COMMAND.
+pub struct Command {
+    child: RunningChild,
+    program: String,
+}
+
+impl Command {
+    pub const fn new(child: RunningChild, program: String) -> Self {
+        Self { child, program }
+    }
+
+    /// Its PID and how it was called.
+    pub fn name(&self) -> (u32, String) {
+        (self.child.pid(), self.program.clone())
+    }
+
+    /// Its exit status as a shell gives it; `None` while it runs.
+    ///
+    /// # Errors
+    /// When somebody else reaped it.
+    pub fn status(&mut self) -> Result<Option<u8>> {
+        let status = self.child.try_wait_status().context("cannot wait for COMMAND")?;
+        Ok(status.map(exit_code))
+    }
+
+    /// It decides what a signal means. A terminal sends Ctrl-C to it as well, which is not to arrive twice.
+    pub fn pass_on(&self, received: i32) {
+        if received == libc::SIGINT && terminal::is_foreground() {
+            return;
+        }
+        if let Err(error) = self.child.signal(received) {
+            log::warn!("the signal could not be passed on: {error}");
+        }
+    }
+
+    /// Waits for its end and passes signals on. `None` if a second signal ends the wait before.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub async fn outlast(&mut self, interrupts: &mut Interrupts) -> Result<Option<u8>> {
+        let pidfd = pidfd::open(self.child.pid())?;
+        let end = wait::readable(pidfd).context("cannot wait for COMMAND")?;
+        loop {
+            tokio::select! {
+                _ = end.readable() => return self.status(),
+                received = interrupts.next() => {
+                    if interrupts.seen > 1 {
+                        return Ok(None);
+                    }
+                    self.pass_on(received);
+                }
+            }
+        }
+    }
+}
+
+/// 128+N for signal N, as shells say it.
+fn exit_code(status: ExitStatus) -> u8 {
+    use std::os::unix::process::ExitStatusExt as _;
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}

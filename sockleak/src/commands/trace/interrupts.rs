@@ -1,0 +1,141 @@
+//! Signals that end a trace.
+
+use std::process;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::kernel::terminal;
+
+/// SIGINT, SIGTERM and SIGHUP, as they arrive. A thread of its own takes them, because the main one may be stuck in a
+/// write that nobody reads.
+pub struct Interrupts {
+    received: UnboundedReceiver<i32>,
+    /// How many of them [`Interrupts::next`] gave.
+    pub seen: usize,
+    /// The number of the last one; 0 before.
+    pub last: i32,
+    last_words: Arc<OnceLock<String>>,
+}
+
+/// What the main thread has to end by itself, once a second signal has come.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl Interrupts {
+    /// Takes these signals from now on. SIGHUP is left as it is if the caller, such as nohup(1), ignores it.
+    ///
+    /// # Errors
+    /// When the kernel refuses the handlers or the thread.
+    pub fn new() -> Result<Self> {
+        let (sender, received) = unbounded_channel();
+        let (ready, is_ready) = sync_channel(1);
+        let last_words = Arc::new(OnceLock::new());
+        let words = Arc::clone(&last_words);
+        let run = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(ready.send(Err(error.into()))),
+            };
+            runtime.block_on(async {
+                let mut signals = match Signals::new() {
+                    Ok(signals) => signals,
+                    Err(error) => return drop(ready.send(Err(error))),
+                };
+                drop(ready.send(Ok(())));
+                // Nobody listens any more when the trace has ended.
+                let _ = sender.send(signals.next().await);
+                let second = signals.next().await;
+                let _ = sender.send(second);
+                tokio::time::sleep(PATIENCE).await;
+                give_up(second, &words);
+            });
+        };
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(run)
+            .context("cannot start the thread that waits for signals")?;
+        is_ready
+            .recv()
+            .context("the thread that waits for signals ended")??;
+        Ok(Self {
+            received,
+            seen: 0,
+            last: 0,
+            last_words,
+        })
+    }
+
+    /// What is said on stderr if the thread has to end the process.
+    pub fn leave_words(&self, words: String) {
+        // The first ones stay: they are said once.
+        let _ = self.last_words.set(words);
+    }
+
+    /// The number of the next one.
+    pub async fn next(&mut self) -> i32 {
+        match self.received.recv().await {
+            Some(signal) => {
+                self.seen += 1;
+                self.last = signal;
+                signal
+            }
+            // The thread ends with the process only.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Ends the process although the main thread is stuck. Stderr may be what it is stuck in.
+fn give_up(signal: i32, words: &Arc<OnceLock<String>>) -> ! {
+    const A_WRITE: Duration = Duration::from_millis(100);
+    let (told, is_told) = sync_channel(1);
+    let words = Arc::clone(words);
+    thread::spawn(move || {
+        if let Some(words) = words.get() {
+            eprintln!("{words}");
+        }
+        let _ = told.send(());
+    });
+    let _ = is_told.recv_timeout(A_WRITE);
+    process::exit(128 + signal)
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let hangup = (!terminal::ignores_hangup())
+            .then(|| signal(SignalKind::hangup()))
+            .transpose();
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?,
+            hangup: hangup.context("cannot wait for SIGHUP")?,
+        })
+    }
+
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => libc::SIGINT,
+            _ = self.terminate.recv() => libc::SIGTERM,
+            () = hung_up(self.hangup.as_mut()) => libc::SIGHUP,
+        }
+    }
+}
+
+async fn hung_up(hangup: Option<&mut Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
+}
