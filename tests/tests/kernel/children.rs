@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         named![
             a_stranger_with_the_number_of_the_dead_is_nobody,
             a_child_with_the_number_of_a_dead_target_is_reported,
+            five_children_with_one_number_are_five,
         ],
     ));
     tests
@@ -169,4 +170,37 @@ fn a_child_with_the_number_of_a_dead_target_is_reported() {
     let report = tracer.report();
     tracer.finishes();
     report.reads(&IDLE);
+}
+
+/// Each of them is dead and reaped before the next one is made, and none was reported yet.
+fn five_children_with_one_number_are_five() {
+    const CHILDREN: usize = 5;
+    let (mut victim, _peers) = Victim::serving("4", 1);
+    let mut tracer = Tracer::attach(victim.pid(), &[]);
+    let answer = victim.does(&format!("child reborn {CHILDREN}"));
+    let (pid, ports) = answer.split_once(' ').expect("a number, and ports");
+    let mut ports: Vec<u64> = ports
+        .split(' ')
+        .map(|port| port.parse().expect("a port"))
+        .collect();
+    let mut told = Vec::new();
+    for _ in 0..CHILDREN {
+        let report = tracer.report();
+        assert_eq!(report["process"]["pid"].to_string(), pid, "{report}");
+        assert_eq!(report["death"]["signal"], 9, "{report}");
+        let own = |socket: &&serde_json::Value| socket["holders"] == json!([]);
+        let listeners: Vec<_> = report.in_state("LISTEN").into_iter().filter(own).collect();
+        let [listener] = listeners[..] else {
+            panic!("not one listener of its own: {report}")
+        };
+        told.push(listener["lport"].as_u64().expect("a port"));
+        let own = report.sockets().iter().filter(own).count();
+        assert_eq!(own, 3, "a listener and both ends of a connection: {report}");
+    }
+    told.sort_unstable();
+    ports.sort_unstable();
+    assert_eq!(told, ports);
+    victim.killed_by(libc::SIGKILL);
+    assert_eq!(tracer.report()["process"]["pid"], victim.pid());
+    tracer.finishes();
 }

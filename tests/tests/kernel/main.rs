@@ -40,6 +40,7 @@ mod signals;
 mod tcp_options;
 mod text;
 mod threads;
+mod trace_ends;
 mod waiting;
 
 use std::env;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         tcp_options::tests(),
         text::tests(),
         threads::tests(),
+        trace_ends::tests(),
         waiting::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()

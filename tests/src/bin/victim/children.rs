@@ -1,6 +1,7 @@
 //! Children that end soon, or that are made in other ways than by fork().
 
-use std::io::{self, Error};
+use std::io::{self, Error, Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::process::{self, Command, Stdio};
 use std::ptr;
 
@@ -17,6 +18,7 @@ pub fn obey(what: &[&str]) -> io::Result<Option<String>> {
         ["spawned"] => spawn().map(Some),
         ["vforked", ref way @ ..] => vfork(way).map(Some),
         ["numbered", pid] => fork_as(number(pid)?).map(|()| None),
+        ["reborn", count] => be_reborn(number(count)?).map(Some),
         ["reaped"] => wait_for(-1).map(|()| Some(String::new())),
         ["shares-memory"] => share_memory().map(Some),
         _ => Err(Error::other("no such child")),
@@ -120,6 +122,39 @@ fn fork_as(pid: i32) -> io::Result<()> {
         Err(error) => println!("{error}"),
     }
     wait_for_end_of_stdin();
+}
+
+/// Children one after the other, all with the number of the first. Each opens something and is killed. The number, and
+/// the port that each one listened on.
+fn be_reborn(count: u32) -> io::Result<String> {
+    let mut told = Vec::new();
+    let mut pid = None;
+    for _ in 0..count {
+        let (mut says, tells) = io::pipe()?;
+        // SAFETY: The process has one thread, so the child may use everything.
+        let child = match pid {
+            None => checked(unsafe { libc::fork() })?,
+            // SAFETY: As above.
+            Some(pid) => unsafe { reused_pid::fork_as(pid) }?,
+        };
+        if child == 0 {
+            let mut kept = Vec::new();
+            if leave_something(&mut kept).is_ok()
+                && let Ok(address) = net::local_address(kept[2].as_fd())
+            {
+                let _ = (&tells).write_all(address.port().to_string().as_bytes());
+            }
+            // SAFETY: The calls take integers.
+            unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+        }
+        drop(tells);
+        let mut port = String::new();
+        says.read_to_string(&mut port)?;
+        wait_for(child)?;
+        pid = Some(child);
+        told.push(port);
+    }
+    Ok(format!("{} {}", pid.unwrap_or_default(), told.join(" ")))
 }
 
 fn leave_something(kept: &mut Vec<std::os::fd::OwnedFd>) -> io::Result<()> {

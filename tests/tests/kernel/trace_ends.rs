@@ -1,0 +1,222 @@
+//! How a trace ends: whatever ends it, what has died is reported, and a COMMAND's status comes back.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use serde_json::Value;
+use sockleak_tests::limit::{scaled, wait_until};
+use sockleak_tests::net::checked;
+use sockleak_tests::peer::Peer;
+use sockleak_tests::tracer::Tracer;
+use sockleak_tests::victim::Victim;
+use sockleak_tests::{pidfd, programs};
+
+use crate::{named, sandboxed};
+
+pub fn tests() -> Vec<Trial> {
+    sandboxed(
+        &[],
+        named![
+            a_signal_right_after_nine_deaths_loses_none,
+            the_end_of_the_duration_right_after_nine_deaths_loses_none,
+            once_reports_all_that_died_together,
+            a_hangup_ends_a_trace_unless_it_is_ignored,
+            a_second_signal_ends_a_trace_that_nobody_reads,
+            a_second_signal_leaves_a_command_with_a_word,
+            a_command_outlives_the_reader_of_stdout,
+            a_command_outlives_the_duration,
+            who_is_still_followed_is_said,
+        ],
+    )
+}
+
+const WORKERS: usize = 8;
+
+/// A victim with workers, all of which have its listener.
+fn family() -> Victim {
+    let mut victim = Victim::start();
+    victim.listen("4");
+    add_workers(&mut victim);
+    victim
+}
+
+fn add_workers(victim: &mut Victim) {
+    victim.tell(&format!("workers {WORKERS} 0"));
+    for _ in 0..WORKERS {
+        victim.answer();
+    }
+}
+
+/// Every one of them has a report with a death, and there is nothing else.
+#[track_caller]
+fn all_are_reported(tracer: &mut Tracer) {
+    let reports = tracer.reports(1 + WORKERS);
+    assert!(reports.values().all(|report| report["death"]["signal"] == 9));
+    tracer.finishes();
+}
+
+fn a_signal_right_after_nine_deaths_loses_none() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let mut victim = family();
+        let mut tracer = Tracer::attach(victim.pid(), &[]);
+        victim.group_killed();
+        tracer.signal(signal);
+        all_are_reported(&mut tracer);
+    }
+}
+
+/// While sockleak is stopped, everything happens that it then sees at once.
+fn the_end_of_the_duration_right_after_nine_deaths_loses_none() {
+    let duration = scaled(Duration::from_secs(2));
+    let mut victim = Victim::start();
+    let address = victim.listen("4");
+    add_workers(&mut victim);
+    let _peers = victim.accept(address, 1);
+    let mut tracer = Tracer::attach(victim.pid(), &["-d", &format!("{}ms", duration.as_millis())]);
+    victim.does("close");
+    // The time runs from now on at the latest.
+    tracer.record("transition");
+    let started = Instant::now();
+    tracer.stops();
+    victim.group_killed();
+    wait_until("the end of the duration", || started.elapsed() > duration);
+    tracer.signal(libc::SIGCONT);
+    all_are_reported(&mut tracer);
+}
+
+/// The peer of a worker does not answer, and its report waits for that longer than the one that ends the trace.
+fn once_reports_all_that_died_together() {
+    let mut victim = Victim::start();
+    let address = victim.listen("4");
+    victim.tell("workers 1 1");
+    let peer = Peer::connect(address);
+    victim.answer();
+    let mut tracer = Tracer::attach(victim.pid(), &["--once"]);
+    peer.cut_off();
+    victim.group_killed();
+    let reports = tracer.reports(2);
+    assert!(reports.values().all(|report| report["death"]["signal"] == 9));
+    tracer.finishes();
+}
+
+fn a_hangup_ends_a_trace_unless_it_is_ignored() {
+    let (victim, _peers) = Victim::serving("4", 1);
+    let mut tracer = Tracer::attach(victim.pid(), &[]);
+    tracer.signal(libc::SIGHUP);
+    assert_eq!(tracer.report()["death"], Value::Null);
+    tracer.finishes();
+
+    let (mut victim, _peers) = Victim::serving("4", 1);
+    let mut command = Command::new("nohup");
+    command.arg(programs::sockleak()).args(["-o", "json", "--pid"]);
+    let mut tracer = Tracer::spawn(command.arg(victim.pid().to_string()));
+    tracer.watches();
+    tracer.signal(libc::SIGHUP);
+    victim.killed_by(libc::SIGKILL);
+    assert_eq!(tracer.report()["death"]["signal"], 9);
+    tracer.finishes();
+}
+
+/// It waits in a write to a pipe that is full.
+fn a_second_signal_ends_a_trace_that_nobody_reads() {
+    let (mut victim, _peers) = Victim::serving("4", 40);
+    let (_reader, writer) = io::pipe().expect("a pipe");
+    // SAFETY: The call takes integers, and the descriptor is open.
+    checked(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) }).expect("a small pipe");
+    let mut command = Command::new(programs::sockleak());
+    command.args(["-o", "json", "--pid", &victim.pid().to_string()]);
+    let mut tracer = Tracer::spawn_into(&mut command, writer.into());
+    tracer.says_on_stderr("watching");
+    victim.killed_by(libc::SIGKILL);
+    let call = format!("/proc/{}/syscall", tracer.pid());
+    let write = format!("{} ", libc::SYS_write);
+    wait_until("a write that is stuck", || {
+        fs::read_to_string(&call).is_ok_and(|call| call.starts_with(&write))
+    });
+    tracer.signal(libc::SIGINT);
+    tracer.signal(libc::SIGTERM);
+    let status = tracer.status();
+    assert!(
+        [128 + libc::SIGINT, 128 + libc::SIGTERM].contains(&status),
+        "{status}"
+    );
+}
+
+/// A COMMAND that ignores signals, which goes when this value does.
+struct Stubborn(i32);
+
+impl Drop for Stubborn {
+    fn drop(&mut self) {
+        let _ = pidfd::signal(self.0, libc::SIGKILL);
+    }
+}
+
+fn a_second_signal_leaves_a_command_with_a_word() {
+    let script = "trap '' INT TERM; echo $$; while :; do sleep 1; done";
+    let mut tracer = Tracer::start(["--", "sh", "-c", script]);
+    let pid = tracer.line_of_command().parse().expect("a process id");
+    let _stubborn = Stubborn(pid);
+    tracer.signal(libc::SIGINT);
+    tracer.signal(libc::SIGTERM);
+    tracer.says_on_stderr(&format!("sh (pid {pid}) keeps running"));
+    let status = tracer.status();
+    assert!(
+        [128 + libc::SIGINT, 128 + libc::SIGTERM].contains(&status),
+        "{status}"
+    );
+}
+
+fn a_command_outlives_the_reader_of_stdout() {
+    let folder = tempfile::tempdir().expect("an empty folder");
+    let out = folder.path().join("out");
+    let (reader, writer) = io::pipe().expect("a pipe");
+    let script = r#"exec "$0" "listen 4" "accept 1" close "die _exit 7" > "$OUT""#;
+    let mut command = Command::new(programs::sockleak());
+    command.args(["-o", "json", "--", "sh", "-c", script]);
+    command.arg(programs::victim()).env("OUT", &out);
+    let mut tracer = Tracer::spawn_into(&mut command, writer.into());
+    tracer.says_on_stderr("watching");
+    drop(reader);
+    let mut address = None;
+    wait_until("the address of the command", || {
+        let said = fs::read_to_string(&out).unwrap_or_default();
+        let first = said
+            .split_once('\n')
+            .and_then(|(first, _)| first.strip_prefix("ok "));
+        address = first.and_then(|address| address.parse().ok());
+        address.is_some()
+    });
+    let _peer = Peer::connect(address.expect("it was waited for"));
+    assert_eq!(tracer.status(), 7);
+    let stderr = tracer.stderr();
+    assert_eq!(
+        stderr.matches("nothing reads stdout any more").count(),
+        1,
+        "{stderr}"
+    );
+}
+
+fn a_command_outlives_the_duration() {
+    let mut tracer = Tracer::start(["-d", "100ms", "--", "sh", "-c", "echo $$; kill -STOP $$; exit 7"]);
+    let pid = tracer.line_of_command().parse().expect("a process id");
+    assert_eq!(tracer.report()["death"], Value::Null);
+    tracer.says_on_stderr("time is up");
+    pidfd::signal(pid, libc::SIGCONT).expect("the command is stopped");
+    assert_eq!(tracer.status(), 7);
+}
+
+fn who_is_still_followed_is_said() {
+    let (mut victim, _peers) = Victim::serving("4", 1);
+    let child = victim.forks("fork");
+    let mut tracer = Tracer::attach(victim.pid(), &[]);
+    victim.killed_by(libc::SIGKILL);
+    tracer.report();
+    tracer.says_on_stderr(&format!("still following 1 child process: victim (pid {child})"));
+    victim.kill_child(child);
+    tracer.report();
+    tracer.finishes();
+}
