@@ -131,8 +131,8 @@ fn be_reborn(count: u32) -> io::Result<String> {
     let mut pid = None;
     for _ in 0..count {
         let (mut says, tells) = io::pipe()?;
-        // SAFETY: The process has one thread, so the child may use everything.
         let child = match pid {
+            // SAFETY: The process has one thread, so the child may use everything.
             None => checked(unsafe { libc::fork() })?,
             // SAFETY: As above.
             Some(pid) => unsafe { reused_pid::fork_as(pid) }?,
