@@ -115,10 +115,19 @@ fn a_hangup_ends_a_trace_unless_it_is_ignored() {
     command.arg(programs::sockleak()).args(["-o", "json", "--pid"]);
     let mut tracer = Tracer::spawn(command.arg(victim.pid().to_string()));
     tracer.watches();
+    assert!(catches(tracer.pid(), libc::SIGTERM) && !catches(tracer.pid(), libc::SIGHUP));
     tracer.signal(libc::SIGHUP);
     victim.killed_by(libc::SIGKILL);
     assert_eq!(tracer.report()["death"]["signal"], 9);
     tracer.finishes();
+}
+
+/// Whether the process has a handler for that signal (proc(5)).
+fn catches(pid: u32, signal: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = u64::from_str_radix(mask.expect("a mask").trim(), 16).expect("a number");
+    mask >> (signal - 1) & 1 != 0
 }
 
 /// It waits in a write to a pipe that is full.
