@@ -24,6 +24,7 @@ pub fn tests() -> Vec<Trial> {
             a_stranger_with_the_number_of_the_dead_is_nobody,
             a_child_with_the_number_of_a_dead_target_is_reported,
             five_children_with_one_number_are_five,
+            a_dead_child_does_not_wait_for_whoever_has_its_number,
         ],
     ));
     tests
@@ -200,6 +201,30 @@ fn five_children_with_one_number_are_five() {
     told.sort_unstable();
     ports.sort_unstable();
     assert_eq!(told, ports);
+    victim.killed_by(libc::SIGKILL);
+    assert_eq!(tracer.report()["process"]["pid"], victim.pid());
+    tracer.finishes();
+}
+
+/// sockleak learns of the death when another child has the number already, which lives on.
+fn a_dead_child_does_not_wait_for_whoever_has_its_number() {
+    let (mut victim, _peers) = Victim::serving("4", 1);
+    let mut tracer = Tracer::attach(victim.pid(), &[]);
+    tracer.stops();
+    let answer = victim.does("child reborn 1");
+    let (pid, _) = answer.split_once(' ').expect("a number, and a port");
+    let child = victim.forks(&format!("child numbered {pid}"));
+    tracer.signal(libc::SIGCONT);
+    let report = tracer.report();
+    assert_eq!(report["process"]["pid"], child, "{report}");
+    assert_eq!(
+        report["death"]["sent_by"]["pid"], child,
+        "it killed itself: {report}"
+    );
+    victim.kill_child(child);
+    let report = tracer.report();
+    assert_eq!(report["process"]["pid"], child, "{report}");
+    assert_ne!(report["death"]["sent_by"]["pid"], child, "{report}");
     victim.killed_by(libc::SIGKILL);
     assert_eq!(tracer.report()["process"]["pid"], victim.pid());
     tracer.finishes();
