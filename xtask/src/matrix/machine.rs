@@ -93,7 +93,8 @@ pub fn boot(name: &str, image: &Path, initramfs: &Path, folder: &Path) -> Result
         .arg(image)
         .arg("-initrd")
         .arg(initramfs)
-        .args(["-append", "console=ttyS0 panic=-1 quiet loglevel=4 rdinit=/init"])
+        // Level 5 is the first that shows warnings.
+        .args(["-append", "console=ttyS0 panic=-1 quiet loglevel=5 rdinit=/init"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     // SAFETY: prctl is a system call that needs no lock and no memory.

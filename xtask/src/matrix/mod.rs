@@ -2,6 +2,7 @@
 
 mod apt;
 mod compressor;
+mod console;
 mod image;
 mod initramfs;
 mod kernels;
@@ -38,7 +39,7 @@ const THREADS: &str = "--test-threads=4";
 /// BPF object to embed instead of the committed one.
 ///
 /// # Errors
-/// When a kernel cannot be fetched or started, or when a test failed on one of them.
+/// When a kernel cannot be fetched or started, or when a test failed on one of them, or one complained.
 pub fn run(series: &[String], words: &[&OsStr], object: Option<&OsStr>) -> Result<()> {
     if cfg!(not(target_arch = "x86_64")) {
         bail!("the kernels are for x86-64, and their programs are built here: run this on an x86-64 machine");
@@ -61,7 +62,7 @@ pub fn run(series: &[String], words: &[&OsStr], object: Option<&OsStr>) -> Resul
     if rows.iter().all(|row| row.outcome.is_good()) {
         return Ok(());
     }
-    bail!("not every test passed on every kernel");
+    bail!("not every test passed on every kernel, or a kernel complained");
 }
 
 /// Runs as many guests at a time as there are processors: each of them takes one. The newest kernel, which does the most

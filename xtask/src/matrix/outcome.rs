@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use super::console;
 use super::machine::{End, Run};
 
 /// What came of the tests on one kernel.
@@ -18,6 +19,8 @@ pub struct Outcome {
     pub skipped: BTreeMap<String, usize>,
     /// Why not every test has a result.
     pub broken: Option<String>,
+    /// What the kernel complained about: it would have tainted, or stopped, the machine of a user.
+    pub complaints: Vec<String>,
 }
 
 impl Outcome {
@@ -27,6 +30,7 @@ impl Outcome {
             outcome.add(line);
         }
         outcome.messages = messages(&run.lines);
+        outcome.complaints = console::complaints(&text(&run.console));
         outcome.broken = match run.end {
             End::Finished(_) => outcome.incomplete(&run.lines, run.end),
             End::Died => Some(format!("the kernel died: {}", last_words(&run.console))),
@@ -36,7 +40,8 @@ impl Outcome {
     }
 
     pub fn is_good(&self) -> bool {
-        self.failed.is_empty() && self.broken.is_none() && self.passed > 0
+        let has_failed = !self.failed.is_empty() || self.broken.is_some() || !self.complaints.is_empty();
+        !has_failed && self.passed > 0
     }
 
     /// Takes a line such as `test deaths::a_core_dump ... ignored (needs Python)`.
@@ -78,11 +83,16 @@ fn messages(lines: &[String]) -> Vec<String> {
     rest.take_while(|line| !is_title(line)).cloned().collect()
 }
 
+/// The kernel's messages.
+fn text(console: &Path) -> String {
+    let bytes = fs::read(console).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// The end of the kernel's messages: the file is gone with the machine that ran the matrix.
 fn last_words(console: &Path) -> String {
     const LINES: usize = 40;
-    let text = fs::read(console).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
+    let text = text(console);
     let lines: Vec<_> = text.lines().collect();
     let last = lines[lines.len().saturating_sub(LINES)..].join("\n");
     format!("{} ends with\n{last}", console.display())
@@ -97,6 +107,9 @@ pub struct Row {
     pub seconds: u64,
     pub outcome: Outcome,
 }
+
+/// How many complaints of a kernel are shown.
+const COMPLAINTS: usize = 3;
 
 /// The table, then why what was skipped was skipped, and at the end, where it is looked for first, what failed.
 pub fn table(rows: &[Row]) -> String {
@@ -128,6 +141,16 @@ pub fn table(rows: &[Row]) -> String {
         let Row { series, outcome, .. } = row;
         for line in &outcome.messages {
             let _ = writeln!(text, "{series}: {line}");
+        }
+    }
+    for row in rows {
+        let Row { series, outcome, .. } = row;
+        for complaint in outcome.complaints.iter().take(COMPLAINTS) {
+            let _ = writeln!(text, "{series}: the kernel complained:\n{complaint}");
+        }
+        if outcome.complaints.len() > COMPLAINTS {
+            let more = outcome.complaints.len() - COMPLAINTS;
+            let _ = writeln!(text, "{series}: {more} more complaints of the kernel");
         }
     }
     for row in rows {
@@ -203,6 +226,33 @@ mod tests {
         fs::remove_file(&run.console).expect("removed");
         assert!(broken.ends_with("line\nKernel panic"), "{broken}");
         assert_eq!(broken.matches("line\n").count(), 39);
+    }
+
+    #[test]
+    fn a_kernel_that_complains_is_no_success() {
+        let mut run = run(&["running 1 test", "test a::b ... ok"], End::Finished(0));
+        run.console = std::env::temp_dir().join(format!("complaints-{}", std::process::id()));
+        let warning =
+            "[    2.9] WARNING: CPU: 1 PID: 129 at kernel/bpf/verifier.c:10493 bpf_check+0x2f92/0x3470";
+        fs::write(&run.console, format!("{warning}\n").repeat(5)).expect("written");
+        let mut outcome = Outcome::of(&run);
+        fs::remove_file(&run.console).expect("removed");
+        assert_eq!((outcome.passed, outcome.complaints.len()), (1, 1));
+        assert!(!outcome.is_good());
+        outcome.complaints = vec![warning.to_owned(); 5];
+        let text = table(&[Row {
+            series: "5.10".to_owned(),
+            release: "5.10.0-32-cloud-amd64".to_owned(),
+            fields: (78, 82),
+            seconds: 9,
+            outcome,
+        }]);
+        assert!(text.contains("9 s  FAILED\n"), "{text}");
+        assert_eq!(text.matches(warning).count(), 3);
+        assert!(
+            text.ends_with("5.10: 2 more complaints of the kernel\n"),
+            "{text}"
+        );
     }
 
     #[test]
