@@ -3,6 +3,9 @@
 //! The kernel allocates the buckets of a hash map page by page, which takes as long as reading its BTF. aya makes maps when
 //! it has the object, which needs what BTF tells. So it makes small ones, and before a program is loaded that refers to
 //! them the large ones, made meanwhile, get their descriptors.
+//!
+//! Where BTF then tells that programs must not allocate entries, every map that allocates is replaced in this way by one
+//! that has its memory from the beginning.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -12,7 +15,7 @@ use aya::maps::{Map, MapData, MapError};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::maps::{LegacyMap, PinningType, bpf_map_def};
 use aya_obj::{EbpfSectionKind, generated};
-use sockleak_ebpf::{FdKey, SocketKey, SocketRecord, maps};
+use sockleak_ebpf::{Death, FdKey, ProcessKey, SocketKey, SocketRecord, Watched, maps};
 
 use super::load_error::LoadError;
 use super::processor::elsewhere;
@@ -22,6 +25,9 @@ pub struct LargeMaps {
     room: Room,
     thread: Option<JoinHandle<Result<Vec<Made>, LoadError>>>,
 }
+
+/// How many processes, and how many of their deaths, the object has room for.
+const PROCESSES: u32 = 16_384;
 
 /// For how many sockets there is room.
 #[derive(Clone, Copy)]
@@ -34,11 +40,13 @@ pub struct Room {
 
 /// A map, by its name.
 type Made = (&'static str, MapData);
+/// What it is to be.
+type Definition = (&'static str, bpf_map_def);
 
 impl LargeMaps {
-    /// Begins to make them.
+    /// Begins to make them, for a kernel whose programs may allocate entries, as most do.
     pub fn begin(room: Room) -> Self {
-        let thread = thread::Builder::new().spawn(elsewhere(move || make(room)));
+        let thread = thread::Builder::new().spawn(elsewhere(move || make(definitions(room))));
         Self {
             room,
             thread: thread.ok(),
@@ -47,19 +55,25 @@ impl LargeMaps {
 
     /// Lets the loader make them as small as can be.
     pub fn keep_small(&self, loader: &mut EbpfLoader<'_>) {
-        for (name, ..) in definitions(self.room) {
+        for (name, _) in definitions(self.room) {
             loader.map_max_entries(name, 1);
         }
     }
 
-    /// Puts them where the object has the small ones. No program may be loaded yet.
+    /// Puts them where the object has the small ones, or, if the programs may not allocate entries, others that have
+    /// their memory. No program may be loaded yet.
     ///
     /// # Errors
     /// When the kernel refuses one.
-    pub fn take_places(self, ebpf: &Ebpf) -> Result<(), LoadError> {
+    pub fn take_places(self, ebpf: &Ebpf, allocates_entries: bool) -> Result<(), LoadError> {
         let made = self.thread.and_then(|thread| thread.join().ok()?.ok());
-        // What failed there, for want of memory at that moment or for good, is tried again and tells why.
-        for (name, large) in made.map_or_else(|| make(self.room), Ok)? {
+        let made = match made {
+            _ if !allocates_entries => make(preallocated(self.room))?,
+            Some(made) => made,
+            // What failed there, for want of memory at that moment or for good, is tried again and tells why.
+            None => make(definitions(self.room))?,
+        };
+        for (name, large) in made {
             let Some(Map::HashMap(small)) = ebpf.map(name) else {
                 let reason = io::ErrorKind::NotFound.into();
                 return Err(LoadError::Map { name, reason });
@@ -75,8 +89,8 @@ impl LargeMaps {
     }
 }
 
-fn make(room: Room) -> Result<Vec<Made>, LoadError> {
-    definitions(room)
+fn make(definitions: impl IntoIterator<Item = Definition>) -> Result<Vec<Made>, LoadError> {
+    definitions
         .into_iter()
         .map(|(name, definition)| {
             let map = aya_obj::Map::Legacy(LegacyMap {
@@ -104,16 +118,7 @@ fn reason(error: MapError) -> io::Error {
 }
 
 /// As `sockleak-ebpf/src/maps.rs` has them.
-fn definitions(room: Room) -> [(&'static str, bpf_map_def); 3] {
-    let hash = |key: usize, value: usize, max_entries, map_flags| bpf_map_def {
-        map_type: generated::bpf_map_type::BPF_MAP_TYPE_HASH as u32,
-        key_size: key as u32,
-        value_size: value as u32,
-        max_entries,
-        map_flags,
-        id: 0,
-        pinning: PinningType::None,
-    };
+fn definitions(room: Room) -> [Definition; 3] {
     let by_and_by = generated::BPF_F_NO_PREALLOC;
     let (record, extra) = (size_of::<SocketRecord>(), maps::EXTRA_FDS_SIZE);
     let at_once = room.at_once.min(room.sockets);
@@ -130,31 +135,105 @@ fn definitions(room: Room) -> [(&'static str, bpf_map_def); 3] {
     ]
 }
 
+/// All hash maps, with memory for every entry.
+fn preallocated(room: Room) -> Vec<Definition> {
+    let mut all = Vec::from(definitions(room));
+    all.extend([
+        (
+            maps::WATCHED,
+            hash(size_of::<u32>(), size_of::<Watched>(), PROCESSES, 0),
+        ),
+        (
+            maps::DEATHS,
+            hash(size_of::<ProcessKey>(), size_of::<Death>(), PROCESSES, 0),
+        ),
+    ]);
+    for (name, definition) in &mut all {
+        definition.map_flags = 0;
+        if *name == maps::ASIDE {
+            // A process that opens this many afterwards is rare, and memory for all that it could open, 60 MB, is not.
+            definition.max_entries = room.at_once.max(room.sockets / 4).min(room.sockets);
+        }
+    }
+    all
+}
+
+fn hash(key: usize, value: usize, max_entries: u32, map_flags: u32) -> bpf_map_def {
+    bpf_map_def {
+        map_type: generated::bpf_map_type::BPF_MAP_TYPE_HASH as u32,
+        key_size: key as u32,
+        value_size: value as u32,
+        max_entries,
+        map_flags,
+        id: 0,
+        pinning: PinningType::None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::kernel::load::OBJECT;
+
+    const ROOM: Room = Room {
+        at_once: 7,
+        sockets: 77,
+    };
+
+    fn object() -> aya_obj::Object {
+        aya_obj::Object::parse(OBJECT).unwrap()
+    }
 
     /// What a program was verified for is the map that it gets.
     #[test]
     fn they_are_what_the_object_says() {
-        let object = aya_obj::Object::parse(OBJECT).unwrap();
-        for (name, large) in definitions(Room {
-            at_once: 7,
-            sockets: 77,
-        }) {
-            let said = &object.maps[name];
-            let of = |map_type, key_size, value_size, map_flags| (map_type, key_size, value_size, map_flags);
-            assert_eq!(
-                of(large.map_type, large.key_size, large.value_size, large.map_flags),
-                of(
-                    said.map_type(),
-                    said.key_size(),
-                    said.value_size(),
-                    said.map_flags()
-                ),
-                "{name}"
-            );
+        let object = object();
+        for (name, large) in definitions(ROOM) {
+            assert_eq!(large.map_flags, object.maps[name].map_flags(), "{name}");
+            has_shape(&large, &object.maps[name]);
         }
+        for (name, large) in preallocated(ROOM) {
+            has_shape(&large, &object.maps[name]);
+        }
+        for name in [maps::WATCHED, maps::DEATHS] {
+            assert_eq!(object.maps[name].max_entries(), PROCESSES, "{name}");
+        }
+    }
+
+    fn has_shape(large: &bpf_map_def, said: &aya_obj::Map) {
+        assert_eq!(
+            (large.map_type, large.key_size, large.value_size),
+            (said.map_type(), said.key_size(), said.value_size())
+        );
+    }
+
+    #[test]
+    fn no_map_is_left_that_allocates() {
+        let object = object();
+        let allocate = object
+            .maps
+            .iter()
+            .filter(|(_, map)| map.map_flags() & generated::BPF_F_NO_PREALLOC != 0);
+        let mut allocate: BTreeSet<&str> = allocate.map(|(name, _)| &**name).collect();
+        assert_eq!(allocate.len(), 4);
+        for (name, definition) in preallocated(ROOM) {
+            assert_eq!(definition.map_flags, 0, "{name}");
+            allocate.remove(name);
+        }
+        assert!(allocate.is_empty(), "{allocate:?}");
+    }
+
+    #[test]
+    fn what_is_aside_has_memory_for_a_quarter_or_for_what_is_open() {
+        let aside = |at_once, sockets| {
+            let all = preallocated(Room { at_once, sockets });
+            let aside = all.iter().find(|(name, _)| *name == maps::ASIDE);
+            aside.unwrap().1.max_entries
+        };
+        assert_eq!(aside(4_100, 262_144), 65_536);
+        assert_eq!(aside(100_000, 262_144), 100_000);
+        assert_eq!(aside(4_100, 500), 500);
     }
 }

@@ -154,7 +154,7 @@ fn load_with(
         let make = elsewhere(|| LazyLock::force(&ids));
         let _ = thread::Builder::new().spawn_scoped(scope, make);
         let mut ebpf = loader.load(&object)?;
-        large.take_places(&ebpf)?;
+        large.take_places(&ebpf, kernel.allocates_entries)?;
         load_programs(&mut ebpf, &wanted, || &ids)?;
         Ok::<_, LoadError>(ebpf)
     })?;

@@ -27,6 +27,8 @@ pub struct Kernel {
     pub reset_reasons: Vec<(String, i64)>,
     /// What the programs may call.
     pub kfuncs: Kfuncs,
+    /// A program may allocate the entry of a map wherever it runs.
+    pub allocates_entries: bool,
     tracepoint: Ids,
     iterators: Ids,
 }
@@ -80,6 +82,9 @@ impl Kernel {
                         task_struct,
                     }),
             },
+            // The allocator that is safe in every context (kernel/bpf/memalloc.c). It came with 6.1; a kernel without it
+            // warns of tracepoint programs with maps that allocate (`check_map_prog_compatibility`, kernel/bpf/verifier.c).
+            allocates_entries: btf.member("bpf_htab", &["ma"]).is_ok(),
             tracepoint,
             iterators,
         }
