@@ -157,7 +157,8 @@ fn load_with(
         large.take_places(&ebpf, kernel.allocates_entries)?;
         load_programs(&mut ebpf, &wanted, || &ids)?;
         Ok::<_, LoadError>(ebpf)
-    })?;
+    })
+    .map_err(|error| error.on(kernel))?;
     let call = if kfuncs.casts.is_some() { "no" } else { "a" };
     log::debug!("the programs need {call} call to tell which process it is");
     Ok(Loaded {
@@ -245,7 +246,9 @@ pub(super) fn port_reader(kernel: &Kernel) -> Result<PortReader, LoadError> {
     for name in maps::OF_THE_TRACER {
         loader.map_max_entries(name, 1);
     }
-    let mut ebpf = loader.load(&kfunc::resolve(OBJECT, Kfuncs::default()))?;
+    let object = kfunc::resolve(OBJECT, Kfuncs::default());
+    let loaded = loader.load(&object);
+    let mut ebpf = loaded.map_err(|error| LoadError::from(error).on(kernel))?;
     let ids = kernel.iterators();
     for (name, visited) in programs::ITERATORS {
         find(&mut ebpf, name)

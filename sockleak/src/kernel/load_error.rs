@@ -3,10 +3,12 @@
 use std::io;
 
 use aya::EbpfError;
+use aya::maps::MapError;
 use aya::programs::ProgramError;
 
 use super::btf::BtfError;
 use super::fields::MissingFields;
+use super::running::Kernel;
 
 /// Why the programs could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,46 @@ pub enum LoadError {
         name: &'static str,
         source: ProgramError,
     },
+    #[error(
+        "{error}\nthis kernel counts the memory of BPF towards RLIMIT_MEMLOCK, which is {} KiB here and only \
+         CAP_SYS_RESOURCE may raise: run `sudo prlimit --memlock=unlimited --pid $$` in this shell and try again",
+        limit >> 10
+    )]
+    MemoryLimit { error: Box<LoadError>, limit: u64 },
+}
+
+impl LoadError {
+    /// Blames the limit of locked memory, where it is why this kernel refused.
+    pub(super) fn on(self, kernel: &Kernel) -> Self {
+        let refused = match &self {
+            Self::Map { reason, .. }
+            | Self::Program { reason, .. }
+            | Self::Object(EbpfError::MapError(MapError::CreateError { io_error: reason, .. })) => {
+                reason.raw_os_error() == Some(libc::EPERM)
+            }
+            _ => false,
+        };
+        let limit = kernel.limits_memory.then(memory_limit).flatten();
+        match limit {
+            // aya has raised it where that is allowed, and has tried again.
+            Some(limit) if refused => Self::MemoryLimit {
+                error: Box::new(self),
+                limit,
+            },
+            _ => self,
+        }
+    }
+}
+
+/// RLIMIT_MEMLOCK in bytes, if there is a limit.
+fn memory_limit() -> Option<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: The pointer is to one rlimit, which the kernel writes.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } == 0;
+    (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
 /// What helps where the kernel has no memory for a map.

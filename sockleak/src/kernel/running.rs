@@ -29,6 +29,8 @@ pub struct Kernel {
     pub kfuncs: Kfuncs,
     /// A program may allocate the entry of a map wherever it runs.
     pub allocates_entries: bool,
+    /// The memory of maps and programs is limited by RLIMIT_MEMLOCK.
+    pub limits_memory: bool,
     tracepoint: Ids,
     iterators: Ids,
 }
@@ -85,6 +87,8 @@ impl Kernel {
             // The allocator that is safe in every context (kernel/bpf/memalloc.c). It came with 6.1; a kernel without it
             // warns of tracepoint programs with maps that allocate (`check_map_prog_compatibility`, kernel/bpf/verifier.c).
             allocates_entries: btf.member("bpf_htab", &["ma"]).is_ok(),
+            // Where it is counted, until 5.10.
+            limits_memory: btf.id_of_struct("bpf_map_memory").is_some(),
             tracepoint,
             iterators,
         }

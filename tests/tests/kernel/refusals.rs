@@ -1,6 +1,7 @@
 //! What sockleak refuses, each with a sentence that says why.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -8,8 +9,10 @@ use std::process::Command;
 
 use libtest_mimic::Trial;
 use sockleak_tests::limit::wait_until;
+use sockleak_tests::net::checked;
 use sockleak_tests::programs;
-use sockleak_tests::tracer::{Run, finish, run};
+use sockleak_tests::tracer::{Run, Tracer, finish, run};
+use sockleak_tests::victim::Victim;
 
 use crate::{Need, named, sandboxed, unprivileged};
 
@@ -21,7 +24,11 @@ pub fn tests() -> Vec<Trial> {
     ]);
     tests.extend(sandboxed(
         &[],
-        named![a_process_that_does_not_exist, a_process_that_is_dead],
+        named![
+            a_process_that_does_not_exist,
+            a_process_that_is_dead,
+            a_limit_of_locked_memory_that_may_not_be_raised,
+        ],
     ));
     tests.extend(sandboxed(&[Need::KernelThreads], named![a_kernel_thread]));
     tests
@@ -111,4 +118,43 @@ fn a_process_that_is_dead() {
 
 fn a_kernel_thread() {
     refused(&run(["--pid", "2"]), "kernel thread");
+}
+
+/// Runs without this capability, as root.
+fn drop_capability(number: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: prctl is a system call that needs no lock, and this request takes integers only.
+    checked(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number) }).map(drop)
+}
+
+/// Before 5.11 the memory of maps counts towards it.
+fn a_limit_of_locked_memory_that_may_not_be_raised() {
+    const CAP_SYS_RESOURCE: libc::c_ulong = 24;
+    let types = fs::read("/sys/kernel/btf/vmlinux").expect("it is there");
+    let counted = b"\0bpf_map_memory\0";
+    let is_counted = types.windows(counted.len()).any(|window| window == counted);
+
+    let mut victim = Victim::start();
+    let mut command = Command::new(programs::sockleak());
+    command.args(["-o", "json", "--pid", &victim.pid().to_string()]);
+    let limit = libc::rlimit {
+        rlim_cur: 1 << 16,
+        rlim_max: 1 << 16,
+    };
+    // SAFETY: Both are system calls; setrlimit reads one rlimit, which is the closure's own.
+    unsafe {
+        command.pre_exec(move || {
+            checked(libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit))?;
+            drop_capability(CAP_SYS_RESOURCE)
+        });
+    }
+    if is_counted {
+        let run = finish(&mut command);
+        refused(&run, "RLIMIT_MEMLOCK, which is 64 KiB");
+        refused(&run, "sudo prlimit --memlock=unlimited --pid $$");
+    } else {
+        let mut tracer = Tracer::spawn(&mut command);
+        tracer.watches();
+        victim.killed_by(libc::SIGKILL);
+        tracer.finishes();
+    }
 }
