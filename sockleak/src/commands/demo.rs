@@ -3,13 +3,15 @@
 use std::io::{self, BufReader, PipeReader, PipeWriter, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
+use std::{env, process};
 
 use anyhow::{Context as _, Result};
 
 use super::cli::{Common, TraceArgs};
 use super::{refuse_unmet, trace};
 use crate::kernel::netns::{self, Netns};
-use crate::kernel::{preflight, stage};
+use crate::kernel::preflight::{self, Requirement};
+use crate::kernel::{proc, stage};
 
 /// Peers that do nothing.
 const IDLE: usize = 12;
@@ -23,12 +25,21 @@ const UNREACHABLE: usize = 2;
 const SERVED: usize = 4;
 const PEERS: usize = IDLE + CLOSED + UNREAD + UNREACHABLE + SERVED;
 
+/// What the server's namespace takes, by number (include/uapi/linux/capability.h), name and purpose.
+const CAPABILITIES: [(u32, &str, &str); 2] = [
+    (21, "CAP_SYS_ADMIN", "make a network namespace"),
+    (12, "CAP_NET_ADMIN", "switch on its loopback device"),
+];
+
 /// Makes the server and its peers, crashes the server, and reports.
 ///
 /// # Errors
 /// When the environment is refused, or the server cannot be made.
 pub fn run(common: &Common) -> Result<u8> {
-    refuse_unmet(&preflight::requirements())?;
+    let mut requirements = preflight::requirements();
+    let status = proc::status(process::id()).unwrap_or_default();
+    requirements.extend(unmet(status.effective_capabilities.unwrap_or(0)));
+    refuse_unmet(&requirements)?;
     let mut server = stage::fork(serve).context("cannot start the demo's server")?;
     let mut says = BufReader::new(server.says);
     let address: SocketAddr = line(&mut says)?
@@ -66,6 +77,26 @@ pub fn run(common: &Common) -> Result<u8> {
     says.read_to_end(&mut Vec::new())?;
     server.process.wait_status()?;
     traced
+}
+
+/// What is missing for the server's namespace, if anything is.
+fn unmet(effective_capabilities: u64) -> Option<Requirement> {
+    let missing: Vec<String> = CAPABILITIES
+        .iter()
+        .filter(|(number, ..)| effective_capabilities >> number & 1 == 0)
+        .map(|(_, name, purpose)| format!("{name} ({purpose})"))
+        .collect();
+    let executable = env::current_exe().map_or_else(
+        |_| env!("CARGO_PKG_NAME").to_owned(),
+        |path| path.display().to_string(),
+    );
+    (!missing.is_empty()).then(|| Requirement {
+        name: "demo_capabilities",
+        required: true,
+        met: false,
+        detail: format!("missing {}", missing.join(", ")),
+        fix: Some(format!("`sudo {executable} demo`")),
+    })
 }
 
 /// Connects the peers from inside the server's namespace.

@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Trial> {
         named![
             a_process_that_does_not_exist,
             a_process_that_is_dead,
+            a_demo_without_net_admin,
             a_limit_of_locked_memory_that_may_not_be_raised,
         ],
     ));
@@ -124,6 +125,18 @@ fn a_kernel_thread() {
 fn drop_capability(number: libc::c_ulong) -> io::Result<()> {
     // SAFETY: prctl is a system call that needs no lock, and this request takes integers only.
     checked(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number) }).map(drop)
+}
+
+fn a_demo_without_net_admin() {
+    const CAP_NET_ADMIN: libc::c_ulong = 12;
+    let mut command = Command::new(programs::sockleak());
+    command.arg("demo");
+    // SAFETY: It makes a system call only.
+    unsafe { command.pre_exec(|| drop_capability(CAP_NET_ADMIN)) };
+    let run = finish(&mut command);
+    refused(&run, "CAP_NET_ADMIN");
+    refused(&run, "sudo /");
+    assert!(!run.stderr.contains("CAP_SYS_ADMIN"), "{}", run.stderr);
 }
 
 /// Before 5.11 the memory of maps counts towards it.
