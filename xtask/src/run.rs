@@ -1,9 +1,11 @@
 //! `cargo xtask run`: build as the caller, run as root.
 
+use std::env;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{cargo, shell};
 
@@ -18,17 +20,41 @@ pub struct Options {
     pub args: Vec<OsString>,
 }
 
+/// What builds sockleak, in words for cargo.
+const BUILD: [&str; 4] = ["build", "--release", "--package", "sockleak"];
+
 pub fn run(options: &Options) -> Result<()> {
-    let mut built = cargo::executables(&["build", "--release", "--package", "sockleak"], None)?;
+    // The build takes minutes, and is for nothing where nobody can run what it makes.
+    if let Err(error) = shell::try_root("BPF") {
+        bail!("{error:#}.\n{}", by_hand(&options.args)?);
+    }
+    let mut built = cargo::executables(&BUILD, None)?;
     let sockleak = cargo::take(&mut built, "sockleak")?;
-    let words = command_line(
-        sockleak.into(),
-        (!shell::is_root()).then(shell::caller),
-        &options.args,
-    );
-    let mut command = shell::as_root("BPF", &words)?;
+    let mut command = shell::as_root("BPF", &command_line(sockleak.into(), user(), &options.args))?;
     // The process is replaced, so that signals reach sockleak and its exit status reaches the caller.
     Err(command.exec()).with_context(|| format!("`{}` could not be started", shell::describe(&command)))
+}
+
+/// What to type where this program cannot become root.
+fn by_hand(args: &[OsString]) -> Result<String> {
+    // Of the same build: this program is in `debug`.
+    let own = env::current_exe().context("this program does not find itself")?;
+    let target = own.ancestors().nth(2).unwrap_or(&own);
+    let mut build = Command::new("cargo");
+    build.args(BUILD);
+    let words = command_line(target.join("release/sockleak").into(), user(), args);
+    let mut run = Command::new(&words[0]);
+    run.args(&words[1..]);
+    Ok(format!(
+        "Build as you are, and run the second line as root:\n    {}\n    {}",
+        shell::describe(&build),
+        shell::describe(&run)
+    ))
+}
+
+/// As whom a COMMAND runs.
+fn user() -> Option<String> {
+    (!shell::is_root()).then(shell::caller)
 }
 
 /// Where sockleak becomes root on the way, `--user` says as whom it starts a COMMAND.

@@ -104,6 +104,10 @@ pub fn as_root<S: AsRef<OsStr>>(why: &str, words: &[S]) -> Result<Command> {
         bail!("{why} needs root, and there is no sudo here: as root, run\n    {typed}");
     }
     eprintln!("running through sudo: {why} needs root");
+    Ok(sudo(words))
+}
+
+fn sudo<S: AsRef<OsStr>>(words: &[S]) -> Command {
     let mut path = OsString::from("PATH=");
     path.push(env::var_os("PATH").unwrap_or_default());
     let mut command = Command::new("sudo");
@@ -111,7 +115,27 @@ pub fn as_root<S: AsRef<OsStr>>(why: &str, words: &[S]) -> Result<Command> {
         .args(["--preserve-env", "--", "env"])
         .arg(path)
         .args(words);
-    Ok(command)
+    command
+}
+
+/// Finds out whether [`as_root`] will work. sudo asks for the password now if it needs one; where it cannot, it says so.
+///
+/// # Errors
+/// Says what is missing.
+pub fn try_root(why: &str) -> Result<()> {
+    if is_root() {
+        return Ok(());
+    }
+    if find("sudo").is_none() {
+        bail!("{why} needs root, and there is no sudo here");
+    }
+    let status = sudo(&["true"]).status().context("sudo could not be started")?;
+    if !status.success() {
+        bail!(
+            "{why} needs root, and sudo gives none, as it says above: where it wants a password, it needs a terminal"
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]
