@@ -26,5 +26,6 @@ pub mod sandbox;
 pub mod service;
 pub mod sock_destroy;
 pub mod stopped;
+pub mod time_namespace;
 pub mod tracer;
 pub mod victim;

@@ -1,15 +1,24 @@
 //! The kernel's clocks: boot time as wall-clock time, and the tick.
+//!
+//! Boot time is the kernel's own, as BPF programs read it. CLOCK_BOOTTIME of a process differs from it by the offset of
+//! the process's time namespace.
 
-use std::io;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
+use std::path::Path;
+use std::sync::LazyLock;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// The distance between CLOCK_BOOTTIME and CLOCK_REALTIME when it was sampled. Sample again after a while:
+/// The initial time namespace (PROC_TIME_INIT_INO, include/linux/proc_ns.h).
+const INITIAL_TIME_NAMESPACE: &str = "time:[4026531834]";
+
+/// The distance between boot time and CLOCK_REALTIME when it was sampled. Sample again after a while:
 /// the wall clock may be set, and the two drift apart while it is disciplined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootClock {
-    /// CLOCK_REALTIME minus CLOCK_BOOTTIME, in nanoseconds.
+    /// CLOCK_REALTIME minus boot time, in nanoseconds.
     offset: i128,
 }
 
@@ -27,23 +36,71 @@ impl BootClock {
         }
     }
 
-    /// The wall-clock time of a moment in CLOCK_BOOTTIME nanoseconds; `None` beyond the year 9999.
+    /// The wall-clock time of a moment in boot-time nanoseconds; `None` beyond the year 9999.
     #[must_use]
     pub fn timestamp(&self, boottime_ns: u64) -> Option<Timestamp> {
         Timestamp::from_nanosecond(self.offset + i128::from(boottime_ns)).ok()
     }
 
-    /// The moment in CLOCK_BOOTTIME nanoseconds of a wall-clock time; 0 before the boot.
+    /// The moment in boot-time nanoseconds of a wall-clock time; 0 before the boot.
     #[must_use]
     pub fn boottime_ns(&self, time: Timestamp) -> u64 {
         u64::try_from(time.as_nanosecond() - self.offset).unwrap_or(0)
     }
 }
 
-/// CLOCK_BOOTTIME now, in nanoseconds: the clock of `bpf_ktime_get_boot_ns`.
+/// Boot time now, in nanoseconds: the clock of `bpf_ktime_get_boot_ns`.
 #[must_use]
 pub fn boottime_ns() -> u64 {
-    u64::try_from(read(libc::CLOCK_BOOTTIME)).unwrap_or(0)
+    u64::try_from(read(libc::CLOCK_BOOTTIME) - namespace_offset()).unwrap_or(0)
+}
+
+/// By how many nanoseconds CLOCK_BOOTTIME of this process is ahead of boot time; 0 where [`time_namespace`] fails.
+pub(super) fn namespace_offset() -> i128 {
+    OFFSET.as_ref().copied().unwrap_or(0)
+}
+
+/// Whether the offset of this process's time namespace is known, without which every moment would be wrong.
+///
+/// # Errors
+///
+/// Why it is not, in words.
+pub fn time_namespace() -> Result<(), String> {
+    OFFSET.as_ref().map(drop).map_err(Clone::clone)
+}
+
+static OFFSET: LazyLock<Result<i128, String>> = LazyLock::new(read_offset);
+
+fn read_offset() -> Result<i128, String> {
+    const OFFSETS: &str = "/proc/self/timens_offsets";
+    let link = |name| fs::read_link(Path::new("/proc/self/ns").join(name));
+    let own = match link("time") {
+        Ok(own) => own,
+        // Without CONFIG_TIME_NS every process has the kernel's clocks.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(format!("/proc/self/ns/time cannot be read: {error}")),
+    };
+    if own.as_os_str() == INITIAL_TIME_NAMESPACE {
+        return Ok(0);
+    }
+    // The file tells about the namespace of the children (`proc_timens_show_offsets`, kernel/time/namespace.c).
+    if link("time_for_children").ok() != Some(own) {
+        return Err(
+            "in a time namespace that is not the one of its children: only theirs is told".to_owned(),
+        );
+    }
+    let text = fs::read_to_string(OFFSETS).map_err(|error| format!("{OFFSETS} cannot be read: {error}"))?;
+    boottime_offset(&text).ok_or_else(|| format!("{OFFSETS} is not as documented in time_namespaces(7)"))
+}
+
+/// The line of CLOCK_BOOTTIME: its name, seconds, nanoseconds. The seconds of a negative offset are rounded down.
+fn boottime_offset(text: &str) -> Option<i128> {
+    let mut fields = text
+        .lines()
+        .find_map(|line| line.strip_prefix("boottime "))?
+        .split_ascii_whitespace();
+    let (seconds, nanoseconds): (i128, i128) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some(seconds * 1_000_000_000 + nanoseconds)
 }
 
 /// The kernel's tick rate, CONFIG_HZ: the resolution of the coarse clock is one tick.
@@ -101,6 +158,18 @@ mod tests {
         assert_eq!(clock.boottime_ns(told), boot);
         assert_eq!(clock.boottime_ns(Timestamp::UNIX_EPOCH), 0);
         assert!(clock.timestamp(u64::MAX).is_some());
+    }
+
+    #[test]
+    fn an_offset_is_the_sum_of_its_line() {
+        let offset = |line: &str| boottime_offset(&format!("monotonic        5000         0\n{line}\n"));
+        assert_eq!(
+            offset("boottime       100000       250"),
+            Some(100_000_000_000_250)
+        );
+        assert_eq!(offset("boottime           -6 500000000"), Some(-5_500_000_000));
+        assert_eq!(offset("boottime            1"), None);
+        assert_eq!(offset(""), None);
     }
 
     #[test]

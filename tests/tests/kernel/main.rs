@@ -41,6 +41,7 @@ mod tcp_options;
 mod text;
 mod threads;
 mod trace_ends;
+mod time_namespaces;
 mod waiting;
 
 use std::env;
@@ -52,7 +53,7 @@ use std::sync::{PoisonError, RwLock};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use sockleak_tests::cgroup::SmallMemory;
 use sockleak_tests::report::LOST_EVENTS;
-use sockleak_tests::{io_uring, pidfd, programs, reused_pid, sandbox, sock_destroy};
+use sockleak_tests::{io_uring, pidfd, programs, reused_pid, sandbox, sock_destroy, time_namespace};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -98,6 +99,7 @@ fn main() -> ExitCode {
         text::tests(),
         threads::tests(),
         trace_ends::tests(),
+        time_namespaces::tests(),
         waiting::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()
@@ -129,6 +131,7 @@ enum Need {
     IoUring,
     /// A request of io_uring can put its file into a slot of the ring.
     DirectDescriptors,
+    TimeNamespace,
     /// SOCK_DESTROY takes time-wait sockets.
     TimeWaitDestroy,
     /// It does not.
@@ -165,6 +168,7 @@ impl Need {
                 io_uring::has_direct_descriptors(),
                 "needs direct descriptors of io_uring",
             ),
+            Self::TimeNamespace => (time_namespace::is_there(), "needs a kernel with time namespaces"),
             Self::TimeWaitDestroy => (
                 sock_destroy::takes_time_wait(),
                 "needs a kernel that destroys time-wait sockets",

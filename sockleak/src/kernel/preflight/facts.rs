@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::{env, fs, io, process};
 
 use crate::kernel::btf::BtfError;
+use crate::kernel::clock;
 use crate::kernel::load::{self, LoadError};
 use crate::kernel::netns::Netns;
 use crate::kernel::proc;
@@ -31,6 +32,8 @@ pub struct Facts {
     pub port_table: Option<Result<(), String>>,
     pub nested_pid_namespace: bool,
     pub nested_user_namespace: bool,
+    /// Whether the offset of its clocks is known, or why it is not.
+    pub time_namespace: Result<(), String>,
     /// Path of this program, for the commands that fix something.
     pub executable: String,
 }
@@ -58,6 +61,7 @@ impl Facts {
             port_table: None,
             nested_pid_namespace: proc::in_nested_pid_namespace().unwrap_or(false),
             nested_user_namespace: inode("/proc/self/ns/user").is_ok_and(|ino| ino != INITIAL_USER_NAMESPACE),
+            time_namespace: clock::time_namespace(),
             executable: env::current_exe().map_or_else(
                 |_| env!("CARGO_PKG_NAME").to_owned(),
                 |path| path.display().to_string(),

@@ -101,6 +101,7 @@ impl Facts {
             self.process_capabilities(),
             self.lockdown(),
             self.pid_namespace(),
+            self.time_namespace(),
             self.sock_diag(),
         ]);
         all.extend(self.port_table());
@@ -218,6 +219,17 @@ impl Facts {
             );
         }
         Requirement::met("pid_namespace", "the initial one")
+    }
+
+    fn time_namespace(&self) -> Requirement {
+        match &self.time_namespace {
+            Ok(()) => Requirement::met("time_namespace", "the offset of its clocks is known"),
+            Err(why) => Requirement::unmet(
+                "time_namespace",
+                format!("{why}, so the moments of a death would be wrong"),
+                format!("start it as a child: `sh -c '{} ...; exit $?'`", self.executable),
+            ),
+        }
     }
 
     fn sock_diag(&self) -> Requirement {

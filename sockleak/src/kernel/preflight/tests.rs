@@ -21,6 +21,7 @@ fn good() -> Facts {
         port_table: Some(Ok(())),
         nested_pid_namespace: false,
         nested_user_namespace: false,
+        time_namespace: Ok(()),
         executable: "/usr/bin/sockleak".to_owned(),
     }
 }
@@ -110,6 +111,15 @@ fn old_kernels_and_nested_namespaces_are_refused() {
         ..good()
     };
     assert!(refused(&nested, "pid_namespace").contains("docker run --privileged --pid=host"));
+    let elsewhen = Facts {
+        time_namespace: Err("in a time namespace of its own".to_owned()),
+        ..good()
+    };
+    assert_eq!(
+        refused(&elsewhen, "time_namespace"),
+        "in a time namespace of its own, so the moments of a death would be wrong: \
+         start it as a child: `sh -c '/usr/bin/sockleak ...; exit $?'`"
+    );
     let blind = Facts {
         sock_diag: Err(SockDiagError::NoHandler(Protocol::Tcp)),
         ..good()

@@ -6,8 +6,10 @@ mod table;
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::{fs, io};
 
+use jiff::Timestamp;
 pub use parse::{Stat, Status};
 pub use table::links_to;
 
@@ -99,7 +101,6 @@ pub fn open_descriptors(pid: u32) -> io::Result<u32> {
 /// `NotFound` when there is no such process.
 pub fn process(pid: u32, target: bool) -> io::Result<Process> {
     let stat = stat(pid)?;
-    let since_boot = clock::from_ticks(stat.start_ticks);
     Ok(Process {
         pid,
         ns_pid: status(pid).ok().and_then(|status| status.ns_pid),
@@ -108,9 +109,22 @@ pub fn process(pid: u32, target: bool) -> io::Result<Process> {
             .ok()
             .map(|path| path.to_string_lossy().into_owned()),
         cgroup: read(pid, "cgroup").ok().and_then(|text| parse::cgroup(&text)),
-        started: BootClock::sample().timestamp(since_boot),
+        started: started(stat.start_ticks),
         target,
     })
+}
+
+/// The wall-clock time of the start time of `/proc/PID/stat`. Since 5.11 that is one of the reader's time namespace
+/// (`do_task_stat`, fs/proc/array.c), before one of the kernel: this process began a moment ago by one of the two.
+fn started(ticks: u64) -> Option<Timestamp> {
+    static AHEAD: LazyLock<i128> = LazyLock::new(|| {
+        let (now, ahead) = (i128::from(clock::boottime_ns()), clock::namespace_offset());
+        let own = stat(std::process::id()).map_or(now, |own| clock::from_ticks(own.start_ticks).into());
+        let is_ahead = (now + ahead - own).abs() < (now - own).abs();
+        if is_ahead { ahead } else { 0 }
+    });
+    let since_boot = i128::from(clock::from_ticks(ticks)) - *AHEAD;
+    BootClock::sample().timestamp(u64::try_from(since_boot).unwrap_or(0))
 }
 
 /// Every process that descends from one, without itself, in the order of the generations.
@@ -298,7 +312,7 @@ mod tests {
             known.exe.unwrap(),
             std::env::current_exe().unwrap().to_string_lossy()
         );
-        let age = jiff::Timestamp::now().duration_since(known.started.unwrap());
+        let age = Timestamp::now().duration_since(known.started.unwrap());
         assert!(age.as_secs() < 24 * 3600 && age.as_millis() > -100, "{age:?}");
         assert!(!stat(own).unwrap().is_kernel_thread());
         assert_eq!(stat(u32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
