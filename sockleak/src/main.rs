@@ -32,13 +32,24 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) if commands::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let text = format!("{error:#}");
+            let text = in_words(&error);
             let lines: Vec<_> = text.lines().map(escape).collect();
             // Nobody is left to tell when stderr is closed too.
             let _ = writeln!(io::stderr(), "sockleak: {}", lines.join("\n"));
             ExitCode::from(failure(&error, &cli))
         }
     }
+}
+
+/// The error and its causes. Most say their cause themselves, and then it is not said again.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text += &format!(": {cause}");
+        }
+    }
+    text
 }
 
 /// Prints help to stdout, and an error with a line of usage to stderr.

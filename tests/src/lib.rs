@@ -22,6 +22,7 @@ pub mod programs;
 pub mod raw_tcp;
 pub mod report;
 pub mod reused_pid;
+pub mod rights;
 pub mod sandbox;
 pub mod service;
 pub mod sock_destroy;

@@ -49,7 +49,7 @@ impl Occupancy {
         let own = Netns::current().context("/proc is needed: `sudo mount -t proc proc /proc`")?;
         let (reader, blind) = match load::load_port_reader() {
             Ok(reader) => (Some(reader), None),
-            Err(error) => (None, Some(error.to_string())),
+            Err(error) => (None, Some(error.sentence())),
         };
         Ok(Self {
             port: args.port,

@@ -62,7 +62,8 @@ impl Loaded {
             Ok(reader) => self.ports = Some(reader),
             Err(error) => self.blind.push(format!(
                 "the sockets that have a port cannot be read from the kernel, so options that sock_diag does not tell \
-                 are not known: {error}"
+                 are not known: {}",
+                error.sentence()
             )),
         }
     }

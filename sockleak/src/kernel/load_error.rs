@@ -8,6 +8,7 @@ use aya::programs::ProgramError;
 
 use super::btf::BtfError;
 use super::fields::MissingFields;
+use super::preflight::{Requirement, Rights};
 use super::running::Kernel;
 
 /// Why the programs could not be loaded.
@@ -19,14 +20,11 @@ pub enum LoadError {
     MissingFields(#[from] MissingFields),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
-    #[error("the BPF object cannot be loaded: {0}")]
-    Object(#[from] EbpfError),
+    #[error("{}", object(.0))]
+    Object(EbpfError),
     #[error("the BPF map {name} cannot be made: {reason}{}", smaller(reason))]
     Map { name: &'static str, reason: io::Error },
-    #[error(
-        "the kernel refused the BPF program {name}: {reason}\n{}{log}",
-        remedy(reason)
-    )]
+    #[error("the kernel refused the BPF program {name}: {reason}{}{log}", remedy(reason))]
     Program {
         name: &'static str,
         reason: io::Error,
@@ -38,32 +36,50 @@ pub enum LoadError {
         source: ProgramError,
     },
     #[error(
-        "{error}\nthis kernel counts the memory of BPF towards RLIMIT_MEMLOCK, which is {} KiB here and only \
+        "{refused}\nthis kernel counts the memory of BPF towards RLIMIT_MEMLOCK, which is {} KiB here and only \
          CAP_SYS_RESOURCE may raise: run `sudo prlimit --memlock=unlimited --pid $$` in this shell and try again",
         limit >> 10
     )]
-    MemoryLimit { error: Box<LoadError>, limit: u64 },
+    MemoryLimit { refused: String, limit: u64 },
 }
 
 impl LoadError {
     /// Blames the limit of locked memory, where it is why this kernel refused.
     pub(super) fn on(self, kernel: &Kernel) -> Self {
-        let refused = match &self {
-            Self::Map { reason, .. }
-            | Self::Program { reason, .. }
-            | Self::Object(EbpfError::MapError(MapError::CreateError { io_error: reason, .. })) => {
-                reason.raw_os_error() == Some(libc::EPERM)
-            }
-            _ => false,
-        };
         let limit = kernel.limits_memory.then(memory_limit).flatten();
         match limit {
             // aya has raised it where that is allowed, and has tried again.
-            Some(limit) if refused => Self::MemoryLimit {
-                error: Box::new(self),
-                limit,
-            },
+            Some(limit) if self.denied().is_some() && Rights::read().bpf_capabilities(false).met => {
+                let told = self.to_string();
+                Self::MemoryLimit {
+                    refused: told.lines().next().unwrap_or_default().to_owned(),
+                    limit,
+                }
+            }
             _ => self,
+        }
+    }
+
+    /// What the kernel said when it refused it for want of a right.
+    #[must_use]
+    pub fn denied(&self) -> Option<&io::Error> {
+        let reason = match self {
+            Self::Map { reason, .. } | Self::Program { reason, .. } => reason,
+            Self::Object(EbpfError::MapError(MapError::CreateError { io_error, .. })) => io_error,
+            _ => return None,
+        };
+        is_denied(reason).then_some(reason)
+    }
+
+    /// In one line: what is missing where a right is, and nothing of what the verifier logged.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        match self.denied() {
+            Some(reason) => {
+                let missing = Rights::read().bpf_capabilities(true).detail;
+                format!("the kernel refused BPF: {reason}: {missing}")
+            }
+            None => self.to_string().lines().next().unwrap_or_default().to_owned(),
         }
     }
 }
@@ -79,25 +95,52 @@ fn memory_limit() -> Option<u64> {
     (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
-/// What helps where the kernel has no memory for a map.
-fn smaller(reason: &io::Error) -> &'static str {
-    if reason.raw_os_error() == Some(libc::ENOMEM) {
-        "\nthe maps are as large as --max-sockets says, by default 262144: give it a smaller number"
-    } else {
-        ""
+impl From<EbpfError> for LoadError {
+    fn from(error: EbpfError) -> Self {
+        Self::Object(error)
     }
 }
 
-/// What to do about a program that the kernel refuses.
-fn remedy(reason: &io::Error) -> &'static str {
+fn is_denied(reason: &io::Error) -> bool {
+    reason.kind() == io::ErrorKind::PermissionDenied
+}
+
+fn object(error: &EbpfError) -> String {
+    if let EbpfError::MapError(MapError::CreateError { name, io_error }) = error {
+        return format!(
+            "the kernel refused the BPF map {name}: {io_error}{}",
+            remedy(io_error)
+        );
+    }
+    format!("the BPF object cannot be loaded: {error}")
+}
+
+/// What helps where the kernel has no memory for a map.
+fn smaller(reason: &io::Error) -> String {
+    if reason.raw_os_error() == Some(libc::ENOMEM) {
+        return "\nthe maps are as large as --max-sockets says, by default 262144: give it a smaller number"
+            .to_owned();
+    }
+    remedy(reason)
+}
+
+/// What to do about what the kernel refuses, in lines of its own.
+fn remedy(reason: &io::Error) -> String {
     /// A program calls a function of the kernel, which takes its compiler (`add_kfunc_call`,
     /// kernel/bpf/verifier.c). It is no errno of user space (include/linux/errno.h).
     const ENOTSUPP: i32 = 524;
-    if reason.raw_os_error() == Some(ENOTSUPP) {
-        "the kernel does not compile BPF programs: run `sysctl net.core.bpf_jit_enable=1`"
-    } else {
-        "run `sockleak check` to see what is missing"
+    if is_denied(reason) {
+        let Requirement { detail, fix, .. } = Rights::read().bpf_capabilities(true);
+        return format!("\n{detail}\n  fix: {}", fix.unwrap_or_default());
     }
+    let told = match reason.raw_os_error() {
+        Some(ENOTSUPP) => "the kernel does not compile BPF programs: run `sysctl net.core.bpf_jit_enable=1`",
+        Some(libc::ENOSYS) => {
+            "the kernel was built without CONFIG_BPF_SYSCALL, or a seccomp filter hides bpf()"
+        }
+        _ => "run `sockleak check` to see what is missing",
+    };
+    format!("\n{told}")
 }
 
 /// What it means that a program was not loaded or attached.

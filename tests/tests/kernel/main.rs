@@ -34,14 +34,15 @@ mod releasing;
 mod reset_reasons;
 mod restarting;
 mod reused_memory;
+mod rights;
 mod segments;
 mod shared_tables;
 mod signals;
 mod tcp_options;
 mod text;
 mod threads;
-mod trace_ends;
 mod time_namespaces;
+mod trace_ends;
 mod waiting;
 
 use std::env;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         reset_reasons::tests(),
         restarting::tests(),
         reused_memory::tests(),
+        rights::tests(),
         segments::tests(),
         shared_tables::tests(),
         signals::tests(),

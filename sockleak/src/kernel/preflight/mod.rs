@@ -1,43 +1,19 @@
 //! What sockleak needs of the machine, and what to type where something is missing.
 
 mod facts;
+mod rights;
 #[cfg(test)]
 mod tests;
 
 pub use facts::{Facts, release};
+pub use rights::Rights;
 
 use super::fields::Resolved;
+use super::sock_diag::SockDiagError;
 
 /// The first kernel with BTF-typed tracepoints, the ring buffer and pidfds as they are used here. Only a
 /// floor: what a kernel can do is asked of its BTF.
 const OLDEST_KERNEL: (u32, u32) = (5, 10);
-
-/// Capabilities by number (include/uapi/linux/capability.h) and name, and what each is for.
-type Capability = (u32, &'static str, &'static str);
-
-const CAP_SYS_ADMIN: Capability = (21, "CAP_SYS_ADMIN", "enter other network namespaces");
-
-/// Nothing can be traced without these.
-const FOR_BPF: [Capability; 2] = [
-    (39, "CAP_BPF", "load programs and maps"),
-    (38, "CAP_PERFMON", "trace, and read the kernel's structs"),
-];
-
-/// Without these the processes and namespaces of others stay dark. The directory /proc/PID/fd needs both of
-/// the first two: one for its mode, one for its links (`proc_fd_permission`, fs/proc/fd.c).
-const FOR_OTHERS: [Capability; 3] = [
-    (
-        2,
-        "CAP_DAC_READ_SEARCH",
-        "find other users' processes that hold a socket",
-    ),
-    (
-        19,
-        "CAP_SYS_PTRACE",
-        "look into other users' processes and namespaces",
-    ),
-    CAP_SYS_ADMIN,
-];
 
 /// One thing that sockleak needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,9 +73,9 @@ impl Facts {
             all.extend(of_fields(&kernel.fields));
         }
         all.extend([
-            self.bpf_capabilities(),
-            self.process_capabilities(),
-            self.lockdown(),
+            self.rights.bpf_capabilities(self.bpf_refused),
+            self.rights.process_capabilities(),
+            self.rights.lockdown(),
             self.pid_namespace(),
             self.time_namespace(),
             self.sock_diag(),
@@ -131,85 +107,6 @@ impl Facts {
         }
     }
 
-    fn bpf_capabilities(&self) -> Requirement {
-        const NAME: &str = "bpf_capabilities";
-        if self.nested_user_namespace {
-            return Requirement::unmet(
-                NAME,
-                "in a user namespace of its own, where capabilities are not those of the kernel",
-                "run it on the host as root, or with `docker run --privileged --userns=host --pid=host`",
-            );
-        }
-        // CAP_SYS_ADMIN stands for both (bpf_capable and perfmon_capable, include/linux/capability.h).
-        let missing = if self.has(CAP_SYS_ADMIN) {
-            Vec::new()
-        } else {
-            self.missing(&FOR_BPF)
-        };
-        self.capabilities(NAME, &FOR_BPF, &missing)
-    }
-
-    fn process_capabilities(&self) -> Requirement {
-        self.capabilities("process_capabilities", &FOR_OTHERS, &self.missing(&FOR_OTHERS))
-            .optional()
-    }
-
-    fn capabilities(&self, name: &'static str, all: &[Capability], missing: &[Capability]) -> Requirement {
-        if missing.is_empty() {
-            return Requirement::met(name, names(all));
-        }
-        let purposes: Vec<String> = missing
-            .iter()
-            .map(|(_, name, purpose)| format!("{name} ({purpose})"))
-            .collect();
-        let every: Vec<String> = FOR_BPF
-            .iter()
-            .chain(&FOR_OTHERS)
-            .map(|(_, name, _)| name.to_lowercase())
-            .collect();
-        let path = &self.executable;
-        Requirement::unmet(
-            name,
-            format!("missing {}", purposes.join(", ")),
-            format!(
-                "`sudo {path} ...`, or once `sudo setcap {}+ep {path}`",
-                every.join(",")
-            ),
-        )
-    }
-
-    fn missing(&self, wanted: &[Capability]) -> Vec<Capability> {
-        wanted
-            .iter()
-            .filter(|wanted| !self.has(**wanted))
-            .copied()
-            .collect()
-    }
-
-    fn has(&self, (number, ..): Capability) -> bool {
-        self.effective_capabilities >> number & 1 == 1
-    }
-
-    /// Only `confidentiality` keeps BPF from reading kernel memory (LOCKDOWN_BPF_READ_KERNEL,
-    /// include/linux/security.h).
-    fn lockdown(&self) -> Requirement {
-        let Some(text) = &self.lockdown else {
-            return Requirement::met("lockdown", "none");
-        };
-        let mode = text
-            .split_once('[')
-            .and_then(|(_, rest)| rest.split_once(']'))
-            .map_or("none", |(mode, _)| mode);
-        if mode == "confidentiality" {
-            return Requirement::unmet(
-                "lockdown",
-                "confidentiality: programs may not read the kernel's structs",
-                "boot with lockdown=integrity (or none) on the kernel's command line",
-            );
-        }
-        Requirement::met("lockdown", mode)
-    }
-
     fn pid_namespace(&self) -> Requirement {
         if self.nested_pid_namespace {
             return Requirement::unmet(
@@ -227,7 +124,10 @@ impl Facts {
             Err(why) => Requirement::unmet(
                 "time_namespace",
                 format!("{why}, so the moments of a death would be wrong"),
-                format!("start it as a child: `sh -c '{} ...; exit $?'`", self.executable),
+                format!(
+                    "start it as a child: `sh -c '{} ...; exit $?'`",
+                    self.rights.executable
+                ),
             ),
         }
     }
@@ -235,6 +135,11 @@ impl Facts {
     fn sock_diag(&self) -> Requirement {
         match &self.sock_diag {
             Ok(()) => Requirement::met("sock_diag", "lists TCP sockets"),
+            Err(error @ SockDiagError::Io(_)) => Requirement::unmet(
+                "sock_diag",
+                error.to_string(),
+                "allow netlink sockets in the seccomp filter (RestrictAddressFamilies=AF_NETLINK in the systemd unit)",
+            ),
             Err(error) => Requirement::unmet("sock_diag", error.to_string(), "`sudo modprobe tcp_diag`"),
         }
     }
@@ -245,7 +150,8 @@ impl Facts {
             Ok(()) => Requirement::met(NAME, "tells who has a port, and with which options"),
             Err(told) => {
                 // With the capabilities it is the kernel that cannot do it.
-                let fix = self.bpf_capabilities().fix.unwrap_or_else(|| {
+                let capabilities = self.rights.bpf_capabilities(self.bpf_refused);
+                let fix = capabilities.fix.unwrap_or_else(|| {
                     "nothing needs to be done; options that sock_diag does not tell are unknown then"
                         .to_owned()
                 });
@@ -295,11 +201,6 @@ fn is_replaced(missing: &Resolved, optional: &[&Resolved]) -> bool {
     const COUNTS: [&str; 2] = ["f_count", "f_ref"];
     let counts = |row: &Resolved| COUNTS.iter().any(|name| row.field.path == [*name]);
     counts(missing) && optional.iter().any(|row| counts(row) && row.problem.is_none())
-}
-
-fn names(capabilities: &[Capability]) -> String {
-    let names: Vec<&str> = capabilities.iter().map(|(_, name, _)| *name).collect();
-    names.join(", ")
 }
 
 /// Major and minor version of a release such as `6.1.0-18-amd64`; `None` if it does not begin like one.

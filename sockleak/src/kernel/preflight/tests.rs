@@ -15,15 +15,29 @@ fn good() -> Facts {
     Facts {
         release: "6.12.107-amd64".to_owned(),
         btf: Err(BtfError::NoHeader),
-        effective_capabilities: ALL_CAPABILITIES,
-        lockdown: Some("[none] integrity confidentiality\n".to_owned()),
+        rights: all_rights(),
         sock_diag: Ok(()),
         port_table: Some(Ok(())),
+        bpf_refused: false,
         nested_pid_namespace: false,
-        nested_user_namespace: false,
         time_namespace: Ok(()),
+    }
+}
+
+fn all_rights() -> Rights {
+    Rights {
+        effective_capabilities: ALL_CAPABILITIES,
+        bounding_capabilities: ALL_CAPABILITIES,
+        nested_user_namespace: false,
+        seccomp_filter: false,
+        lockdown: Some("[none] integrity confidentiality\n".to_owned()),
         executable: "/usr/bin/sockleak".to_owned(),
     }
+}
+
+/// A machine where nothing is missing but rights.
+fn with(rights: Rights) -> Facts {
+    Facts { rights, ..good() }
 }
 
 fn find(facts: &Facts, name: &str) -> Requirement {
@@ -46,10 +60,10 @@ fn only_what_is_missing_is_unmet() {
 
 #[test]
 fn missing_capabilities_are_named_with_the_command() {
-    let nobody = Facts {
+    let nobody = with(Rights {
         effective_capabilities: 0,
-        ..good()
-    };
+        ..all_rights()
+    });
     let bpf = find(&nobody, "bpf_capabilities");
     assert!(bpf.required && !bpf.met);
     assert_eq!(
@@ -64,25 +78,67 @@ fn missing_capabilities_are_named_with_the_command() {
     let others = find(&nobody, "process_capabilities");
     assert!(!others.required && !others.met && others.detail.contains("CAP_SYS_PTRACE"));
 
-    let admin = Facts {
+    let admin = with(Rights {
         effective_capabilities: 1 << 21,
-        ..good()
-    };
+        ..all_rights()
+    });
     assert!(find(&admin, "bpf_capabilities").met);
-    let nested = Facts {
+}
+
+#[test]
+fn what_a_container_does_not_allow_sudo_does_not_give() {
+    let bounded = with(Rights {
+        effective_capabilities: 1 << 38,
+        bounding_capabilities: 1 << 38,
+        ..all_rights()
+    });
+    let fix = find(&bounded, "bpf_capabilities").fix.unwrap();
+    assert!(
+        fix.contains("no process here may have CAP_BPF") && fix.contains("`docker run --cap-add=BPF ...`"),
+        "{fix}"
+    );
+}
+
+#[test]
+fn capabilities_of_a_user_namespace_do_not_count() {
+    let nested = with(Rights {
         nested_user_namespace: true,
-        ..good()
+        ..all_rights()
+    });
+    for (name, required) in [("bpf_capabilities", true), ("process_capabilities", false)] {
+        let found = find(&nested, name);
+        assert_eq!((found.met, found.required), (false, required));
+        assert!(found.detail.contains("user namespace"), "{}", found.detail);
+    }
+}
+
+#[test]
+fn a_refusal_in_spite_of_all_capabilities_has_other_reasons() {
+    let refused = |seccomp_filter, effective_capabilities| {
+        let facts = Facts {
+            bpf_refused: true,
+            ..with(Rights {
+                seccomp_filter,
+                effective_capabilities,
+                ..all_rights()
+            })
+        };
+        let found = find(&facts, "bpf_capabilities");
+        assert!(!found.met && found.required);
+        found.detail
     };
-    assert!(!find(&nested, "bpf_capabilities").met);
+    assert!(refused(true, ALL_CAPABILITIES).contains("seccomp"));
+    assert!(refused(false, ALL_CAPABILITIES).contains("security module"));
+    assert!(refused(true, 0).contains("missing CAP_BPF"));
 }
 
 #[test]
 fn only_confidentiality_locks_out() {
     let lockdown = |text: Option<&str>| {
-        let facts = Facts {
+        let facts = with(Rights {
             lockdown: text.map(str::to_owned),
-            ..good()
-        };
+            ..all_rights()
+        });
         find(&facts, "lockdown")
     };
     assert!(lockdown(None).met);
@@ -129,7 +185,11 @@ fn old_kernels_and_nested_namespaces_are_refused() {
         sock_diag: Err(io::Error::from_raw_os_error(libc::EPERM).into()),
         ..good()
     };
-    assert!(refused(&denied, "sock_diag").contains("not permitted"));
+    let denied = refused(&denied, "sock_diag");
+    assert!(
+        denied.contains("not permitted") && denied.contains("AF_NETLINK"),
+        "{denied}"
+    );
     assert_eq!(version("7.3-rc1"), Some((7, 3)));
     assert_eq!(version(""), None);
 }
@@ -137,11 +197,13 @@ fn old_kernels_and_nested_namespaces_are_refused() {
 #[test]
 fn without_iterators_the_rest_still_works() {
     let facts = |effective_capabilities| Facts {
-        effective_capabilities,
         port_table: Some(Err(
             "the kernel refused the BPF program port_files: Invalid argument".to_owned(),
         )),
-        ..good()
+        ..with(Rights {
+            effective_capabilities,
+            ..all_rights()
+        })
     };
     let able = find(&facts(ALL_CAPABILITIES), "port_table");
     assert!(!able.required && !able.met);

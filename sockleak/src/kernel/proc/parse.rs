@@ -84,6 +84,10 @@ pub struct Status {
     pub descriptor_slots: Option<u32>,
     /// Effective capabilities, bit `1 << CAP_*`.
     pub effective_capabilities: Option<u64>,
+    /// The capabilities that it and what it starts can ever have, likewise.
+    pub bounding_capabilities: Option<u64>,
+    /// A seccomp filter judges its system calls.
+    pub seccomp_filter: bool,
     /// The process is being dumped at this moment (4.15 and later).
     pub core_dumping: bool,
 }
@@ -105,6 +109,9 @@ impl Status {
                 }
                 "FDSize" => status.descriptor_slots = value.parse().ok(),
                 "CapEff" => status.effective_capabilities = u64::from_str_radix(value, 16).ok(),
+                "CapBnd" => status.bounding_capabilities = u64::from_str_radix(value, 16).ok(),
+                // SECCOMP_MODE_FILTER of include/uapi/linux/seccomp.h.
+                "Seccomp" => status.seccomp_filter = value == "2",
                 "CoreDumping" => status.core_dumping = value == "1",
                 _ => {}
             }
@@ -157,13 +164,15 @@ mod tests {
     #[test]
     fn status_gives_the_innermost_pid() {
         let text = b"Name:\ta\\nNSpid:\t9\nTgid:\t42\nPid:\t43\nNSpid:\t4242\t77\t7\n\
-            FDSize:\t256\nCapEff:\t000001fffeffffff\nCoreDumping:\t1\n";
+            FDSize:\t256\nCapEff:\t000001fffeffffff\nCapBnd:\t0000000000000004\nSeccomp:\t2\nSeccomp_filters:\t1\n\
+            CoreDumping:\t1\n";
         let status = Status::parse(text);
         assert_eq!(status.tgid, Some(42));
         assert_eq!(status.ns_pid, Some(7));
         assert_eq!(status.descriptor_slots, Some(256));
         assert_eq!(status.effective_capabilities, Some(0x1ff_feff_ffff));
-        assert!(status.core_dumping);
+        assert_eq!(status.bounding_capabilities, Some(4));
+        assert!(status.core_dumping && status.seccomp_filter);
         assert_eq!(Status::parse(b"\xff\xfe"), Status::default());
     }
 

@@ -15,39 +15,13 @@ const SHELL: &std::ffi::CStr = c"/bin/sh";
 /// Where execvp(3) searches when there is no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// What could not be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    Identity,
-    Exec,
-}
+/// The length of what the child tells: an errno.
+pub(super) const ERRNO: usize = size_of::<i32>();
 
-/// What the child tells before it gives up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
-    pub(super) stage: Stage,
-    pub(super) errno: i32,
-}
-
-impl Failure {
-    fn encode(self) -> [u8; 5] {
-        let mut bytes = [0; 5];
-        bytes[0] = self.stage as u8;
-        bytes[1..].copy_from_slice(&self.errno.to_ne_bytes());
-        bytes
-    }
-
-    /// `None` for no bytes, which is what a successful exec leaves.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (stage, errno) = bytes.split_first()?;
-        let stage = if *stage == Stage::Identity as u8 {
-            Stage::Identity
-        } else {
-            Stage::Exec
-        };
-        let errno = errno.try_into().map_or(libc::EIO, i32::from_ne_bytes);
-        Some(Self { stage, errno })
-    }
+/// Decodes what the child told; `None` for no bytes, which is what a successful exec leaves.
+pub(super) fn told(bytes: &[u8]) -> Option<i32> {
+    let whole = |bytes: &[u8]| bytes.try_into().map_or(libc::EIO, i32::from_ne_bytes);
+    (!bytes.is_empty()).then(|| whole(bytes))
 }
 
 /// Strings, and the array of pointers to them that execve(2) wants.
@@ -110,21 +84,23 @@ impl Image {
         })
     }
 
-    /// Becomes the user, waits for the gate, executes the command. Runs in the forked child.
+    /// Becomes the user and tells with what errno, 0 for none; waits for the gate, executes the command, and tells the errno
+    /// of that only if it fails. Runs in the forked child.
     pub(super) fn run(&mut self, gate: RawFd, failure: RawFd, identity: Option<&Identity>) -> ! {
         // SAFETY: The call is async-signal-safe. Rust's runtime ignores SIGPIPE, which exec would pass on.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-        if let Some(identity) = identity
-            && let Err(errno) = identity.assume()
-        {
-            give_up(failure, Stage::Identity, errno);
+        if let Some(identity) = identity {
+            match identity.assume() {
+                Ok(()) => tell(failure, 0),
+                Err(errno) => give_up(failure, errno),
+            }
         }
         if !released(gate) {
             // SAFETY: The call ends the process without running anything of the parent's.
             unsafe { libc::_exit(0) };
         }
         let errno = self.execute();
-        give_up(failure, Stage::Exec, errno);
+        give_up(failure, errno);
     }
 
     /// Tries the files as execvp(3) does; returns the errno that is to be told. Unlike there, a directory of
@@ -202,13 +178,17 @@ fn released(gate: RawFd) -> bool {
     }
 }
 
-fn give_up(failure: RawFd, stage: Stage, errno: i32) -> ! {
-    let bytes = Failure { stage, errno }.encode();
-    // SAFETY: The pointer and the length are those of a live array. Five bytes are written in one piece
-    // (PIPE_BUF), and if the parent is gone there is nobody to tell.
-    unsafe { libc::write(failure, bytes.as_ptr().cast(), bytes.len()) };
+fn give_up(failure: RawFd, errno: i32) -> ! {
+    tell(failure, errno);
     // SAFETY: The call ends the process without running anything of the parent's.
     unsafe { libc::_exit(127) }
+}
+
+fn tell(failure: RawFd, errno: i32) {
+    let bytes = errno.to_ne_bytes();
+    // SAFETY: The pointer and the length are those of a live array. So few bytes are written in one piece
+    // (PIPE_BUF), and if the parent is gone there is nobody to tell.
+    unsafe { libc::write(failure, bytes.as_ptr().cast(), bytes.len()) };
 }
 
 pub(super) fn errno() -> i32 {
@@ -229,12 +209,9 @@ mod tests {
     }
 
     #[test]
-    fn failures_survive_the_pipe() {
-        for stage in [Stage::Identity, Stage::Exec] {
-            let failure = Failure { stage, errno: 13 };
-            assert_eq!(Failure::decode(&failure.encode()), Some(failure));
-        }
-        assert_eq!(Failure::decode(&[]), None);
-        assert_eq!(Failure::decode(&[1, 2]).unwrap().errno, libc::EIO);
+    fn an_errno_survives_the_pipe() {
+        assert_eq!(told(&libc::EACCES.to_ne_bytes()), Some(libc::EACCES));
+        assert_eq!(told(&[]), None);
+        assert_eq!(told(&[1, 2]), Some(libc::EIO));
     }
 }

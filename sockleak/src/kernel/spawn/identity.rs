@@ -1,6 +1,7 @@
 //! The user that a command is run as.
 
 use std::ffi::CStr;
+use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -40,6 +41,12 @@ impl Identity {
         check(unsafe { libc::syscall(libc::SYS_setresgid, self.gid, self.gid, self.gid) })?;
         // SAFETY: The call takes no pointers.
         check(unsafe { libc::syscall(libc::SYS_setresuid, self.uid, self.uid, self.uid) })
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.uid, self.gid)
     }
 }
 

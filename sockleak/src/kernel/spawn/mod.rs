@@ -15,16 +15,25 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::ptr;
 
-use exec::{Failure, Image, Stage};
+use exec::Image;
 pub use identity::Identity;
+
+use super::preflight::Rights;
 
 /// Why a command could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
     #[error("cannot start {program}: {source}")]
     Start { program: String, source: io::Error },
-    #[error("cannot run {program} as the calling user: {source}")]
-    Identity { program: String, source: io::Error },
+    #[error("cannot run {program} as the user {identity}: {source}{remedy}")]
+    Identity {
+        program: String,
+        /// `UID:GID`.
+        identity: String,
+        source: io::Error,
+        /// What to do, in lines of its own.
+        remedy: String,
+    },
     #[error("cannot run {program}: {source}")]
     NotExecutable { program: String, source: io::Error },
     #[error("{program}: command not found")]
@@ -51,7 +60,7 @@ pub struct StoppedChild {
     program: String,
     /// The child waits for a byte here. Its end means that the tracer is gone.
     gate: Option<PipeWriter>,
-    /// Ends by close-on-exec; before that come the bytes of a [`Failure`].
+    /// Ends by close-on-exec; before that comes what the child tells ([`Image::run`]).
     failure: PipeReader,
     /// It executes its command and is no longer ended by the drop.
     released: bool,
@@ -70,7 +79,8 @@ pub struct RunningChild {
 ///
 /// # Errors
 ///
-/// When the child cannot be made. What is wrong with the command is told by [`StoppedChild::release`].
+/// When the child cannot be made, or cannot become that user. What is wrong with the command is told by
+/// [`StoppedChild::release`].
 pub fn start(
     program: &OsStr,
     arguments: &[OsString],
@@ -98,13 +108,19 @@ pub fn start(
         }
         image.run(gate_reader.as_raw_fd(), failure_writer.as_raw_fd(), identity);
     }
-    Ok(StoppedChild {
+    let mut child = StoppedChild {
         child: RunningChild { pid, status: None },
-        program: name,
+        program: name.clone(),
         gate: Some(gate),
         failure,
         released: false,
-    })
+    };
+    // Its end closes the pipe only if this process has no copy of the other end.
+    drop(failure_writer);
+    if let Some(identity) = identity {
+        child.has_become(identity)?;
+    }
+    Ok(child)
 }
 
 impl StoppedChild {
@@ -120,11 +136,29 @@ impl StoppedChild {
         &self.program
     }
 
+    /// Waits until it has become that user.
+    fn has_become(&mut self, identity: &Identity) -> Result<(), SpawnError> {
+        let mut told = [0; exec::ERRNO];
+        let source = match self.failure.read_exact(&mut told) {
+            Ok(()) => match exec::told(&told) {
+                None | Some(0) => return Ok(()),
+                Some(errno) => io::Error::from_raw_os_error(errno),
+            },
+            Err(error) => error,
+        };
+        Err(SpawnError::Identity {
+            program: self.program.clone(),
+            identity: identity.to_string(),
+            source,
+            remedy: Rights::read().identity_remedy(),
+        })
+    }
+
     /// Lets it execute its command, and returns when it does or cannot.
     ///
     /// # Errors
     ///
-    /// [`SpawnError::NotFound`], [`SpawnError::NotExecutable`] or [`SpawnError::Identity`], with the child gone.
+    /// [`SpawnError::NotFound`] or [`SpawnError::NotExecutable`], with the child gone.
     pub fn release(mut self) -> Result<RunningChild, SpawnError> {
         let failed = |program: &str, source| SpawnError::Start {
             program: program.to_owned(),
@@ -141,8 +175,8 @@ impl StoppedChild {
         self.failure
             .read_to_end(&mut told)
             .map_err(|source| failed(&self.program, source))?;
-        if let Some(failure) = Failure::decode(&told) {
-            return Err(self.explain(failure));
+        if let Some(errno) = exec::told(&told) {
+            return Err(self.explain(errno));
         }
         self.released = true;
         Ok(RunningChild {
@@ -151,15 +185,12 @@ impl StoppedChild {
         })
     }
 
-    fn explain(&self, failure: Failure) -> SpawnError {
+    fn explain(&self, errno: i32) -> SpawnError {
         let program = self.program.clone();
-        let source = io::Error::from_raw_os_error(failure.errno);
-        match failure.stage {
-            Stage::Identity => SpawnError::Identity { program, source },
-            Stage::Exec if matches!(failure.errno, libc::ENOENT | libc::ENOTDIR) => {
-                SpawnError::NotFound { program }
-            }
-            Stage::Exec => SpawnError::NotExecutable { program, source },
+        let source = io::Error::from_raw_os_error(errno);
+        match errno {
+            libc::ENOENT | libc::ENOTDIR => SpawnError::NotFound { program },
+            _ => SpawnError::NotExecutable { program, source },
         }
     }
 }
