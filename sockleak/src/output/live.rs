@@ -12,8 +12,8 @@ pub enum Status {
     /// It waits for a death.
     Watching {
         processes: u64,
-        /// Sockets that are followed.
-        sockets: u64,
+        /// Sockets that they have open; `None` where those may not be looked at.
+        sockets: Option<u64>,
     },
     /// It waits for leftovers to be free.
     Draining {
@@ -39,11 +39,12 @@ impl Status {
     #[must_use]
     pub fn line(&self, width: usize) -> String {
         let text = match *self {
-            Self::Watching { processes, sockets } => format!(
-                "watching {} with {}",
-                plural(processes, "process", "processes"),
-                plural(sockets, "socket", "sockets"),
-            ),
+            Self::Watching { processes, sockets } => {
+                let with = sockets.map_or_else(String::new, |sockets| {
+                    format!(" with {}", plural(sockets, "socket", "sockets"))
+                });
+                format!("watching {}{with}", plural(processes, "process", "processes"))
+            }
             Self::Draining {
                 now,
                 leftovers,
@@ -137,12 +138,17 @@ mod tests {
 
     const WATCHING: Status = Status::Watching {
         processes: 1,
-        sockets: 1412,
+        sockets: Some(1412),
     };
 
     #[test]
     fn counts_down_to_the_last() {
         assert_eq!(WATCHING.line(80), "watching 1 process with 1,412 sockets");
+        let uncounted = Status::Watching {
+            processes: 2,
+            sockets: None,
+        };
+        assert_eq!(uncounted.line(80), "watching 2 processes");
         let draining = |last| Status::Draining {
             now: at(0),
             leftovers: 401,

@@ -50,10 +50,8 @@ pub struct Watch {
     pub time: Timestamp,
     /// PID and `comm` of each target.
     pub targets: Vec<(u32, String)>,
-    /// Listening sockets that they have open now.
-    pub listeners: u64,
-    /// Their other TCP sockets.
-    pub connections: u64,
+    /// How many listeners and other TCP sockets they have open now; `None` where those may not be looked at.
+    pub sockets: Option<(u64, u64)>,
     /// The kernel's release, as `uname -r` says it.
     pub kernel: String,
     /// The hooks that are attached.
@@ -153,11 +151,19 @@ fn watch_line(watch: &Watch) -> String {
         .iter()
         .map(|(pid, comm)| format!("{} (pid {pid})", escape(comm)))
         .collect();
+    let sockets = watch.sockets.map_or_else(
+        || "open sockets could not be counted (see `sockleak check`)".to_owned(),
+        |(listeners, connections)| {
+            let listeners = plural(listeners, "listener", "listeners");
+            format!(
+                "{listeners}, {}",
+                plural(connections, "connection", "connections")
+            )
+        },
+    );
     format!(
-        "watching {}: {}, {}; kernel {}, {}",
+        "watching {}: {sockets}; kernel {}, {}",
         who.join(", "),
-        plural(watch.listeners, "listener", "listeners"),
-        plural(watch.connections, "connection", "connections"),
         escape(&watch.kernel),
         plural(watch.hooks.len() as u64, "hook", "hooks"),
     )

@@ -1,6 +1,7 @@
 //! What is looked up after a death: the inventory and the holders. Decides nothing.
 
 use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
 use std::os::fd::AsFd as _;
 
 use sockleak_ebpf::{ORIGIN_INVENTORY, ORIGIN_LIVE, ORIGIN_SUBFLOW, SocketKey, SocketRecord};
@@ -116,18 +117,27 @@ const fn owner(key: &SocketKey, record: &SocketRecord) -> SocketKey {
     }
 }
 
-/// Counts the listeners and the other TCP sockets that living processes have open. Looking gives every
-/// socket of their namespaces a cookie, which its time-wait mini socket will inherit.
+/// Counts the listeners and the other TCP sockets that living processes have open; `None` where these may not be looked
+/// at. Looking gives every socket of their namespaces a cookie, which its time-wait mini socket will inherit.
 ///
 /// # Errors
 /// When sock_diag is missing or broken.
-pub fn count(processes: &[ProcessId], namespaces: &mut Namespaces) -> Result<(u64, u64), SockDiagError> {
+pub fn count(
+    processes: &[ProcessId],
+    namespaces: &mut Namespaces,
+) -> Result<Option<(u64, u64)>, SockDiagError> {
     let mut open: HashMap<u32, HashSet<u64>> = HashMap::new();
     for id in processes {
-        for inode in namespaces.of(*id) {
-            open.entry(inode)
-                .or_default()
-                .extend(proc::socket_inodes(id.pid).unwrap_or_default());
+        let inodes = match proc::socket_inodes(id.pid) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
+            inodes => inodes.unwrap_or_default(),
+        };
+        let of = namespaces.of(*id);
+        if of.is_empty() && !inodes.is_empty() {
+            return Ok(None);
+        }
+        for inode in of {
+            open.entry(inode).or_default().extend(&inodes);
         }
     }
     let (mut listeners, mut connections) = (0, 0);
@@ -137,7 +147,10 @@ pub fn count(processes: &[ProcessId], namespaces: &mut Namespaces) -> Result<(u6
         };
         for protocol in [Protocol::Tcp, Protocol::Mptcp] {
             for family in [Family::Ipv4, Family::Ipv6] {
-                let mut sock_diag = SockDiag::open(Some(namespace.as_fd()))?;
+                let mut sock_diag = match SockDiag::open(Some(namespace.as_fd())) {
+                    Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
+                    opened => opened?,
+                };
                 let shown = sock_diag.each(protocol, family, |row| {
                     // Once: sock_diag shows the subflows of an MPTCP socket with its inode.
                     if sockets.remove(&row.inode) {
@@ -156,7 +169,7 @@ pub fn count(processes: &[ProcessId], namespaces: &mut Namespaces) -> Result<(u6
             }
         }
     }
-    Ok((listeners, connections))
+    Ok(Some((listeners, connections)))
 }
 
 /// The sockets of the dead that somebody else may hold, put together socket by socket.

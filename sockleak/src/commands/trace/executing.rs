@@ -82,7 +82,7 @@ impl Session<'_> {
     fn has_no_connection(&mut self, id: ProcessId) -> Result<bool> {
         Ok(lives_without_sockets(id.pid)
             || (proc::socket_inodes(id.pid).is_ok_and(|inodes| !inodes.is_empty())
-                && aftermath::count(&[id], &mut self.namespaces)? == (0, 0)))
+                && aftermath::count(&[id], &mut self.namespaces)? == Some((0, 0))))
     }
 }
 

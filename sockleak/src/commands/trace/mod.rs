@@ -158,13 +158,12 @@ async fn trace(
         session.follow(target)?;
     }
     session.processes.remember_tables();
-    let (listeners, connections) = session.count_sockets()?;
+    let sockets = session.count_sockets()?;
     let mut sources = Sources::new(ring, dead, logger)?;
     let watch = Watch {
         time: Timestamp::now(),
         targets: watched,
-        listeners,
-        connections,
+        sockets,
         kernel: preflight::release(),
         hooks: programs::ALL.map(str::to_owned).to_vec(),
     };

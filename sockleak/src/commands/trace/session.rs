@@ -274,21 +274,21 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When stderr cannot be written, or sock_diag does not answer.
     pub fn show_watched(&mut self) -> Result<()> {
-        let (listeners, connections) = self.count_sockets()?;
+        let sockets = self.count_sockets()?;
         let processes = self.processes.alive().count() as u64;
         self.output.status(&Status::Watching {
             processes,
-            sockets: listeners + connections,
+            sockets: sockets.map(|(listeners, connections)| listeners + connections),
         })?;
         Ok(())
     }
 
-    /// Counts the listeners and the connections of the targets, for the line that says what is watched. The
-    /// dump also makes a cookie for every socket there, which its time-wait mini socket will inherit.
+    /// Counts the listeners and the connections of the targets, for the line that says what is watched; `None` where they
+    /// may not be looked at. The dump also makes a cookie for every socket there, which its time-wait mini socket will inherit.
     ///
     /// # Errors
     /// When sock_diag is missing or broken.
-    pub fn count_sockets(&mut self) -> Result<(u64, u64)> {
+    pub fn count_sockets(&mut self) -> Result<Option<(u64, u64)>> {
         let ids: Vec<ProcessId> = self
             .processes
             .alive()

@@ -180,10 +180,15 @@ pub fn share_files(one: u32, other: u32) -> Option<bool> {
 pub fn socket_inodes(pid: u32) -> io::Result<HashSet<u64>> {
     let (directory, descriptors) = table(pid)?;
     let inodes = descriptors.into_iter().filter_map(|fd| {
-        let target = fs::read_link(directory.join(fd.to_string())).ok()?;
-        parse::socket_inode(target.as_os_str().as_encoded_bytes())
+        // The directory may be read and its links not (`proc_fd_permission` and `proc_fd_link`, fs/proc/fd.c).
+        let target = match fs::read_link(directory.join(fd.to_string())) {
+            Ok(target) => target,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Some(Err(error)),
+            Err(_) => return None,
+        };
+        parse::socket_inode(target.as_os_str().as_encoded_bytes()).map(Ok)
     });
-    Ok(inodes.collect())
+    inodes.collect()
 }
 
 /// Who has descriptors of these sockets, this process left out. One pass over every descriptor of the system.
@@ -200,8 +205,12 @@ pub fn holders(inodes: &HashSet<u64>) -> io::Result<Holders> {
         match held_by(pid, inodes) {
             Ok(held) => holders.held.extend(held),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let has_table = stat(pid).is_ok_and(|stat| !stat.holds_nothing());
-                holders.unreadable += usize::from(has_table);
+                // The option hidepid of /proc refuses its stat too.
+                let may_hold = match stat(pid) {
+                    Ok(stat) => !stat.holds_nothing(),
+                    Err(error) => error.kind() != io::ErrorKind::NotFound,
+                };
+                holders.unreadable += usize::from(may_hold);
             }
             Err(_) => {} // It is gone.
         }

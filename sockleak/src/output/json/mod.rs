@@ -83,8 +83,9 @@ fn line<T>(kind: &'static str, body: T) -> Line<T> {
 struct WatchView<'a> {
     time: Time,
     pids: Vec<u32>,
-    listeners: u64,
-    connections: u64,
+    /// `None` where they may not be looked at.
+    listeners: Option<u64>,
+    connections: Option<u64>,
     kernel: &'a str,
     hooks: &'a [String],
 }
@@ -162,8 +163,8 @@ impl<W: Write, S: Write> Output for Json<W, S> {
             WatchView {
                 time: Time(watch.time),
                 pids: watch.targets.iter().map(|(pid, _)| *pid).collect(),
-                listeners: watch.listeners,
-                connections: watch.connections,
+                listeners: watch.sockets.map(|(listeners, _)| listeners),
+                connections: watch.sockets.map(|(_, connections)| connections),
                 kernel: &watch.kernel,
                 hooks: &watch.hooks,
             },

@@ -59,18 +59,20 @@ fn keys(line: &str) -> Vec<String> {
 
 #[test]
 fn events_are_as_the_contract_says() {
-    let watch = one(|json| {
-        json.watch(&Watch {
-            time: at(0),
-            targets: vec![(4242, "orderd".into())],
-            listeners: 1,
-            connections: 412,
-            kernel: "6.12.107".into(),
-            hooks: vec!["sched_process_exit".into()],
+    let watch = |sockets| {
+        one(|json| {
+            json.watch(&Watch {
+                time: at(0),
+                targets: vec![(4242, "orderd".into())],
+                sockets,
+                kernel: "6.12.107".into(),
+                hooks: vec!["sched_process_exit".into()],
+            })
         })
-    });
+    };
+    assert!(watch(None).contains(r#""listeners":null,"connections":null"#));
     assert_eq!(
-        watch,
+        watch(Some((1, 412))),
         r#"{"type":"watch","v":1,"time":"2025-10-09T08:53:20.000000000Z","pids":[4242],"listeners":1,"connections":412,"kernel":"6.12.107","hooks":["sched_process_exit"]}"#
     );
     let transition = one(|json| {

@@ -128,13 +128,17 @@ fn status_is_apart_from_data() {
     let watch = Watch {
         time: at(0),
         targets: vec![(4242, "orderd\u{7}".into())],
-        listeners: 1,
-        connections: 1412,
+        sockets: Some((1, 1412)),
         kernel: "6.12.107".into(),
         hooks: vec!["sched_process_exit".into(), "inet_sock_set_state".into()],
     };
+    let uncounted = Watch {
+        sockets: None,
+        ..watch.clone()
+    };
     let (data, status) = printed(style(), |output| {
         output.watch(&watch)?;
+        output.watch(&uncounted)?;
         for processes in [0, 1] {
             output.lost(&Loss {
                 time: at(0),
@@ -145,7 +149,7 @@ fn status_is_apart_from_data() {
         output.notice(&Notice::Unread { command: None })?;
         output.status(&Status::Watching {
             processes: 1,
-            sockets: 1,
+            sockets: Some(1),
         })?;
         output.finish()
     });
@@ -153,6 +157,8 @@ fn status_is_apart_from_data() {
     assert_eq!(
         status,
         "watching orderd\\x07 (pid 4242): 1 listener, 1,412 connections; kernel 6.12.107, 2 hooks\n\
+         watching orderd\x07 (pid 4242): open sockets could not be counted (see `sockleak check`); kernel 6.12.107, 2 \
+         hooks\n\
          1 process could not be followed and will not be reported\n\
          sockleak: nothing reads stdout any more; the trace ends\n"
     );
