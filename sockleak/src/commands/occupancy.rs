@@ -135,6 +135,7 @@ impl Occupancy {
             began,
             time: Timestamp::now(),
             sightings: Some(sightings.into()),
+            refused: None,
             orphan_retries: namespace.orphan_retries().unwrap_or_default(),
             overflow: None,
             local_ports: None,

@@ -24,6 +24,8 @@ pub struct Look {
     /// Those with another state or another moment than at the look before, such as a FIN_WAIT2 that became a
     /// TIME_WAIT.
     pub moved: Vec<Follower>,
+    /// How many may not be looked at any more: they are followed no longer.
+    pub out_of_sight: usize,
 }
 
 /// The sockets of a report that have to be followed until they are free: its leftovers, what is still held, and
@@ -110,6 +112,11 @@ impl Countdown {
     /// Compares a look at a namespace with the one before. A namespace that is gone took all its leftovers along.
     pub fn look(&mut self, snapshot: &Snapshot) -> Look {
         let mut look = Look::default();
+        if snapshot.refused.is_some() {
+            let namespace = self.namespaces.remove(&snapshot.netns);
+            look.out_of_sight = namespace.map_or(0, |namespace| namespace.followers.len());
+            return look;
+        }
         let Some(namespace) = self.namespaces.get_mut(&snapshot.netns) else {
             return look;
         };
@@ -292,5 +299,18 @@ mod tests {
         let look = countdown.look(&gone);
         assert_eq!(look.freed[0].follower.freedom.rule, FreeRule::NetnsGone);
         assert!(countdown.is_done());
+    }
+
+    #[test]
+    fn what_may_not_be_looked_at_is_not_called_free() {
+        let (mut countdown, _) = begin();
+        let refused = Snapshot {
+            sightings: None,
+            refused: Some("it needs CAP_SYS_PTRACE".to_owned()),
+            ..look_at(500, Vec::new())
+        };
+        let look = countdown.look(&refused);
+        assert!(look.freed.is_empty() && countdown.is_done());
+        assert_eq!(look.out_of_sight, 1);
     }
 }

@@ -9,8 +9,8 @@ use super::join::{Sight, join};
 use super::verdict::{Ending, decide};
 use super::{
     Death, Follower, FreeRule, Freedom, Holder, Holding, How, Lost, Outcome, Process, Protocol, Relation,
-    Report, Snapshot, Socket, SocketReport, State, Summary, ephemeral, left_while_alive, mptcp, overflow,
-    restart,
+    Report, Snapshot, Socket, SocketReport, State, Summary, Why, ephemeral, left_while_alive, mptcp,
+    overflow, restart,
 };
 
 /// All that was seen of one process.
@@ -66,6 +66,12 @@ pub fn examine(evidence: Evidence) -> Report {
     let live_sights = sights.split_off(sights.len() - live.len());
     let mut subflow_sights = sights.split_off(sockets.len()).into_iter();
 
+    let unseen: Vec<&Socket> = live
+        .iter()
+        .zip(&live_sights)
+        .filter(|(socket, sight)| matches!(sight, Sight::Refused) && may_be_left(socket))
+        .map(|(socket, _)| *socket)
+        .collect();
     let leftovers: Vec<(&Socket, Follower)> = live
         .iter()
         .zip(live_sights)
@@ -79,7 +85,7 @@ pub fn examine(evidence: Evidence) -> Report {
         .clone()
         .map(|listener| (listener.netns, listener.local.port()))
         .collect();
-    let left_while_alive = left_while_alive::group(&leftovers, listeners, time);
+    let left_while_alive = left_while_alive::group(&leftovers, &unseen, listeners, time);
     let live_leftovers = leftovers.iter().map(|(_, left)| left.clone()).collect();
 
     let unreachable = sights.iter().any(|sight| matches!(sight, Sight::Unreachable));
@@ -110,6 +116,7 @@ pub fn examine(evidence: Evidence) -> Report {
     // No two have a descriptor in common.
     sockets.sort_unstable_by_key(|report| report.socket.fds.first().copied());
     let mut blind = blind_spots(blind, io_uring, unreachable, incomplete);
+    blind.extend(snapshots.iter().filter_map(not_looked_into));
     let doubtful = overflow::explain(&mut sockets, &snapshots);
     if doubtful > 0 {
         blind.push(format!(
@@ -117,10 +124,15 @@ pub fn examine(evidence: Evidence) -> Report {
              reason is not known."
         ));
     }
-    let is_nobodys = |report: &SocketReport| report.outcome == Outcome::Held && report.holders.is_empty();
+    let is_nobodys = |report: &SocketReport| match report.outcome {
+        Outcome::Held => report.holders.is_empty(),
+        Outcome::Unknown => report.socket.last_state() == State::Close && report.why == Why::Unknown,
+        _ => false,
+    };
     if unread > 0 && sockets.iter().any(is_nobodys) {
         blind.push(format!(
-            "The descriptors of some processes ({unread}) could not be read: they may hold what nobody is named for."
+            "The descriptors of some processes ({unread}) could not be read, which needs CAP_SYS_PTRACE and \
+             CAP_DAC_READ_SEARCH (sudo): they may hold what nobody is named for."
         ));
     }
 
@@ -274,6 +286,20 @@ fn recognize_shared_tables(holders: &mut [Holder], socket: &Socket) {
     }
 }
 
+/// What the process closed itself may be there still, as far as was seen of its end.
+fn may_be_left(socket: &Socket) -> bool {
+    matches!(Ending::of(socket), Ending::TimeWait | Ending::NotSeen)
+}
+
+/// That a namespace may not be looked into, and why.
+fn not_looked_into(snapshot: &Snapshot) -> Option<String> {
+    let why = snapshot.refused.as_ref()?;
+    let netns = snapshot.netns;
+    Some(format!(
+        "The network namespace net:[{netns}] could not be looked into, so what is left in it is not known: {why}."
+    ))
+}
+
 fn blind_spots(mut blind: Vec<String>, io_uring: bool, unreachable: bool, incomplete: usize) -> Vec<String> {
     if incomplete > 0 {
         blind.push(format!(
@@ -287,9 +313,8 @@ fn blind_spots(mut blind: Vec<String>, io_uring: bool, unreachable: bool, incomp
         );
     }
     if unreachable {
-        blind.push(
-            "A network namespace could not be opened any more: what its sockets left cannot be told.".into(),
-        );
+        blind
+            .push("A network namespace was not there any more: what its sockets left cannot be told.".into());
     }
     blind
 }

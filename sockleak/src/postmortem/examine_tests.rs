@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::postmortem::testing::{addr, at, evidence, sighting, socket};
-use crate::postmortem::{Origin, Overflow, Sighting, SocketId, Timer, Why, followers};
+use crate::postmortem::{Answer, Origin, Overflow, Sighting, SocketId, Timer, followers};
 
 /// Connection number `number` of 127.0.0.1:8080, as the process held it.
 fn connection(number: u16) -> Socket {
@@ -200,6 +200,38 @@ fn a_holder_that_cannot_be_asked_is_a_blind_spot() {
     let report = examine(evidence);
     assert_eq!(report.sockets[0].why, Why::Inherited);
     assert!(report.blind.is_empty() && report.settled());
+}
+
+#[test]
+fn what_may_not_be_looked_into_is_unknown_and_may_be_there() {
+    let listener = socket(State::Listen)
+        .changes(&[(State::Listen, State::Close)])
+        .with(|socket| socket.id.sk = 1)
+        .build();
+    let mut evidence = evidence(vec![connection(1), listener], Vec::new());
+    let peer_closed = socket(State::CloseWait)
+        .changes(&[(State::CloseWait, State::LastAck), (State::LastAck, State::Close)])
+        .with(|socket| socket.id.sk = 2)
+        .build();
+    evidence.live = vec![live(2).into(), live(3).into(), peer_closed.into()];
+    evidence.snapshots[0].sightings = None;
+    evidence.snapshots[0].refused = Some("it needs CAP_SYS_ADMIN".to_owned());
+    let report = examine(evidence);
+    assert_eq!((report.summary.unknown, report.summary.closed), (1, 1));
+    let connection = &report.sockets[1];
+    assert_eq!(connection.freedom, Freedom::open(FreeRule::Unknown));
+    assert_eq!(connection.why, Why::NetnsUnreachable);
+    let [left] = report.left_while_alive.as_slice() else {
+        panic!("{:?}", report.left_while_alive);
+    };
+    assert_eq!(
+        (left.outcome, left.count, left.free_at),
+        (Outcome::Unknown, 2, None)
+    );
+    let answers = report.restart[0].verdicts.iter().map(|verdict| verdict.answer);
+    assert_eq!(answers.collect::<Vec<_>>(), [Answer::Unknown; 4]);
+    assert_eq!(report.blind.len(), 1);
+    assert!(report.blind[0].contains("net:[1]") && report.blind[0].contains("CAP_SYS_ADMIN"));
 }
 
 #[test]

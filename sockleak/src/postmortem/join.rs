@@ -17,8 +17,10 @@ pub(super) enum Sight<'a> {
     Seen(&'a Snapshot, &'a Sighting),
     /// The namespace was looked into, and it is not there.
     Gone,
-    /// The namespace could not be looked into.
+    /// The namespace is not there any more.
     Unreachable,
+    /// The namespace may be there, and may not be looked into.
+    Refused,
 }
 
 /// Finds each socket in the snapshots; the answers are in the order of the sockets. A sighting is given to
@@ -26,12 +28,15 @@ pub(super) enum Sight<'a> {
 pub(super) fn join<'a>(sockets: &[&Socket], snapshots: &'a [Snapshot]) -> Vec<Sight<'a>> {
     let mut sights = vec![Sight::Unreachable; sockets.len()];
     for snapshot in snapshots {
-        let Some(sightings) = &snapshot.sightings else {
-            continue;
-        };
         let here: Vec<usize> = (0..sockets.len())
             .filter(|&index| sockets[index].netns == snapshot.netns)
             .collect();
+        let Some(sightings) = &snapshot.sightings else {
+            if snapshot.refused.is_some() {
+                here.iter().for_each(|&index| sights[index] = Sight::Refused);
+            }
+            continue;
+        };
         for (&index, found) in here.iter().zip(find(sockets, &here, sightings)) {
             sights[index] = found.map_or(Sight::Gone, |sighting| Sight::Seen(snapshot, sighting));
         }
@@ -236,9 +241,11 @@ mod tests {
         let mut closed = snapshot(Vec::new());
         closed.sightings = None;
         assert!(matches!(
-            join(&[&ours], &[elsewhere, closed])[..],
+            join(&[&ours], &[elsewhere, closed.clone()])[..],
             [Sight::Unreachable]
         ));
+        closed.refused = Some("it needs CAP_SYS_ADMIN".to_owned());
+        assert!(matches!(join(&[&ours], &[closed])[..], [Sight::Refused]));
     }
 
     #[test]

@@ -32,30 +32,36 @@ pub(super) fn beside_inventory<'a, 'b>(
         .collect()
 }
 
-/// The groups, largest first. `leftovers` are the records and what each of them left; `listeners` the local ports
-/// that the process listened on.
+/// The groups, largest first. `leftovers` are the records and what each of them left, `unseen` those of which it is not
+/// known; `listeners` the local ports that the process listened on.
 pub(super) fn group<'a>(
     leftovers: &[(&'a Socket, Follower)],
+    unseen: &[&'a Socket],
     listeners: impl Iterator<Item = &'a Socket>,
     time: Timestamp,
 ) -> Vec<LeftWhileAlive> {
-    let connections = leftovers.iter().map(|(_, left)| (left.local, left.remote));
+    let seen = leftovers
+        .iter()
+        .map(|(socket, left)| (*socket, left.outcome(), left.freedom.at()));
+    let unseen = unseen.iter().map(|socket| (*socket, Outcome::Unknown, None));
+    let all = seen.chain(unseen);
+    let connections = all.clone().map(|(socket, ..)| (socket.local, socket.remote));
     let listeners = listeners.map(|listener| (listener.local, None));
     let sides = Sides::count(connections.chain(listeners));
 
     let mut groups: HashMap<Key, LeftWhileAlive> = HashMap::new();
     let mut open_ended = HashSet::new();
-    for (socket, left) in leftovers {
-        let side = sides.of(left.local, left.remote);
+    for (socket, outcome, free_at) in all {
+        let side = sides.of(socket.local, socket.remote);
         let key = Key {
-            laddr: left.local.ip(),
-            lport: (side != Side::Client).then_some(left.local.port()),
-            raddr: left.remote.map(|remote| remote.ip()),
-            rport: left
+            laddr: socket.local.ip(),
+            lport: (side != Side::Client).then_some(socket.local.port()),
+            raddr: socket.remote.map(|remote| remote.ip()),
+            rport: socket
                 .remote
                 .map(|remote| remote.port())
                 .filter(|_| side != Side::Server),
-            outcome: left.outcome(),
+            outcome,
         };
         let closed = socket.transitions.first().map_or(time, Transition::time);
         let group = groups.entry(key).or_insert(LeftWhileAlive {
@@ -70,7 +76,7 @@ pub(super) fn group<'a>(
         });
         group.count += 1;
         group.last_closed = group.last_closed.max(closed);
-        match left.freedom.at() {
+        match free_at {
             Some(at) => group.free_at = group.free_at.max(Some(at)),
             None => {
                 open_ended.insert(key);

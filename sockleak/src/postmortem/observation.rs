@@ -60,8 +60,10 @@ pub struct Snapshot {
     pub began: Timestamp,
     /// When sock_diag was read: what it did not show was gone by then.
     pub time: Timestamp,
-    /// `None` when the namespace could not be opened any more.
+    /// `None` when the namespace could not be looked into.
     pub sightings: Option<Rc<Vec<Sighting>>>,
+    /// Why it may not be looked into; `None` when it was, or when it is gone.
+    pub refused: Option<String>,
     /// `net.ipv4.tcp_orphan_retries` as the kernel applies it (0 counts as 8).
     pub orphan_retries: u32,
     /// What the namespace tells of missing TIME_WAITs; `None` where that is not known.

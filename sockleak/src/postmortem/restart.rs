@@ -112,8 +112,8 @@ impl Obstacle {
     }
 }
 
-/// A restart of the process whose sockets these are: wherever it listened or was bound, in the namespaces that can
-/// be looked into.
+/// A restart of the process whose sockets these are: wherever it listened or was bound, in the namespaces that are
+/// there.
 pub(super) fn of_report(
     sockets: &[SocketReport],
     live: &[&Socket],
@@ -124,7 +124,9 @@ pub(super) fn of_report(
         .iter()
         .filter_map(|report| Endpoint::of(&report.socket))
         .collect();
-    let looks = snapshots.iter().filter(|look| look.sightings.is_some());
+    let looks = snapshots
+        .iter()
+        .filter(|look| look.sightings.is_some() || look.refused.is_some());
     looks
         .flat_map(|look| {
             let here: Vec<Endpoint> = endpoints
@@ -132,15 +134,20 @@ pub(super) fn of_report(
                 .copied()
                 .filter(|endpoint| endpoint.netns == look.netns)
                 .collect();
+            if look.refused.is_some() {
+                return here.into_iter().map(Restart::unknown).collect::<Vec<_>>();
+            }
             let ports: BTreeSet<u16> = here.iter().map(|endpoint| endpoint.port).collect();
             let mut occupants = occupants(look, &ports, sockets, live, hz);
             let port = |occupant: &Occupant| occupant.owner.local.port();
             occupants.sort_unstable_by_key(port);
-            here.into_iter().map(move |endpoint| {
-                let first = occupants.partition_point(|occupant| port(occupant) < endpoint.port);
-                let end = occupants.partition_point(|occupant| port(occupant) <= endpoint.port);
-                Restart::decide(endpoint, &occupants[first..end])
-            })
+            here.into_iter()
+                .map(|endpoint| {
+                    let first = occupants.partition_point(|occupant| port(occupant) < endpoint.port);
+                    let end = occupants.partition_point(|occupant| port(occupant) <= endpoint.port);
+                    Restart::decide(endpoint, &occupants[first..end])
+                })
+                .collect()
         })
         .collect()
 }
@@ -152,6 +159,21 @@ impl Restart {
         let verdicts = Reuse::ALL
             .into_iter()
             .map(|reuse| BindVerdict::decide(endpoint, reuse, occupants))
+            .collect();
+        Self { endpoint, verdicts }
+    }
+
+    /// What has the port could not be seen.
+    fn unknown(endpoint: Endpoint) -> Self {
+        let verdicts = Reuse::ALL
+            .into_iter()
+            .map(|reuse| BindVerdict {
+                reuse,
+                answer: Answer::Unknown,
+                blocked_by: BTreeMap::new(),
+                free_at: None,
+                free_at_latest: None,
+            })
             .collect();
         Self { endpoint, verdicts }
     }

@@ -114,6 +114,7 @@ pub fn snapshot(sightings: Vec<Sighting>) -> Snapshot {
         began: at(100),
         time: at(100),
         sightings: Some(sightings.into()),
+        refused: None,
         orphan_retries: 8,
         overflow: None,
         owners: None,

@@ -21,7 +21,10 @@ pub(super) fn decide(socket: &Socket, sight: Sight<'_>, holders: &[Holder], unre
             None => (Outcome::Unknown, Why::Unknown),
         },
         // Before 6.8, sock_diag does not show a socket that is bound only; /proc proves that it is held.
-        Sight::Gone | Sight::Unreachable if !holders.is_empty() => (Outcome::Held, held_why(holders, unread)),
+        Sight::Gone | Sight::Unreachable | Sight::Refused if !holders.is_empty() => {
+            (Outcome::Held, held_why(holders, unread))
+        }
+        _ if unread && is_shown_by_descriptors_only(socket) => (Outcome::Unknown, Why::Unknown),
         Sight::Gone => match Ending::of(socket) {
             Ending::Reset(why) => (Outcome::Reset, why),
             Ending::Closed(why) => (Outcome::Closed, why),
@@ -32,12 +35,22 @@ pub(super) fn decide(socket: &Socket, sight: Sight<'_>, holders: &[Holder], unre
             Ending::NotSeen if socket.last_state() == State::Listen => (Outcome::Closed, Why::Listener),
             Ending::NotSeen => (Outcome::Unknown, Why::Unknown),
         },
-        Sight::Unreachable => match Ending::of(socket) {
+        Sight::Unreachable | Sight::Refused => match Ending::of(socket) {
             Ending::Reset(why) => (Outcome::Reset, why),
             Ending::Closed(why) => (Outcome::Closed, why),
             Ending::TimeWait | Ending::NotSeen => (Outcome::Unknown, Why::NetnsUnreachable),
         },
     }
+}
+
+/// sock_diag does not show a socket that has no connection, or before 6.8 none that is bound only. Somebody else had this
+/// one, or that is not known.
+fn is_shown_by_descriptors_only(socket: &Socket) -> bool {
+    socket.last_state() == State::Close
+        && socket.transitions.is_empty()
+        && socket
+            .references
+            .is_none_or(|references| references as usize > socket.fds.len())
 }
 
 /// The leftover of that state, where it is one.

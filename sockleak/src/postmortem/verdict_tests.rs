@@ -259,21 +259,35 @@ fn whoever_has_a_file_holds_it() {
     let bound_only = socket(Close).build();
     let by_proc = decide(&bound_only, Sight::Gone, &[holder(Some(How::Inherited))], false);
     assert_eq!(by_proc, (Outcome::Held, Why::Inherited));
+    let inherited = || socket(Close).with(|socket| socket.references = Some(2));
+    let bound = |socket: SocketBuilder, unread| {
+        let socket = socket.with(|socket| socket.remote = None).build();
+        decide(&socket, Sight::Gone, &[], unread)
+    };
+    assert_eq!(bound(inherited(), true), (Outcome::Unknown, Why::Unknown));
+    assert_eq!(bound(inherited(), false), (Outcome::Closed, Why::NeverConnected));
+    assert_eq!(
+        bound(socket(Close), true),
+        (Outcome::Closed, Why::NeverConnected),
+        "nobody else had it"
+    );
 }
 
 #[test]
 fn without_the_namespace_only_what_was_seen_is_said() {
-    let unreachable = |socket: SocketBuilder| decide(&socket.build(), Sight::Unreachable, &[], false);
-    let closed = socket(Established).changes(&ACTIVE);
-    assert_eq!(unreachable(closed), (Outcome::Unknown, Why::NetnsUnreachable));
-    assert_eq!(
-        unreachable(socket(Established)),
-        (Outcome::Unknown, Why::NetnsUnreachable)
-    );
-    let listener = socket(Listen).changes(&[(Listen, Close)]);
-    assert_eq!(unreachable(listener), (Outcome::Closed, Why::Listener));
-    let aborted = reset_sent(socket(Established).changes(&[(Established, Close)]), None);
-    assert_eq!(unreachable(aborted), (Outcome::Reset, Why::UnreadData));
+    for sight in [Sight::Unreachable, Sight::Refused] {
+        let unseen = |socket: SocketBuilder| decide(&socket.build(), sight, &[], false);
+        let closed = socket(Established).changes(&ACTIVE);
+        assert_eq!(unseen(closed), (Outcome::Unknown, Why::NetnsUnreachable));
+        assert_eq!(
+            unseen(socket(Established)),
+            (Outcome::Unknown, Why::NetnsUnreachable)
+        );
+        let listener = socket(Listen).changes(&[(Listen, Close)]);
+        assert_eq!(unseen(listener), (Outcome::Closed, Why::Listener));
+        let aborted = reset_sent(socket(Established).changes(&[(Established, Close)]), None);
+        assert_eq!(unseen(aborted), (Outcome::Reset, Why::UnreadData));
+    }
 }
 
 fn any_state() -> impl Strategy<Value = State> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use libtest_mimic::Trial;
@@ -64,12 +64,17 @@ fn help_and_version_need_nothing() {
     }
 }
 
-/// A copy that an unprivileged user can run wherever the build is.
+/// A sockleak that an unprivileged user can run wherever the build is.
 pub fn public_copy() -> (tempfile::TempDir, PathBuf) {
+    public_copy_of(&programs::sockleak())
+}
+
+/// The same of any program.
+pub fn public_copy_of(program: &Path) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
-    let copy = folder.path().join("sockleak");
-    fs::copy(programs::sockleak(), &copy).expect("the binary can be read");
+    let copy = folder.path().join(program.file_name().expect("a program"));
+    fs::copy(program, &copy).expect("the binary can be read");
     // A child of another test that is on its way to its program has what wrote the copy open too.
     wait_until("nobody has the copy open for writing", || {
         let run = Command::new(&copy).arg("--version").output();

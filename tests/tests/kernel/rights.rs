@@ -1,20 +1,25 @@
-//! What is missing is named.
+//! What is missing is named, and what may not be looked at is unknown: neither closed nor none.
 
 use std::fs;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use libtest_mimic::Trial;
-use serde_json::Value;
-use sockleak_tests::programs;
+use serde_json::{Value, json};
+use sockleak_tests::net::checked;
+use sockleak_tests::peer::Peer;
+use sockleak_tests::report::Report;
 use sockleak_tests::rights::{
-    BPF, Capability, DOCUMENTED, PERFMON, SETGID, SETUID, SYS_ADMIN, forbid_bpf, keep_only,
-    rule_a_user_namespace, without,
+    BPF, Capability, DAC_READ_SEARCH, DOCUMENTED, PERFMON, SETGID, SETUID, SYS_ADMIN, SYS_PTRACE, forbid_bpf,
+    keep_only, rule_a_user_namespace, without,
 };
-use sockleak_tests::tracer::{Run, finish};
+use sockleak_tests::tracer::{Run, Tracer, finish};
 use sockleak_tests::victim::Victim;
+use sockleak_tests::{programs, sandbox};
 
-use crate::refusals::{public_copy, refused};
+use crate::refusals::{public_copy, public_copy_of, refused};
 use crate::{named, sandboxed};
 
 pub fn tests() -> Vec<Trial> {
@@ -25,6 +30,11 @@ pub fn tests() -> Vec<Trial> {
             a_filter_that_forbids_bpf_is_named,
             capabilities_of_a_user_namespace_do_not_count,
             a_command_as_another_user,
+            the_documented_capabilities_are_enough,
+            processes_that_may_not_be_looked_into,
+            a_namespace_that_may_not_be_entered,
+            a_namespace_that_may_not_be_searched_for,
+            leftovers_that_go_out_of_sight,
         ],
     )
 }
@@ -36,6 +46,31 @@ fn run_with(capabilities: &[Capability], arguments: &[&str]) -> Run {
     let mut command = Command::new(sockleak);
     keep_only(&mut command, capabilities);
     finish(command.args(arguments))
+}
+
+/// Attaches as nobody with these capabilities, from this network namespace or from the first one; and what `watch` says.
+#[track_caller]
+fn attach_with(
+    capabilities: &[Capability],
+    from_outside: bool,
+    pid: u32,
+    options: &[&str],
+) -> (Tracer, Value) {
+    let (_folder, sockleak) = public_copy();
+    let mut command = Command::new(sockleak);
+    command.args(["-o", "json", "--once", "--pid", &pid.to_string()]);
+    command.args(options);
+    if from_outside {
+        let outside = sandbox::outside();
+        // SAFETY: setns is a system call that needs no lock and no memory.
+        unsafe {
+            command.pre_exec(move || checked(libc::setns(outside.as_raw_fd(), libc::CLONE_NEWNET)).map(drop));
+        }
+    }
+    keep_only(&mut command, capabilities);
+    let mut tracer = Tracer::spawn(&mut command);
+    let watch = tracer.watches();
+    (tracer, watch)
 }
 
 #[track_caller]
@@ -137,4 +172,120 @@ fn a_command_as_another_user() {
     let run = run_as(&[SETGID, SETUID]);
     assert_eq!(run.status, 0, "{}", run.stderr);
     assert_eq!(fs::metadata(&file).expect("touch ran").uid(), 1);
+}
+
+/// Of another user's process in another network namespace.
+fn the_documented_capabilities_are_enough() {
+    let (mut victim, _peers) = Victim::serving("4", 2);
+    let (mut tracer, watch) = attach_with(&DOCUMENTED, true, victim.pid(), &[]);
+    assert_eq!(json!([watch["listeners"], watch["connections"]]), json!([1, 2]));
+    victim.killed_by(libc::SIGKILL);
+    let report = tracer.report();
+    report.shows(&[
+        "1 LISTEN closed listener now",
+        "2 ESTABLISHED fin_wait2 closed_by_kernel fin_timeout",
+    ]);
+    assert_eq!(report["restart"][0]["verdicts"][0]["bind"], "in_use", "{report}");
+    let told = report["blind"].to_string();
+    assert!(!told.contains("CAP_"), "{told}");
+}
+
+/// What the victim has open cannot be counted. What is left can be seen, for that is in the own network namespace.
+fn processes_that_may_not_be_looked_into() {
+    for missing in [SYS_PTRACE, DAC_READ_SEARCH] {
+        let mut victim = Victim::start();
+        let address = victim.listen("4");
+        let child = victim.forks("fork");
+        let _peers = victim.accept(address, 2);
+        let (mut tracer, watch) = attach_with(&without(&[missing]), false, victim.pid(), &[]);
+        assert_eq!(
+            json!([watch["listeners"], watch["connections"]]),
+            json!([null, null])
+        );
+        tracer.says_on_stderr("open sockets could not be counted");
+        victim.killed_by(libc::SIGKILL);
+        let report = tracer.report();
+        assert_eq!(report["summary"]["fin_wait2"], 2, "{report}");
+        let listener = report.listener();
+        assert_eq!(listener["outcome"], "held", "{report}");
+        // Who has it is told, or that it is not known and why.
+        if listener["holders"] == json!([]) {
+            assert_eq!(listener["why"], "unknown", "{report}");
+            is_blind_for(&report["blind"], "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH");
+        } else {
+            assert_eq!(listener["holders"][0]["pid"], child, "{report}");
+        }
+    }
+}
+
+/// A victim with a listener and two connections, of which it closes one; its report as seen from outside, which may not
+/// look into its network namespace.
+#[track_caller]
+fn report_from_outside(capabilities: &[Capability]) -> (Report, Vec<Peer>) {
+    let (mut victim, peers) = Victim::serving("4", 3);
+    let (mut tracer, watch) = attach_with(capabilities, true, victim.pid(), &[]);
+    assert_eq!(
+        json!([watch["listeners"], watch["connections"]]),
+        json!([null, null])
+    );
+    victim.does("close 1");
+    victim.killed_by(libc::SIGKILL);
+    let report = tracer.report();
+    tracer.finishes();
+    (report, peers)
+}
+
+/// Its end was seen, so the listener is closed. What it left is not.
+#[track_caller]
+fn is_unknown(report: &Report, capability: &str) {
+    report.reads(&[
+        "1 LISTEN closed listener now",
+        "2 ESTABLISHED unknown netns_unreachable unknown",
+    ]);
+    let port = &report.listener()["lport"];
+    assert_eq!(report.left_while_alive(), [format!("1 unknown from {port}")]);
+    let restart = report["restart"].as_array().expect("a list");
+    assert_eq!(restart.len(), 1, "{report}");
+    for verdict in restart[0]["verdicts"].as_array().expect("a list") {
+        let told = json!([
+            verdict["bind"],
+            verdict["listen"],
+            verdict["blocked_by"],
+            verdict["free_at"]
+        ]);
+        assert_eq!(told, json!(["unknown", "unknown", [], null]));
+    }
+    is_blind_for(&report["blind"], capability);
+}
+
+fn a_namespace_that_may_not_be_entered() {
+    let (report, _peers) = report_from_outside(&without(&[SYS_ADMIN]));
+    is_unknown(&report, "CAP_SYS_ADMIN");
+}
+
+fn a_namespace_that_may_not_be_searched_for() {
+    let (report, _peers) = report_from_outside(&without(&[SYS_PTRACE]));
+    is_unknown(&report, "CAP_SYS_PTRACE");
+}
+
+/// The tracer may look into a process of its own user, and so into its network namespace: while the process is there.
+/// Another user's process keeps the namespace, and the leftovers in it.
+fn leftovers_that_go_out_of_sight() {
+    let (_folder, victim) = public_copy_of(&programs::victim());
+    let mut command = Command::new(victim);
+    keep_only(&mut command, &[]);
+    let mut victim = Victim::spawn(&mut command);
+    let address = victim.listen("4");
+    let _peers = victim.accept(address, 2);
+    let (mut tracer, watch) = attach_with(&without(&[SYS_PTRACE]), true, victim.pid(), &["--wait"]);
+    assert_eq!(json!([watch["listeners"], watch["connections"]]), json!([1, 2]));
+    victim.killed_by(libc::SIGKILL);
+    let report = tracer.report();
+    report.shows(&[
+        "1 LISTEN closed listener now",
+        "2 ESTABLISHED fin_wait2 closed_by_kernel fin_timeout",
+    ]);
+    tracer.says_on_stderr("2 leftovers in net:[");
+    tracer.finishes();
+    assert_eq!(tracer.passed("freed").count(), 0);
 }

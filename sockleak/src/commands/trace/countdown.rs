@@ -61,9 +61,19 @@ pub fn look(session: &mut Session<'_>) -> Result<()> {
     for (inode, wanted) in wanted {
         // Opened for this look only: an open namespace would keep its TIME_WAITs alive.
         let known = session.netns_cookies.get(&inode).copied().flatten();
-        let namespace = Netns::find(inode)?.filter(|found| known.is_none() || found.cookie() == known);
-        let snapshot = looks::look(inode, namespace.as_ref(), &wanted)?;
+        let found = Netns::find(inode);
+        let refused = found.as_ref().err().map(ToString::to_string);
+        let namespace = found
+            .ok()
+            .flatten()
+            .filter(|found| known.is_none() || found.cookie() == known);
+        let mut snapshot = looks::look(inode, namespace.as_ref(), &wanted)?;
+        snapshot.refused = snapshot.refused.or(refused);
         let look = session.countdown.look(&snapshot);
+        if let (1.., Some(why)) = (look.out_of_sight, &snapshot.refused) {
+            let number = look.out_of_sight;
+            log::error!("when {number} leftovers in net:[{inode}] are free is not known any more: {why}");
+        }
         session.output.moved(snapshot.time, &look.moved)?;
         session.output.freed(&look.freed)?;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
 
@@ -101,6 +101,9 @@ impl Looks {
                 }
                 snapshot.local_ports = local_ports;
                 snapshot.overflow = namespaces.overflow(inode);
+                if snapshot.sightings.is_none() && snapshot.refused.is_none() {
+                    snapshot.refused = namespaces.refused(inode).cloned();
+                }
                 Ok(snapshot)
             })
             .collect()
@@ -172,21 +175,25 @@ pub struct Wanted {
     pub kinds: BTreeSet<(Protocol, Family)>,
 }
 
-/// Looks once at a namespace; `None` stands for one that is not there any more.
+/// Looks once at a namespace; `None` stands for one that is not there any more, or that was refused before.
 ///
 /// # Errors
 /// When sock_diag is missing or broken.
 pub fn look(inode: u32, namespace: Option<&Netns>, wanted: &Wanted) -> Result<Snapshot, SockDiagError> {
     let began = Timestamp::now();
-    let sightings = match namespace {
-        Some(namespace) => Some(Rc::new(dump(namespace, wanted)?)),
-        None => None,
+    let (sightings, refused) = match namespace.map(|namespace| dump(namespace, wanted)) {
+        None => (None, None),
+        Some(Err(SockDiagError::Io(error))) if error.kind() == ErrorKind::PermissionDenied => {
+            (None, Some(error.to_string()))
+        }
+        Some(dumped) => (Some(Rc::new(dumped?)), None),
     };
     Ok(Snapshot {
         netns: inode,
         began,
         time: Timestamp::now(),
         sightings,
+        refused,
         orphan_retries: namespace.map_or(0, |namespace| namespace.orphan_retries().unwrap_or_default()),
         overflow: None,
         owners: None,

@@ -13,6 +13,8 @@ use crate::postmortem::Overflow;
 pub struct Namespaces {
     open: HashMap<u32, Opened>,
     users: HashMap<ProcessId, HashSet<u32>>,
+    /// Those that may be there and may not be looked into, and why.
+    refused: HashMap<u32, String>,
 }
 
 impl Namespaces {
@@ -41,6 +43,11 @@ impl Namespaces {
         self.opened(inode)
     }
 
+    /// Why a namespace may not be looked into that may be there.
+    pub fn refused(&self, inode: u32) -> Option<&String> {
+        self.refused.get(&inode)
+    }
+
     /// The namespaces that a process is known to use.
     pub fn of(&self, id: ProcessId) -> Vec<u32> {
         self.users.get(&id).into_iter().flatten().copied().collect()
@@ -67,18 +74,27 @@ impl Namespaces {
         let users = &self.users;
         self.open
             .retain(|inode, _| users.values().any(|used| used.contains(inode)));
+        self.refused
+            .retain(|inode, _| users.values().any(|used| used.contains(inode)));
     }
 
     fn find(&mut self, pid: u32, inode: u32) {
         if self.open.contains_key(&inode) {
             return;
         }
-        let namespace = Netns::of_process(pid)
-            .ok()
-            .filter(|namespace| namespace.inode() == inode)
-            .or_else(|| Netns::find(inode).ok().flatten());
-        if let Some(namespace) = namespace {
-            self.open.insert(inode, Opened::now(namespace));
+        let own = Netns::of_process(pid).ok();
+        let found = match own.filter(|namespace| namespace.inode() == inode) {
+            Some(own) => Ok(Some(own)),
+            None => Netns::find(inode),
+        };
+        match found {
+            Ok(Some(namespace)) => {
+                self.open.insert(inode, Opened::now(namespace));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.refused.insert(inode, error.to_string());
+            }
         }
     }
 }

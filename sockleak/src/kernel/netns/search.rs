@@ -2,41 +2,52 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::{fs, io};
+use std::{fs, process};
 
 use super::Netns;
 use crate::kernel::proc;
 
 impl Netns {
     /// Searches a namespace by its inode: first in all processes, then in the bind mounts of
-    /// `ip netns` and of container runtimes, at last in the descriptors of all processes. `None` if nothing
-    /// that can be seen has it.
+    /// `ip netns` and of container runtimes, at last in the descriptors of all processes. `None` if nothing has it.
     ///
     /// # Errors
     ///
-    /// When /proc cannot be read.
+    /// When /proc cannot be read; `PermissionDenied` when something may have it that may not be looked at, because
+    /// CAP_SYS_PTRACE is missing.
     pub fn find(inode: u32) -> io::Result<Option<Self>> {
         let processes = proc::pids()?
             .into_iter()
             .map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net")));
         let link = link(inode);
+        let mut refused = 0;
         for path in processes {
             // The link is read first because opening the namespace of every process costs more.
-            let same = fs::read_link(&path).is_ok_and(|target| target.as_os_str() == link.as_str());
+            let target = fs::read_link(&path);
+            refused += usize::from(is_refused(&target));
+            let same = target.is_ok_and(|target| target.as_os_str() == link.as_str());
             if same && let Some(found) = Self::open_as(&path, inode) {
                 return Ok(Some(found));
             }
         }
         let mounts = fs::read("/proc/self/mountinfo")?;
-        Ok(mount_points(&mounts, |root| root == link.as_bytes())
+        let found = mount_points(&mounts, |root| root == link.as_bytes())
             .iter()
             .find_map(|path| Self::open_as(path, inode))
             .or_else(|| {
                 let descriptors = proc::links_to(link.as_bytes()).unwrap_or_default();
                 descriptors.iter().find_map(|path| Self::open_as(path, inode))
-            }))
+            });
+        if found.is_none() && refused > 0 && !may_look_into_others() {
+            let told = format!(
+                "{refused} processes may not be asked for their network namespace, which needs CAP_SYS_PTRACE (sudo)"
+            );
+            return Err(io::Error::new(ErrorKind::PermissionDenied, told));
+        }
+        Ok(found)
     }
 
     /// Every namespace that a process is in or that is mounted, the calling thread's own first, each with the path
@@ -59,7 +70,7 @@ impl Netns {
         for (pid, path) in processes.chain(mounts.into_iter().map(|path| (None, path))) {
             match Self::open(&path) {
                 Ok(namespace) if seen.insert(namespace.inode()) => all.push((namespace, path)),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                     let lives = |pid| proc::stat(pid).is_ok_and(|stat| !stat.holds_nothing());
                     refused += usize::from(pid.is_none_or(lives));
                 }
@@ -68,6 +79,18 @@ impl Netns {
         }
         Ok((all, refused))
     }
+}
+
+fn is_refused<T>(result: &io::Result<T>) -> bool {
+    matches!(result, Err(error) if error.kind() == ErrorKind::PermissionDenied)
+}
+
+/// Some processes are refused to root too: those that are dying, or that a security module protects.
+fn may_look_into_others() -> bool {
+    const CAP_SYS_PTRACE: u32 = 19;
+    let own = proc::status(process::id()).ok();
+    own.and_then(|own| own.effective_capabilities)
+        .is_some_and(|capabilities| capabilities >> CAP_SYS_PTRACE & 1 == 1)
 }
 
 /// What the links of /proc/PID/ns/net and the roots of nsfs mounts say.

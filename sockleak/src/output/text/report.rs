@@ -165,6 +165,7 @@ fn left_while_alive(groups: &[LeftWhileAlive]) -> String {
 fn left_as(left: Outcome) -> String {
     match left {
         Outcome::Held => "shut down and still held".to_owned(),
+        Outcome::Unknown => "in an unknown state".to_owned(),
         left => format!("in {}", outcome(left)),
     }
 }
@@ -197,7 +198,10 @@ fn what_matters(report: &Report, style: &Style) -> Vec<String> {
         .iter()
         .map(|line| style.paint(Ink::Held, &wrap(line, style.columns(), 2)))
         .collect();
-    let unknown = report.summary.unknown + report.lost.inventory;
+    let unseen = report.left_while_alive.iter();
+    let unseen = unseen.filter(|group| group.outcome == Outcome::Unknown);
+    let unseen: u64 = unseen.map(|group| group.count).sum();
+    let unknown = report.summary.unknown + report.lost.inventory + unseen;
     let mut left = followers(report)
         .filter(|left| left.outcome() != Outcome::Held)
         .map(|left| (left.freedom.at(), left.freedom.latest()))

@@ -44,6 +44,11 @@ fn sentence(restart: &Restart, now: Timestamp, style: &Style) -> (Ink, String) {
     if plain.answer == Answer::Ok {
         return (Ink::Fine, format!("a restart can bind {place} now"));
     }
+    if plain.answer == Answer::Unknown && plain.blocked_by.is_empty() {
+        let text =
+            format!("whether a restart can bind {place} is not known: what has the port could not be seen");
+        return (Ink::Held, text);
+    }
     let plainly = from_when(plain, now, style);
     match (answer(true, false), answer(false, true)) {
         (Some(Answer::Ok), _) => {

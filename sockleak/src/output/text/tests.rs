@@ -38,6 +38,41 @@ fn the_sample_report() {
 }
 
 #[test]
+fn what_may_not_be_looked_into_is_not_called_free() {
+    let listener = socket(State::Listen)
+        .changes(&[(State::Listen, State::Close)])
+        .with(|socket| socket.id.sk = 1)
+        .build();
+    let mut evidence = evidence(vec![listener], Vec::new());
+    let closed = socket(State::Established).changes(&[(State::Established, State::FinWait1)]);
+    evidence.live = vec![closed.build().into()];
+    evidence.snapshots[0].sightings = None;
+    evidence.snapshots[0].refused = Some("it needs CAP_SYS_ADMIN (sudo)".to_owned());
+    let text = report_text(&examine(evidence), style());
+    let expected = "\
+orderd (pid 4242, 7 in its namespace): signal 11 (SEGV)
+  /usr/bin/orderd, died 08:53:20 after 2 h 3 min
+
+1 socket open when it died: 1 closed
+  COUNT  LADDR      LPORT  RADDR  RPORT  STATE
+      1  127.0.0.1   8080  -          -  closed
+         a listener, closed with the process
+
+while alive it left 1 socket in an unknown state from 127.0.0.1:8080
+  COUNT  LADDR      LPORT  RADDR      RPORT  STATE
+      1  127.0.0.1   8080  127.0.0.1      *  unknown
+
+note: The network namespace net:[1] could not be looked into, so what is left in
+      it is not known: it needs CAP_SYS_ADMIN (sudo).
+
+1 socket: what became of it cannot be told
+whether a restart can bind 127.0.0.1:8080 is not known: what has the port could
+  not be seen
+";
+    assert_eq!(text, expected, "\n{text}");
+}
+
+#[test]
 fn a_process_without_sockets_left_nothing() {
     let text = report_text(&examine(evidence(Vec::new(), Vec::new())), style());
     let expected = "\
