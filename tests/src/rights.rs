@@ -1,9 +1,11 @@
 //! Commands that may do less than root, or that have other reasons to be refused.
 
+use std::ffi::CStr;
 use std::io;
 use std::mem;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::ptr;
 
 use crate::net::checked;
 
@@ -130,6 +132,24 @@ fn filter_bpf() -> io::Result<()> {
     unsafe {
         checked(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
         checked(libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program)).map(drop)
+    }
+}
+
+/// Lets the command see a /proc that is mounted with this option. It is to keep fewer capabilities after that.
+pub fn mount_proc(command: &mut Command, option: &'static CStr) {
+    // SAFETY: As above.
+    unsafe { command.pre_exec(|| mount_own_proc(option)) };
+}
+
+fn mount_own_proc(option: &CStr) -> io::Result<()> {
+    let (root, proc) = (c"/".as_ptr(), c"/proc".as_ptr());
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: The strings end with NUL and outlive the calls.
+    unsafe {
+        checked(libc::unshare(libc::CLONE_NEWNS))?;
+        checked(libc::mount(ptr::null(), root, ptr::null(), private, ptr::null()))?;
+        let kind = c"proc".as_ptr();
+        checked(libc::mount(kind, proc, kind, 0, option.as_ptr().cast())).map(drop)
     }
 }
 

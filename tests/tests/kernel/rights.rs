@@ -13,7 +13,7 @@ use sockleak_tests::peer::Peer;
 use sockleak_tests::report::Report;
 use sockleak_tests::rights::{
     BPF, Capability, DAC_READ_SEARCH, DOCUMENTED, PERFMON, SETGID, SETUID, SYS_ADMIN, SYS_PTRACE, forbid_bpf,
-    keep_only, rule_a_user_namespace, without,
+    keep_only, mount_proc, rule_a_user_namespace, without,
 };
 use sockleak_tests::tracer::{Run, Tracer, finish};
 use sockleak_tests::victim::Victim;
@@ -35,6 +35,7 @@ pub fn tests() -> Vec<Trial> {
             a_namespace_that_may_not_be_entered,
             a_namespace_that_may_not_be_searched_for,
             leftovers_that_go_out_of_sight,
+            processes_that_are_hidden,
         ],
     )
 }
@@ -288,4 +289,25 @@ fn leftovers_that_go_out_of_sight() {
     tracer.says_on_stderr("2 leftovers in net:[");
     tracer.finishes();
     assert_eq!(tracer.passed("freed").count(), 0);
+}
+
+/// A process that lives is not called dead, and those that may have a socket are not left out without a word.
+fn processes_that_are_hidden() {
+    let victim = Victim::start();
+    let pid = victim.pid().to_string();
+    for option in [c"hidepid=1", c"hidepid=2"] {
+        let hidden = |capabilities: &[Capability], arguments: &[&str]| {
+            let (_folder, sockleak) = public_copy();
+            let mut command = Command::new(sockleak);
+            mount_proc(&mut command, option);
+            keep_only(&mut command, capabilities);
+            finish(command.args(arguments))
+        };
+        let run = hidden(&without(&[SYS_PTRACE]), &["--pid", &pid]);
+        refused(&run, &format!("process {pid} is hidden"));
+        assert!(run.stderr.contains("CAP_SYS_PTRACE"), "{}", run.stderr);
+        let port = hidden(&without(&[SYS_PTRACE]), &["-o", "json", "port", "9"]);
+        let told: Value = serde_json::from_str(&port.stdout).expect("an object");
+        is_blind_for(&told["blind"], "network namespaces of some processes");
+    }
 }

@@ -1,7 +1,7 @@
 //! From the PIDs that the user gave to processes that can be followed.
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Result, anyhow, bail};
 
@@ -29,7 +29,8 @@ impl Target {
             }
             error => error.into(),
         })?;
-        let stat = proc::stat(pid).map_err(|error| gone(pid, &error))?;
+        let gone = |error: io::Error| gone(pid, pidfd.as_fd(), &error);
+        let stat = proc::stat(pid).map_err(gone)?;
         if stat.is_kernel_thread() {
             bail!(
                 "process {pid} ({}) is a kernel thread: it has no sockets to follow",
@@ -44,7 +45,7 @@ impl Target {
             );
         }
         Ok(Self {
-            process: proc::process(pid, by_user).map_err(|error| gone(pid, &error))?,
+            process: proc::process(pid, by_user).map_err(gone)?,
             parent: stat.parent,
             pidfd,
             start_ticks: stat.start_ticks,
@@ -70,10 +71,15 @@ impl Target {
     }
 }
 
-fn gone(pid: u32, error: &io::Error) -> anyhow::Error {
-    if error.kind() == io::ErrorKind::NotFound {
-        anyhow!("process {pid} died before the attach began")
-    } else {
-        anyhow!("process {pid} cannot be read from /proc: {error}")
+fn gone(pid: u32, pidfd: BorrowedFd<'_>, error: &io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::NotFound if pidfd::has_exited(pidfd) => {
+            anyhow!("process {pid} died before the attach began")
+        }
+        ErrorKind::NotFound | ErrorKind::PermissionDenied => anyhow!(
+            "process {pid} is hidden: /proc shows another user's process only to CAP_SYS_PTRACE where it is mounted with \
+             hidepid\n  fix: run it with sudo"
+        ),
+        _ => anyhow!("process {pid} cannot be read from /proc: {error}"),
     }
 }

@@ -23,7 +23,7 @@ impl Netns {
             .into_iter()
             .map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net")));
         let link = link(inode);
-        let mut refused = 0;
+        let mut refused = proc::hidden();
         for path in processes {
             // The link is read first because opening the namespace of every process costs more.
             let target = fs::read_link(&path);
@@ -60,7 +60,7 @@ impl Netns {
         let own = Self::current()?;
         let mut seen = HashSet::from([own.inode()]);
         let mut all = vec![(own, PathBuf::from(super::OWN))];
-        let mut refused = 0;
+        let mut refused = proc::hidden();
         let processes = proc::pids()?
             .into_iter()
             .map(|pid| (Some(pid), PathBuf::from(format!("/proc/{pid}/ns/net"))));
@@ -71,8 +71,7 @@ impl Netns {
             match Self::open(&path) {
                 Ok(namespace) if seen.insert(namespace.inode()) => all.push((namespace, path)),
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    let lives = |pid| proc::stat(pid).is_ok_and(|stat| !stat.holds_nothing());
-                    refused += usize::from(pid.is_none_or(lives));
+                    refused += usize::from(pid.is_none_or(proc::may_hold));
                 }
                 _ => {}
             }

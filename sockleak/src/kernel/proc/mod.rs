@@ -52,6 +52,13 @@ pub fn pids() -> io::Result<Vec<u32>> {
     Ok(pids)
 }
 
+/// How many processes are known to be hidden, where /proc is mounted with hidepid and CAP_SYS_PTRACE is missing: the first
+/// one, which is always there.
+#[must_use]
+pub fn hidden() -> usize {
+    usize::from(!Path::new("/proc/1").exists())
+}
+
 /// `/proc/PID/stat`.
 ///
 /// # Errors
@@ -201,21 +208,25 @@ pub fn holders(inodes: &HashSet<u64>) -> io::Result<Holders> {
     if inodes.is_empty() {
         return Ok(holders);
     }
+    holders.unreadable = hidden();
     for pid in pids()?.into_iter().filter(|pid| *pid != std::process::id()) {
         match held_by(pid, inodes) {
             Ok(held) => holders.held.extend(held),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                // The option hidepid of /proc refuses its stat too.
-                let may_hold = match stat(pid) {
-                    Ok(stat) => !stat.holds_nothing(),
-                    Err(error) => error.kind() != io::ErrorKind::NotFound,
-                };
-                holders.unreadable += usize::from(may_hold);
+                holders.unreadable += usize::from(may_hold(pid));
             }
             Err(_) => {} // It is gone.
         }
     }
     Ok(holders)
+}
+
+/// A process that may not be looked into may have descriptors and namespaces. With hidepid its stat is refused too.
+pub(super) fn may_hold(pid: u32) -> bool {
+    match stat(pid) {
+        Ok(stat) => !stat.holds_nothing(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 fn held_by(pid: u32, inodes: &HashSet<u64>) -> io::Result<Vec<Held>> {
