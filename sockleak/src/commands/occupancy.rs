@@ -136,7 +136,7 @@ impl Occupancy {
             time: Timestamp::now(),
             sightings: Some(sightings.into()),
             refused: None,
-            orphan_retries: namespace.orphan_retries().unwrap_or_default(),
+            orphan_retries: namespace.orphan_retries().ok(),
             overflow: None,
             local_ports: None,
             rivals: None,

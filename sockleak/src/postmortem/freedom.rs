@@ -97,7 +97,9 @@ impl Freedom {
             (State::FinWait2, Timer::Keepalive) => full_fin_wait2(sighting, snapshot, hz, fin_wait2_since),
             (State::FinWait2, _) => Self::open(FreeRule::FinTimeout),
             (State::FinWait1 | State::Closing | State::LastAck, Timer::Retransmit) => {
-                gives_up(sighting, snapshot.orphan_retries, hz)
+                let retries = snapshot.orphan_retries;
+                retries
+                    .and_then(|retries| gives_up(sighting, retries, hz))
                     .map_or(Self::open(FreeRule::Retransmits), |span| {
                         Self::within(FreeRule::Retransmits, snapshot, *span.start(), *span.end())
                     })
@@ -183,5 +185,14 @@ mod tests {
         });
         assert_eq!(orphan.rule, FreeRule::Retransmits);
         assert!(orphan.at().is_some() && orphan.at() <= orphan.latest());
+        let unknown = Snapshot {
+            orphan_retries: None,
+            ..snapshot(Vec::new())
+        };
+        let mut seen = sighting(&socket(State::Established).build(), State::LastAck);
+        seen.timer = Timer::Retransmit;
+        seen.rto = Some(Duration::from_millis(204));
+        let freedom = Freedom::of(&seen, &unknown, 250, None);
+        assert_eq!(freedom, Freedom::open(FreeRule::Retransmits));
     }
 }

@@ -64,8 +64,8 @@ pub struct Snapshot {
     pub sightings: Option<Rc<Vec<Sighting>>>,
     /// Why it may not be looked into; `None` when it was, or when it is gone.
     pub refused: Option<String>,
-    /// `net.ipv4.tcp_orphan_retries` as the kernel applies it (0 counts as 8).
-    pub orphan_retries: u32,
+    /// `net.ipv4.tcp_orphan_retries` as the kernel applies it (0 counts as 8); `None` where it could not be read.
+    pub orphan_retries: Option<u32>,
     /// What the namespace tells of missing TIME_WAITs; `None` where that is not known.
     pub overflow: Option<Overflow>,
     /// Everything that has one of the ports asked for, with its options; `None` where they could not be read.

@@ -115,7 +115,7 @@ pub fn snapshot(sightings: Vec<Sighting>) -> Snapshot {
         time: at(100),
         sightings: Some(sightings.into()),
         refused: None,
-        orphan_retries: 8,
+        orphan_retries: Some(8),
         overflow: None,
         owners: None,
         local_ports: None,

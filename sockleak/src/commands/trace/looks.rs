@@ -194,7 +194,7 @@ pub fn look(inode: u32, namespace: Option<&Netns>, wanted: &Wanted) -> Result<Sn
         time: Timestamp::now(),
         sightings,
         refused,
-        orphan_retries: namespace.map_or(0, |namespace| namespace.orphan_retries().unwrap_or_default()),
+        orphan_retries: namespace.and_then(|namespace| namespace.orphan_retries().ok()),
         overflow: None,
         owners: None,
         local_ports: None,
