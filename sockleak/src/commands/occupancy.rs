@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::cli::BindArgs;
 use crate::kernel::netns::Netns;
 use crate::kernel::port_table::PortReader;
-use crate::kernel::sock_diag::{Filter, SockDiag};
+use crate::kernel::sock_diag::{self, Filter, SockDiag};
 use crate::kernel::{clock, load, proc};
 use crate::postmortem::{
     Endpoint, Family, Occupant, PortEvidence, PortFile, PortOwner, PortReport, Protocol, Snapshot, occupants,
@@ -140,6 +140,8 @@ impl Occupancy {
             overflow: None,
             local_ports: None,
             rivals: None,
+            // Those are found by their descriptors, which the kernel lists for this PID namespace.
+            shows_bound: (owners.is_some() && !self.nested) || sock_diag::lists_bound(),
             owners,
         })
     }
@@ -148,11 +150,15 @@ impl Occupancy {
     fn files(&mut self, looks: &[Snapshot], blind: &mut Vec<String>) -> Result<Vec<PortFile>> {
         match &mut self.reader {
             Some(reader) if !self.nested => return Ok(reader.files(&[self.port])?),
-            Some(_) => blind.push(
+            Some(_) => blind.push(format!(
                 "In a PID namespace of its own, such as a container's: processes outside that have the port are not \
-                 named, and sockets that are only bound are not listed. Ask on the host, or with `docker run --pid=host`."
-                    .to_owned(),
-            ),
+                 named{}. Ask on the host, or with `docker run --pid=host`.",
+                if sock_diag::lists_bound() {
+                    ""
+                } else {
+                    ", and sockets that are only bound are not listed"
+                }
+            )),
             None => {}
         }
         let ports = BTreeSet::from([self.port]);
@@ -213,8 +219,13 @@ fn parents(pids: &HashSet<u32>) -> HashMap<u32, u32> {
 }
 
 fn without_reader(why: &str) -> String {
+    let bound = if sock_diag::lists_bound() {
+        ""
+    } else {
+        ", sockets that are only bound"
+    };
     format!(
-        "The kernel's list of who has the port could not be read, so SO_REUSEADDR of what is left, sockets that are \
-         only bound, and who else has a descriptor are not known: {why}"
+        "The kernel's list of who has the port could not be read, so SO_REUSEADDR of what is left{bound} and who else \
+         has a descriptor are not known: {why}."
     )
 }

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::cli::{Common, WaitArgs};
 use super::occupancy::{Occupancy, Scope};
@@ -19,7 +19,7 @@ const SHORT_STEP: Duration = Duration::from_millis(100);
 /// nothing is, but a timeout says what is in the way.
 ///
 /// # Errors
-/// When sock_diag or /proc cannot be read, or stdout cannot be written.
+/// When sock_diag or /proc cannot be read, when not all that may have the port can be seen, or stdout cannot be written.
 pub fn run(common: &Common, args: &WaitArgs) -> Result<u8> {
     let reuse = args.bind.reuse();
     let end = args.timeout.map(|timeout| Instant::now() + timeout);
@@ -27,6 +27,14 @@ pub fn run(common: &Common, args: &WaitArgs) -> Result<u8> {
     let mut output = common.open_output(false);
     loop {
         let report = occupancy.look(Scope::Own)?;
+        if report.is_unseen(reuse) {
+            output.finish()?;
+            bail!(
+                "whether a restart can bind port {} cannot be seen here\n{}",
+                report.port,
+                report.blind.join("\n")
+            );
+        }
         let is_free = report.is_free(reuse);
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         if is_free || left.is_some_and(|left| left.is_zero()) {

@@ -70,6 +70,8 @@ pub struct Snapshot {
     pub overflow: Option<Overflow>,
     /// Everything that has one of the ports asked for, with its options; `None` where they could not be read.
     pub owners: Option<Vec<Rc<PortOwner>>>,
+    /// Sockets that are only bound are among the owners or the sightings, if there are any.
+    pub shows_bound: bool,
     /// How connect() chooses local ports there; `None` where that is not known.
     pub local_ports: Option<LocalPorts>,
     /// Whoever has them, the sockets that are connected to a remote port of the process's outgoing connections, and those

@@ -83,6 +83,19 @@ pub fn occupants(
     let seen: HashMap<u64, &Sighting> = sightings.map(|seen| (seen.cookie, seen)).collect();
     let of_ports = owners.iter().filter(|owner| ports.contains(&owner.local.port()));
     let mut occupants = Vec::with_capacity(of_ports.clone().count());
+    // These are in no table, and their descriptors may be nobody's here.
+    let is_listed = |seen: &Sighting| {
+        of_ports
+            .clone()
+            .any(|owner| owner.cookie == Some(seen.cookie) || (owner.inode != 0 && owner.inode == seen.inode))
+    };
+    let bound = seen
+        .values()
+        .filter(|seen| seen.state == State::BoundInactive && !is_listed(seen));
+    occupants.extend(bound.map(|seen| Occupant {
+        owner: from_sighting(look.netns, seen, by_cookie.get(&seen.cookie).copied()).into(),
+        freedom: Freedom::of(seen, look, hz, None),
+    }));
     occupants.extend(of_ports.map(|owner| {
         let seen = owner.cookie.and_then(|cookie| seen.get(&cookie));
         let freedom = match seen.filter(|seen| seen.state == owner.state) {

@@ -102,7 +102,12 @@ impl PortReport {
                 places.add(&file.owner, sockets.len() - 1);
                 sockets.len() - 1
             });
-            sockets[place].occupant.freedom = Freedom::open(FreeRule::Holder);
+            let occupant = &mut sockets[place].occupant;
+            if occupant.owner.sk == 0 {
+                // sock_diag does not tell its options.
+                occupant.owner = file.owner.into();
+            }
+            occupant.freedom = Freedom::open(FreeRule::Holder);
             sockets[place].holders.push(PortHolder {
                 pid: file.pid,
                 comm: file.comm,
@@ -117,6 +122,10 @@ impl PortReport {
         let mut namespaces = vec![own];
         namespaces.extend(sockets.iter().map(|socket| socket.occupant.owner.netns));
         namespaces.dedup();
+        let all_seen = |netns| {
+            let mut looks = evidence.looks.iter();
+            looks.any(|look| look.netns == netns && look.shows_bound)
+        };
         let restart = namespaces
             .into_iter()
             .flat_map(|netns| {
@@ -128,7 +137,7 @@ impl PortReport {
                     .collect();
                 let endpoints = evidence.addresses.iter();
                 endpoints
-                    .map(|endpoint| Restart::decide(Endpoint { netns, ..*endpoint }, &here))
+                    .map(|endpoint| Restart::decide(Endpoint { netns, ..*endpoint }, &here, all_seen(netns)))
                     .collect::<Vec<_>>()
             })
             .collect();
@@ -155,6 +164,16 @@ impl PortReport {
     pub fn is_free(&self, reuse: Reuse) -> bool {
         self.own_verdicts(reuse)
             .all(|verdict| verdict.answer == Answer::Ok)
+    }
+
+    /// Nothing is seen in the way of such a restart, and not everything could be seen: waiting does not change that.
+    #[must_use]
+    pub fn is_unseen(&self, reuse: Reuse) -> bool {
+        let mut blocked = self
+            .own_verdicts(reuse)
+            .filter(|verdict| verdict.answer != Answer::Ok)
+            .peekable();
+        blocked.peek().is_some() && blocked.all(super::BindVerdict::is_unseen)
     }
 
     /// When it succeeds at the earliest; `None` when it does now, or where no moment can be told.

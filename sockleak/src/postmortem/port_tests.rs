@@ -124,6 +124,49 @@ fn what_is_only_bound_is_known_by_its_descriptor() {
     assert_eq!(verdict.blocked_by.keys().collect::<Vec<_>>(), [&Obstacle::Bound]);
 }
 
+/// Its descriptor may be one of a process that has no number here, and sock_diag lists it since 6.8.
+#[test]
+fn what_is_only_bound_is_known_by_sock_diag() {
+    let mut evidence = evidence();
+    let mut seen = sighting(&socket(State::Listen).build(), State::BoundInactive);
+    (seen.local, seen.cookie, seen.inode) = (addr("127.0.0.1:8080"), 9, 1009);
+    evidence.looks[0].seen_mut().push(seen);
+    let verdict = |evidence: &PortEvidence| {
+        let report = PortReport::examine(evidence.clone());
+        let blockers = report.restart[0].verdicts[0].blocked_by.clone();
+        (report.sockets.len(), blockers.get(&Obstacle::Bound).copied())
+    };
+    assert_eq!(verdict(&evidence), (3, Some(1)));
+    let mut listed = owner(9, State::Close, "127.0.0.1:8080", None);
+    listed.inode = 1009;
+    evidence.files = vec![file(5, 3, &listed)];
+    assert_eq!(verdict(&evidence), (3, Some(1)), "by both");
+    let told = PortReport::examine(evidence.clone());
+    let bound = told.sockets.iter().find(|socket| !socket.holders.is_empty());
+    let reuse = bound.unwrap().occupant.owner.reuse;
+    assert_eq!(reuse, Some(Reuse::default()), "the descriptor tells its options");
+    let owners = evidence.looks[0].owners.as_mut().unwrap();
+    owners.push(listed.into());
+    assert_eq!(verdict(&evidence), (3, Some(1)), "by all three");
+}
+
+/// Before 6.8 nothing shows it.
+#[test]
+fn what_cannot_be_seen_may_be_in_the_way() {
+    let mut evidence = evidence();
+    evidence.looks[0].shows_bound = false;
+    let blocked = PortReport::examine(evidence.clone());
+    let plain = Reuse::default();
+    assert!(
+        !blocked.is_free(plain) && !blocked.is_unseen(plain),
+        "it is to be waited for"
+    );
+    evidence.looks[0].owners = Some(Vec::new());
+    let unseen = PortReport::examine(evidence);
+    assert!(!unseen.is_free(plain) && unseen.is_unseen(plain));
+    assert_eq!(unseen.restart[0].verdicts[0].answer, Answer::Unknown);
+}
+
 /// The subflow has the port, the descriptor leads to the MPTCP socket.
 #[test]
 fn an_mptcp_listener_is_held_once() {
@@ -144,6 +187,7 @@ fn another_namespace_is_in_nobodys_way() {
     for owner in look.owners.iter_mut().flatten() {
         Rc::make_mut(owner).netns = 7;
     }
+    evidence.looks.push(snapshot(Vec::new()));
     let report = PortReport::examine(evidence);
     assert_eq!(report.sockets.len(), 2);
     assert!(report.is_free(Reuse::default()));

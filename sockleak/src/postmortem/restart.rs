@@ -62,6 +62,14 @@ pub struct BindVerdict {
     pub free_at_latest: Option<Timestamp>,
 }
 
+impl BindVerdict {
+    /// Nothing is seen in its way, and not everything could be seen.
+    #[must_use]
+    pub fn is_unseen(&self) -> bool {
+        self.answer == Answer::Unknown && self.blocked_by.is_empty()
+    }
+}
+
 /// What is in the way of a `bind()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -145,7 +153,7 @@ pub(super) fn of_report(
                 .map(|endpoint| {
                     let first = occupants.partition_point(|occupant| port(occupant) < endpoint.port);
                     let end = occupants.partition_point(|occupant| port(occupant) <= endpoint.port);
-                    Restart::decide(endpoint, &occupants[first..end])
+                    Restart::decide(endpoint, &occupants[first..end], look.shows_bound)
                 })
                 .collect()
         })
@@ -153,29 +161,26 @@ pub(super) fn of_report(
 }
 
 impl Restart {
-    /// Decides for every combination of options. The occupants are all of that port in that namespace.
+    /// Decides for every combination of options. The occupants are all of that port in that namespace, or if not all were
+    /// seen, nothing is said to succeed.
     #[must_use]
-    pub fn decide(endpoint: Endpoint, occupants: &[Occupant]) -> Self {
+    pub fn decide(endpoint: Endpoint, occupants: &[Occupant], all_seen: bool) -> Self {
         let verdicts = Reuse::ALL
             .into_iter()
-            .map(|reuse| BindVerdict::decide(endpoint, reuse, occupants))
+            .map(|reuse| {
+                let mut verdict = BindVerdict::decide(endpoint, reuse, occupants);
+                if verdict.answer == Answer::Ok && !all_seen {
+                    verdict.answer = Answer::Unknown;
+                }
+                verdict
+            })
             .collect();
         Self { endpoint, verdicts }
     }
 
-    /// What has the port could not be seen.
+    /// Nothing was seen.
     fn unknown(endpoint: Endpoint) -> Self {
-        let verdicts = Reuse::ALL
-            .into_iter()
-            .map(|reuse| BindVerdict {
-                reuse,
-                answer: Answer::Unknown,
-                blocked_by: BTreeMap::new(),
-                free_at: None,
-                free_at_latest: None,
-            })
-            .collect();
-        Self { endpoint, verdicts }
+        Self::decide(endpoint, &[], false)
     }
 
     /// The verdict for these options.

@@ -118,6 +118,7 @@ pub fn snapshot(sightings: Vec<Sighting>) -> Snapshot {
         orphan_retries: Some(8),
         overflow: None,
         owners: None,
+        shows_bound: true,
         local_ports: None,
         rivals: None,
     }

@@ -1,6 +1,7 @@
 //! What is missing is named, and what may not be looked at is unknown: neither closed nor none.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
@@ -8,7 +9,7 @@ use std::process::Command;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use sockleak_tests::net::checked;
+use sockleak_tests::net::{self, Family, checked};
 use sockleak_tests::peer::Peer;
 use sockleak_tests::report::Report;
 use sockleak_tests::rights::{
@@ -36,6 +37,7 @@ pub fn tests() -> Vec<Trial> {
             a_namespace_that_may_not_be_searched_for,
             leftovers_that_go_out_of_sight,
             processes_that_are_hidden,
+            a_bound_socket_that_may_not_be_seen,
         ],
     )
 }
@@ -310,4 +312,45 @@ fn processes_that_are_hidden() {
         let told: Value = serde_json::from_str(&port.stdout).expect("an object");
         is_blind_for(&told["blind"], "network namespaces of some processes");
     }
+}
+
+/// `bind()` is refused by a socket that is only bound. Who may not read the kernel's list of a port, or is in another PID
+/// namespace than its owner, sees it since 6.8 alone, and otherwise says that more may be there.
+fn a_bound_socket_that_may_not_be_seen() {
+    let mut victim = Victim::start();
+    let taken: SocketAddr = victim.does("bind 4").parse().expect("an address");
+    let bind =
+        |address: SocketAddr| net::bind(net::socket(address, 0, 0).expect("a socket"), address).is_ok();
+    assert!(!bind(taken), "it is in use");
+    let port = taken.port().to_string();
+    let as_nobody = |arguments: &[&str]| run_with(&[], arguments);
+    for run in [&as_nobody as &dyn Fn(&[&str]) -> Run, &run_in_a_container] {
+        let there = verdict(&run(&["-o", "json", "port", &port]), 1);
+        assert!(there == "in_use" || there == "unknown", "{there}");
+        // Of a port that is free it cannot know more.
+        let is_listed = there == "in_use";
+        assert!(bind(Family::V4.address(9)), "it is free");
+        let free = verdict(&run(&["-o", "json", "port", "9"]), i32::from(!is_listed));
+        assert_eq!(free, if is_listed { "ok" } else { "unknown" });
+        let wait = run(&["wait", "9", "--timeout", "1m"]);
+        assert_eq!(wait.status, if is_listed { 0 } else { 2 }, "{}", wait.stderr);
+    }
+}
+
+#[track_caller]
+fn run_in_a_container(arguments: &[&str]) -> Run {
+    let mut command = Command::new(programs::sockleak());
+    command.args(arguments);
+    // SAFETY: Between fork() and exec() it makes system calls only.
+    unsafe { command.pre_exec(sandbox::continue_in_a_new_pid_namespace) };
+    finish(&mut command)
+}
+
+/// What it says of a plain `bind()`, with that exit status.
+#[track_caller]
+fn verdict(run: &Run, status: i32) -> String {
+    assert_eq!(run.status, status, "{}{}", run.stdout, run.stderr);
+    let told: Value = serde_json::from_str(&run.stdout).expect("an object");
+    let bind = &told["restart"][0]["verdicts"][0]["bind"];
+    bind.as_str().expect("a word").to_owned()
 }

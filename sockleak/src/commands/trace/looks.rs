@@ -13,7 +13,7 @@ use super::rivals;
 use crate::kernel::local_ports;
 use crate::kernel::netns::Netns;
 use crate::kernel::port_table::PortReader;
-use crate::kernel::sock_diag::{Filter, SockDiag, SockDiagError};
+use crate::kernel::sock_diag::{self, Filter, SockDiag, SockDiagError};
 use crate::postmortem::{Destinations, Endpoint, Family, PortOwner, Protocol, Sighting, Snapshot, Socket};
 
 /// What is to be looked at after deaths, put together socket by socket.
@@ -100,6 +100,8 @@ impl Looks {
                     snapshot.rivals = rivals::of(namespace, &destinations.ports(rules))?.map(Rc::new);
                 }
                 snapshot.local_ports = local_ports;
+                snapshot.shows_bound =
+                    snapshot.owners.is_some() || (!wanted.bound.is_empty() && sock_diag::lists_bound());
                 snapshot.overflow = namespaces.overflow(inode);
                 if snapshot.sightings.is_none() && snapshot.refused.is_none() {
                     snapshot.refused = namespaces.refused(inode).cloned();
@@ -197,6 +199,7 @@ pub fn look(inode: u32, namespace: Option<&Netns>, wanted: &Wanted) -> Result<Sn
         orphan_retries: namespace.and_then(|namespace| namespace.orphan_retries().ok()),
         overflow: None,
         owners: None,
+        shows_bound: false,
         local_ports: None,
         rivals: None,
     })

@@ -3,6 +3,7 @@
 //! One dump is a question about one protocol and one address family. It is not atomic: a socket that
 //! becomes a time-wait mini socket meanwhile can be missing or there twice.
 
+mod bound;
 mod destroy;
 mod filter;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+pub use bound::lists_bound;
 pub use destroy::{DestroyError, may_destroy};
 pub use filter::Filter;
 pub use trial::{TrialError, powers};

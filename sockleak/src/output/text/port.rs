@@ -17,7 +17,7 @@ pub(super) fn port(report: &PortReport, style: &Style) -> Vec<String> {
         .sockets
         .iter()
         .partition(|socket| socket.occupant.owner.netns == report.own);
-    lines.push(style.paint(Ink::Headline, &headline(report.port, own.len() as u64)));
+    lines.push(style.paint(Ink::Headline, &headline(report, own.len() as u64)));
     lines.append(&mut sockets(&own, style));
     let mut namespaces: BTreeMap<u32, Vec<&PortSocket>> = BTreeMap::new();
     for socket in others {
@@ -61,8 +61,10 @@ fn own_restarts(report: &PortReport) -> Vec<Restart> {
     report.restart.iter().filter(own).cloned().collect()
 }
 
-fn headline(port: u16, sockets: u64) -> String {
+fn headline(report: &PortReport, sockets: u64) -> String {
+    let port = report.port;
     match sockets {
+        0 if report.is_unseen(Reuse::default()) => format!("port {port}: no socket is seen that has it"),
         0 => format!("port {port}: no socket has it"),
         _ => format!("port {port}: {}", plural(sockets, "socket", "sockets")),
     }

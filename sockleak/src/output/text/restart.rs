@@ -44,9 +44,10 @@ fn sentence(restart: &Restart, now: Timestamp, style: &Style) -> (Ink, String) {
     if plain.answer == Answer::Ok {
         return (Ink::Fine, format!("a restart can bind {place} now"));
     }
-    if plain.answer == Answer::Unknown && plain.blocked_by.is_empty() {
-        let text =
-            format!("whether a restart can bind {place} is not known: what has the port could not be seen");
+    if plain.is_unseen() {
+        let text = format!(
+            "whether a restart can bind {place} is not known: not everything that may have the port could be seen"
+        );
         return (Ink::Held, text);
     }
     let plainly = from_when(plain, now, style);

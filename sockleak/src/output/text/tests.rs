@@ -66,8 +66,8 @@ note: The network namespace net:[1] could not be looked into, so what is left in
       it is not known: it needs CAP_SYS_ADMIN (sudo).
 
 1 socket: what became of it cannot be told
-whether a restart can bind 127.0.0.1:8080 is not known: what has the port could
-  not be seen
+whether a restart can bind 127.0.0.1:8080 is not known: not everything that may
+  have the port could be seen
 ";
     assert_eq!(text, expected, "\n{text}");
 }
