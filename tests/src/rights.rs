@@ -74,8 +74,14 @@ fn become_nobody(kept: &[Capability]) -> io::Result<()> {
         version: VERSION_3,
         pid: 0,
     };
+    let unlimited = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
     // SAFETY: prctl takes integers here, and the other calls read memory that outlives them.
     unsafe {
+        // The memory of maps counts before 5.11. Where this is refused, a later kernel does not care.
+        libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited);
         checked(libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0))?;
         // libc's own would wait for the other threads of the parent.
         let calls = [

@@ -172,6 +172,11 @@ fn a_command_as_another_user() {
         assert!(!run.stderr.contains("watching"), "{}", run.stderr);
         assert!(!file.exists(), "with {more:?}");
     }
+    // It is refused later, and the command that waits belongs to another user already.
+    let run = run_with(&[SETGID, SETUID], &touch);
+    assert_eq!(run.status, 125, "{}", run.stderr);
+    assert!(run.stderr.contains("missing CAP_BPF"), "{}", run.stderr);
+    assert!(!file.exists());
     let run = run_as(&[SETGID, SETUID]);
     assert_eq!(run.status, 0, "{}", run.stderr);
     assert_eq!(fs::metadata(&file).expect("touch ran").uid(), 1);

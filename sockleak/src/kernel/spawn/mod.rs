@@ -200,7 +200,8 @@ impl Drop for StoppedChild {
         if self.released {
             return;
         }
-        // There is nobody to tell if this fails, and then the closing gate ends the child.
+        // A child that has become another user may not be killed by this one: the closing gate ends it.
+        drop(self.gate.take());
         let _ = self.child.signal(libc::SIGKILL);
         let _ = self.child.wait_status();
     }
