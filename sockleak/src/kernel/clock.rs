@@ -60,7 +60,7 @@ pub(super) fn namespace_offset() -> i128 {
     OFFSET.as_ref().copied().unwrap_or(0)
 }
 
-/// Whether the offset of this process's time namespace is known, without which every moment would be wrong.
+/// Whether this process can work in its time namespace, and the offset is known, without which every moment would be wrong.
 ///
 /// # Errors
 ///
@@ -80,14 +80,13 @@ fn read_offset() -> Result<i128, String> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(format!("/proc/self/ns/time cannot be read: {error}")),
     };
+    // The file tells about the namespace of the children (`proc_timens_show_offsets`, kernel/time/namespace.c), and a process
+    // that is in another one can start no thread (`copy_process`, kernel/fork.c).
+    if link("time_for_children").ok().as_ref() != Some(&own) {
+        return Err("its children would be in another time namespace, so it can start no threads".to_owned());
+    }
     if own.as_os_str() == INITIAL_TIME_NAMESPACE {
         return Ok(0);
-    }
-    // The file tells about the namespace of the children (`proc_timens_show_offsets`, kernel/time/namespace.c).
-    if link("time_for_children").ok() != Some(own) {
-        return Err(
-            "in a time namespace that is not the one of its children: only theirs is told".to_owned(),
-        );
     }
     let text = fs::read_to_string(OFFSETS).map_err(|error| format!("{OFFSETS} cannot be read: {error}"))?;
     boottime_offset(&text).ok_or_else(|| format!("{OFFSETS} is not as documented in time_namespaces(7)"))

@@ -7,10 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use sockleak_tests::report::{moment, number};
-use sockleak_tests::tracer::Tracer;
+use sockleak_tests::tracer::{self, Tracer};
 use sockleak_tests::victim::Victim;
 use sockleak_tests::{programs, time_namespace};
 
+use crate::refusals::refused;
 use crate::{Need, named, sandboxed};
 
 /// More than a day.
@@ -22,7 +23,7 @@ pub fn tests() -> Vec<Trial> {
         named![
             moments_are_those_of_the_wall_clock,
             losses_before_a_death_are_not_its_own,
-            an_offset_that_is_not_told_is_refused_or_not_needed,
+            a_namespace_for_children_only,
         ],
     )
 }
@@ -110,29 +111,30 @@ fn losses_before_a_death_are_not_its_own() {
     assert_eq!(report["lost"]["events"], 0, "since its own death: {report}");
 }
 
-/// The kernel tells the offset of the children's time namespace. Where exec() leaves the process in its own, which is that
-/// of all others, the moments are right; in one of its own sockleak says why it cannot tell them.
-fn an_offset_that_is_not_told_is_refused_or_not_needed() {
-    tells_right_moments(|pid| {
-        let mut command = sockleak_on(pid);
-        time_namespace::move_children(&mut command);
-        command
-    });
-    let twice = |pid: &str| {
-        let mut command = sockleak_on(pid);
-        time_namespace::move_ahead(&mut command, AHEAD);
-        time_namespace::move_children(&mut command);
-        command
+/// A process whose children would be in another time namespace can start no threads. Where exec() moves it there, the
+/// moments are right; else sockleak says what the matter is.
+fn a_namespace_for_children_only() {
+    let moved = |ahead: bool| {
+        move |pid: &str| {
+            let mut command = sockleak_on(pid);
+            if ahead {
+                time_namespace::move_ahead(&mut command, AHEAD);
+            }
+            time_namespace::move_children(&mut command);
+            command
+        }
     };
-    if time_namespace::exec_moves() {
-        tells_right_moments(twice);
-    } else {
-        let victim = Victim::start();
-        let run = sockleak_tests::tracer::finish(&mut twice(&victim.pid().to_string()));
-        crate::refusals::refused(
-            &run,
-            "time_namespace: in a time namespace that is not the one of its children",
-        );
-        assert!(run.stderr.contains("exit $?"), "{}", run.stderr);
+    for ahead in [false, true] {
+        if time_namespace::exec_moves() {
+            tells_right_moments(moved(ahead));
+        } else {
+            let victim = Victim::start();
+            let run = tracer::finish(&mut moved(ahead)(&victim.pid().to_string()));
+            refused(
+                &run,
+                "time_namespace: its children would be in another time namespace",
+            );
+            assert!(run.stderr.contains("exit $?"), "{}", run.stderr);
+        }
     }
 }

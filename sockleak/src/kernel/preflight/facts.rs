@@ -28,7 +28,7 @@ pub struct Facts {
     /// They were refused for want of a right.
     pub bpf_refused: bool,
     pub nested_pid_namespace: bool,
-    /// Whether the offset of its clocks is known, or why it is not.
+    /// Whether it can work in its time namespace, or why it cannot.
     pub time_namespace: Result<(), String>,
 }
 

@@ -123,7 +123,7 @@ impl Facts {
             Ok(()) => Requirement::met("time_namespace", "the offset of its clocks is known"),
             Err(why) => Requirement::unmet(
                 "time_namespace",
-                format!("{why}, so the moments of a death would be wrong"),
+                why,
                 format!(
                     "start it as a child: `sh -c '{} ...; exit $?'`",
                     self.rights.executable

@@ -168,13 +168,12 @@ fn old_kernels_and_nested_namespaces_are_refused() {
     };
     assert!(refused(&nested, "pid_namespace").contains("docker run --privileged --pid=host"));
     let elsewhen = Facts {
-        time_namespace: Err("in a time namespace of its own".to_owned()),
+        time_namespace: Err("its children would be elsewhere".to_owned()),
         ..good()
     };
     assert_eq!(
         refused(&elsewhen, "time_namespace"),
-        "in a time namespace of its own, so the moments of a death would be wrong: \
-         start it as a child: `sh -c '/usr/bin/sockleak ...; exit $?'`"
+        "its children would be elsewhere: start it as a child: `sh -c '/usr/bin/sockleak ...; exit $?'`"
     );
     let blind = Facts {
         sock_diag: Err(SockDiagError::NoHandler(Protocol::Tcp)),
