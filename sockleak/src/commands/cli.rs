@@ -89,14 +89,6 @@ impl Common {
     }
 }
 
-impl Common {
-    /// An output that prints no data.
-    #[must_use]
-    pub fn open_status(&self) -> Box<dyn Output> {
-        output::open_status(terminal::stderr_width())
-    }
-}
-
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     /// Follow a process across its death and report (what sockleak does without a verb)

@@ -26,7 +26,7 @@ pub use freeing::{Freeing, Subject};
 pub use json::Json;
 pub use live::{LiveLine, Status};
 pub use notice::{GoesOn, Notice};
-pub use open::{Options, open, open_status};
+pub use open::{Options, open};
 pub use text::{Style, Text};
 
 /// The form of what is printed.

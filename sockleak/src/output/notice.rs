@@ -24,7 +24,7 @@ pub enum GoesOn {
     /// The trace failed.
     Untraced,
     /// A second signal ended sockleak.
-    Alone,
+    Abandoned,
 }
 
 /// How many processes are named.
@@ -49,7 +49,9 @@ impl Notice {
                 match why {
                     GoesOn::TimeIsUp => format!("time is up; no more reports, waiting for {name} to exit"),
                     GoesOn::Untraced => format!("{name} is no longer traced; waiting for it to exit"),
-                    GoesOn::Alone => format!("second signal: {name} keeps running and is no longer traced"),
+                    GoesOn::Abandoned => {
+                        format!("second signal: {name} keeps running and is no longer traced")
+                    }
                 }
             }
         };
@@ -67,7 +69,7 @@ fn still_following(left: &[(u32, String)]) -> String {
         names.push(format!("{} more", count((left.len() - NAMED) as u64)));
     }
     format!(
-        "still following {}: {}. Ctrl-C ends the trace; next time --once ends it with the first report, and --no-follow \
+        "still following {}: {}. SIGINT (Ctrl-C) ends the trace; next time --once ends it with the first report, and --no-follow \
          leaves children out",
         plural(left.len() as u64, "child process", "child processes"),
         names.join(", "),
@@ -83,7 +85,9 @@ mod tests {
         let worker = |pid| (pid, "wor\x1bker".to_owned());
         let line = Notice::StillFollowing(vec![worker(7)]).line();
         assert!(
-            line.starts_with("sockleak: still following 1 child process: wor\\x1bker (pid 7). Ctrl-C ends"),
+            line.starts_with(
+                "sockleak: still following 1 child process: wor\\x1bker (pid 7). SIGINT (Ctrl-C) ends"
+            ),
             "{line}"
         );
         let line = Notice::StillFollowing((1..=5).map(worker).collect()).line();
@@ -106,7 +110,7 @@ mod tests {
                 "./server (pid 7) is no longer traced; waiting for it to exit",
             ),
             (
-                GoesOn::Alone,
+                GoesOn::Abandoned,
                 "second signal: ./server (pid 7) keeps running and is no longer traced",
             ),
         ] {

@@ -43,13 +43,6 @@ pub fn open(options: Options) -> Box<dyn Output> {
     Box::new(Text::new(BufWriter::new(Data(stdout())), status, style))
 }
 
-/// Status to stderr, and data to nobody.
-#[must_use]
-pub fn open_status(stderr_width: Option<usize>) -> Box<dyn Output> {
-    let status = LiveLine::new(Told(stderr()), stderr_width);
-    Box::new(Json::new(io::sink(), status, true))
-}
-
 /// Stderr. What nobody can be told is no error of the trace.
 struct Told(Stderr);
 

@@ -36,6 +36,7 @@ pub fn tests() -> Vec<Trial> {
             once_ends_with_the_first_death,
             children_are_not_followed_if_not_wanted,
             a_zombie_among_the_descendants,
+            targets_that_descend_from_one_another,
             more_children_than_descriptors,
             too_few_descriptors_are_refused,
             a_death_during_the_attach,
@@ -228,6 +229,18 @@ fn a_zombie_among_the_descendants() {
     let mut tracer = Tracer::attach(victim.pid(), &[]);
     victim.killed_by(libc::SIGKILL);
     tracer.report().shows(&IDLE);
+    tracer.finishes();
+}
+
+/// A child of a target, or the same process twice, is one target.
+fn targets_that_descend_from_one_another() {
+    let (mut victim, _peers) = Victim::serving("4", 2);
+    let child = victim.forks("fork");
+    let pid = victim.pid();
+    let mut tracer = Tracer::attach_all([pid, child, pid], &[]);
+    victim.group_killed();
+    let reports = tracer.reports(2);
+    assert!(reports.contains_key(&pid) && reports.contains_key(&child));
     tracer.finishes();
 }
 

@@ -1,8 +1,12 @@
 //! Children that die early or come about in unusual ways, and processes that get the number of a dead one.
 
+use std::time::{Duration, Instant};
+
 use libtest_mimic::Trial;
 use serde_json::json;
 use sockleak_tests::death;
+use sockleak_tests::limit::wait_until;
+use sockleak_tests::report::moment;
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
@@ -25,6 +29,7 @@ pub fn tests() -> Vec<Trial> {
             a_child_with_the_number_of_a_dead_target_is_reported,
             five_children_with_one_number_are_five,
             a_dead_child_does_not_wait_for_whoever_has_its_number,
+            a_program_is_not_told_of_whoever_has_its_number,
         ],
     ));
     tests
@@ -227,5 +232,29 @@ fn a_dead_child_does_not_wait_for_whoever_has_its_number() {
     assert_ne!(report["death"]["sent_by"]["pid"], child, "{report}");
     victim.killed_by(libc::SIGKILL);
     assert_eq!(tracer.report()["process"]["pid"], victim.pid());
+    tracer.finishes();
+}
+
+/// sockleak learns of the exec when another child has the number already.
+fn a_program_is_not_told_of_whoever_has_its_number() {
+    let (mut victim, _peers) = Victim::serving("4", 1);
+    victim.does("keep-on-exec");
+    let mut tracer = Tracer::attach(victim.pid(), &[]);
+    tracer.stops();
+    let pid = victim.does("child spawned");
+    // /proc tells when a process started in hundredths of a second.
+    let ended = Instant::now();
+    wait_until("another tick", || ended.elapsed() > Duration::from_millis(20));
+    let child = victim.forks(&format!("child numbered {pid}"));
+    tracer.signal(libc::SIGCONT);
+    let report = tracer.report();
+    assert_eq!(report["process"]["pid"].to_string(), pid, "{report}");
+    assert_eq!(report["death"]["exit_code"], 7, "{report}");
+    let (started, died) = (&report["process"]["started"], &report["death"]["time"]);
+    assert!(moment(started) <= moment(died), "{report}");
+    victim.kill_child(child);
+    tracer.report();
+    victim.killed_by(libc::SIGKILL);
+    tracer.report();
     tracer.finishes();
 }

@@ -29,6 +29,8 @@ pub fn tests() -> Vec<Trial> {
             a_second_signal_leaves_a_command_with_a_word,
             a_command_outlives_the_reader_of_stdout,
             a_command_outlives_the_duration,
+            a_daemon_outlives_a_command_that_nobody_reads,
+            a_signal_after_the_command_has_ended_ends_the_trace,
             who_is_still_followed_is_said,
         ],
     )
@@ -216,6 +218,39 @@ fn a_command_outlives_the_duration() {
     tracer.says_on_stderr("time is up");
     pidfd::signal(pid, libc::SIGCONT).expect("the command is stopped");
     assert_eq!(tracer.status(), 7);
+}
+
+/// What a COMMAND leaves running, which goes when this value does.
+fn daemon(tracer: &mut Tracer) -> Stubborn {
+    Stubborn(tracer.line_of_command().parse().expect("a process id"))
+}
+
+const DAEMONIZES: &str = "sleep 1000 & echo $!; exit 3";
+
+fn a_daemon_outlives_a_command_that_nobody_reads() {
+    let folder = tempfile::tempdir().expect("an empty folder");
+    let out = folder.path().join("out");
+    let (reader, writer) = io::pipe().expect("a pipe");
+    let mut command = Command::new(programs::sockleak());
+    command.args(["-o", "json", "--", "sh", "-c"]);
+    command
+        .arg(format!("exec > \"$OUT\"; {DAEMONIZES}"))
+        .env("OUT", &out);
+    let mut tracer = Tracer::spawn_into(&mut command, writer.into());
+    drop(reader);
+    assert_eq!(tracer.status(), 3);
+    let pid = fs::read_to_string(&out).expect("it was written");
+    let daemon = Stubborn(pid.trim().parse().expect("a process id"));
+    assert!(fs::exists(format!("/proc/{}", daemon.0)).expect("/proc is there"));
+}
+
+fn a_signal_after_the_command_has_ended_ends_the_trace() {
+    let mut tracer = Tracer::start(["--", "sh", "-c", DAEMONIZES]);
+    let _daemon = daemon(&mut tracer);
+    tracer.says_on_stderr("still following 1 child process");
+    tracer.signal(libc::SIGTERM);
+    assert_eq!(tracer.status(), 3);
+    assert_eq!(tracer.report()["death"]["exit_code"], 3);
 }
 
 fn who_is_still_followed_is_said() {

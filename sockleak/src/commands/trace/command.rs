@@ -1,8 +1,11 @@
 //! COMMAND while it runs: it gets the signals that sockleak gets, and its status becomes sockleak's.
 
+use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 
 use anyhow::{Context as _, Result};
+
+use tokio::io::unix::AsyncFd;
 
 use super::interrupts::Interrupts;
 use crate::kernel::spawn::RunningChild;
@@ -12,11 +15,20 @@ use crate::kernel::{pidfd, terminal, wait};
 pub struct Command {
     child: RunningChild,
     program: String,
+    /// It is opened while there is a descriptor for it.
+    pidfd: AsyncFd<OwnedFd>,
 }
 
 impl Command {
-    pub const fn new(child: RunningChild, program: String) -> Self {
-        Self { child, program }
+    /// # Errors
+    /// When its end cannot be waited for.
+    pub fn new(child: RunningChild, program: String) -> Result<Self> {
+        let pidfd = wait::readable(pidfd::open(child.pid())?).context("cannot wait for COMMAND")?;
+        Ok(Self {
+            child,
+            program,
+            pidfd,
+        })
     }
 
     /// Its PID and how it was called.
@@ -48,11 +60,9 @@ impl Command {
     /// # Errors
     /// When it cannot be waited for.
     pub async fn outlast(&mut self, interrupts: &mut Interrupts) -> Result<Option<u8>> {
-        let pidfd = pidfd::open(self.child.pid())?;
-        let end = wait::readable(pidfd).context("cannot wait for COMMAND")?;
         loop {
             tokio::select! {
-                _ = end.readable() => return self.status(),
+                _ = self.pidfd.readable() => return self.status(),
                 received = interrupts.next() => {
                     if interrupts.seen > 1 {
                         return Ok(None);

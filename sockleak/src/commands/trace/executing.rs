@@ -45,16 +45,24 @@ impl Former {
 impl Session<'_> {
     /// A process became another program at that moment. False for one that is not followed.
     pub(super) fn executed(&mut self, id: ProcessId, comm: &str, time: u64) -> bool {
-        let Some(followed) = self.processes.get_mut(id) else {
+        let Some(followed) = self.processes.get(id) else {
             return false;
         };
         let target = followed.process.target;
+        let left_nothing = lives_without_sockets(id.pid);
+        let process = proc::process(id.pid, target);
+        // Of a program that has ended meanwhile nothing more is known, and its PID may be another's.
+        let is_still = self.is_still(id);
+        let Some(followed) = self.processes.get_mut(id) else {
+            return false;
+        };
         let before = std::mem::take(&mut followed.process.comm);
         let mut former = Former::new(before, time);
-        former.left_nothing = lives_without_sockets(id.pid);
+        former.left_nothing = is_still && left_nothing;
         followed.former = Some(former);
-        if let Ok(process) = proc::process(id.pid, target) {
-            followed.process = process;
+        match process {
+            Ok(process) if is_still => followed.process = process,
+            _ => followed.process.exe = None,
         }
         // /proc may tell the name of a later program already.
         comm.clone_into(&mut followed.process.comm);

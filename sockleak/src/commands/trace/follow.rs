@@ -107,7 +107,11 @@ impl Timers {
 
     fn wind_up(&mut self, end: End) {
         let deadline = Instant::now() + LAST_REPORTS;
-        self.ending.get_or_insert(Ending { end, deadline });
+        let ending = self.ending.get_or_insert(Ending { end, deadline });
+        // Who wants no more does not want a countdown either.
+        if end == End::Cut {
+            ending.end = end;
+        }
         // It is over once.
         self.end = None;
     }
@@ -116,7 +120,7 @@ impl Timers {
 /// Follows until the last process is reported, or the user has seen enough.
 ///
 /// # Errors
-/// When sock_diag does not answer, or stdout cannot be written. It can be called again then.
+/// When sock_diag does not answer, or stdout cannot be written.
 pub async fn follow(
     session: &mut Session<'_>,
     (sources, timers): (&mut Sources, &mut Timers),
@@ -157,10 +161,11 @@ pub async fn follow(
                 if interrupts.seen > 1 {
                     return Ok(End::Abandoned(received));
                 }
-                match &mut command {
-                    // It decides what the signal means.
-                    Some(command) => command.pass_on(received),
-                    None => timers.wind_up(End::Cut),
+                let status = command.as_mut().map(|command| command.status()).transpose()?;
+                match &command {
+                    // It decides what the signal means, as long as it runs.
+                    Some(command) if status == Some(None) => command.pass_on(received),
+                    _ => timers.wind_up(End::Cut),
                 }
             }
         }

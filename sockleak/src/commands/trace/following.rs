@@ -13,20 +13,31 @@ use super::processes::{ProcessId, Stage};
 use super::session::Session;
 use super::targets::Target;
 use crate::kernel::pidfd::{self, PidfdError};
+use crate::kernel::tables::TableError;
 use crate::kernel::{clock, proc, wait};
 use crate::postmortem::Process;
 
 impl Session<'_> {
-    /// Watches a target and its children from now on.
+    /// Watches the targets and their children from now on.
     ///
     /// # Errors
-    /// When it died meanwhile, or the map is full.
-    pub fn follow(&mut self, target: Target) -> Result<()> {
-        let id = ProcessId {
-            pid: target.process.pid,
-            since: clock::boottime_ns(),
-        };
-        self.tables.watch(id.pid, 0)?;
+    /// When one died meanwhile, or the map is full.
+    pub fn follow(&mut self, targets: Vec<Target>) -> Result<()> {
+        let pids: Vec<u32> = targets.iter().map(|target| target.process.pid).collect();
+        for target in targets {
+            self.follow_target(target)?;
+        }
+        // One target may descend from another.
+        if !self.args.no_follow {
+            for pid in pids {
+                self.follow_descendants(pid)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn follow_target(&mut self, target: Target) -> Result<()> {
+        let id = self.watch(target.process.pid, 0)?;
         self.namespaces.enter(id);
         target.still_there()?;
         let Target {
@@ -36,11 +47,21 @@ impl Session<'_> {
             ..
         } = target;
         self.processes.add(id, process, parent);
-        self.await_death(id, pidfd)?;
-        if !self.args.no_follow {
-            self.follow_descendants(id.pid)?;
-        }
-        Ok(())
+        self.await_death(id, pidfd)
+    }
+
+    /// Watches a process that lives, unless the hook of its fork has done so just now: the event of that is still to
+    /// come then, and must find it.
+    fn watch(&mut self, pid: u32, parent: u32) -> Result<ProcessId, TableError> {
+        let now = clock::boottime_ns();
+        let since = match self.tables.watched(pid) {
+            Some(watched) => watched.start,
+            None => {
+                self.tables.watch(pid, parent)?;
+                now
+            }
+        };
+        Ok(ProcessId { pid, since })
     }
 
     /// Children that were alive before the attach. The hooks catch those that are forked from a watched
@@ -72,16 +93,10 @@ impl Session<'_> {
             self.unfollowed += u64::from(!holds_nothing);
             return Ok(());
         };
-        // The event of its fork, if it was forked just now, is still to come and must find it.
-        let since = match self.tables.watched(pid) {
-            Some(watched) => watched.start,
-            None => clock::boottime_ns(),
-        };
-        let id = ProcessId { pid, since };
-        if self.tables.watched(pid).is_none() && self.tables.watch(pid, found.parent).is_err() {
+        let Ok(id) = self.watch(pid, found.parent) else {
             self.unfollowed += 1;
             return Ok(());
-        }
+        };
         self.namespaces.enter(id);
         if proc::share_files(pid, found.parent) == Some(true) {
             self.processes.share_files(pid, found.parent);
@@ -121,7 +136,7 @@ impl Session<'_> {
     }
 
     /// What was read of its PID just now was this process's. A dead one may have lost its PID to another.
-    fn is_still(&self, id: ProcessId) -> bool {
+    pub(super) fn is_still(&self, id: ProcessId) -> bool {
         self.watched(id).is_some()
             || proc::stat(id.pid).is_ok_and(|stat| stat.is_exiting() && stat.started_ns() <= id.since)
     }

@@ -1,5 +1,6 @@
 //! Signals that end a trace.
 
+use std::io::{self, Write as _};
 use std::process;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, OnceLock};
@@ -10,21 +11,25 @@ use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::kernel::terminal;
+use crate::kernel::{spawn, terminal};
+
+/// The time that the main thread has to end by itself, once a second signal has come.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// COMMAND's PID, and what is said if it is left alone.
+type LastWords = Arc<OnceLock<(u32, String)>>;
 
 /// SIGINT, SIGTERM and SIGHUP, as they arrive. A thread of its own takes them, because the main one may be stuck in a
 /// write that nobody reads.
 pub struct Interrupts {
     received: UnboundedReceiver<i32>,
-    /// How many of them [`Interrupts::next`] gave.
+    /// How many of them [`Interrupts::next`] gave, but for SIGHUP: with that a service is told to read its
+    /// configuration, any number of times.
     pub seen: usize,
     /// The number of the last one; 0 before.
     pub last: i32,
-    last_words: Arc<OnceLock<String>>,
+    last_words: LastWords,
 }
-
-/// What the main thread has to end by itself, once a second signal has come.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Interrupts {
     /// Takes these signals from now on. SIGHUP is left as it is if the caller, such as nohup(1), ignores it.
@@ -48,12 +53,17 @@ impl Interrupts {
                     Err(error) => return drop(ready.send(Err(error))),
                 };
                 drop(ready.send(Ok(())));
-                // Nobody listens any more when the trace has ended.
-                let _ = sender.send(signals.next().await);
-                let second = signals.next().await;
-                let _ = sender.send(second);
-                tokio::time::sleep(PATIENCE).await;
-                give_up(second, &words);
+                let mut seen = 0;
+                loop {
+                    let signal = signals.next().await;
+                    // Nobody listens any more when the trace has ended.
+                    let _ = sender.send(signal);
+                    seen += counted(signal);
+                    if seen > 1 {
+                        tokio::time::sleep(PATIENCE).await;
+                        give_up(signal, &words);
+                    }
+                }
             });
         };
         thread::Builder::new()
@@ -71,17 +81,17 @@ impl Interrupts {
         })
     }
 
-    /// What is said on stderr if the thread has to end the process.
-    pub fn leave_words(&self, words: String) {
-        // The first ones stay: they are said once.
-        let _ = self.last_words.set(words);
+    /// What is said on stderr if the thread has to end the process while COMMAND runs.
+    pub fn leave_words(&self, command: u32, words: String) {
+        // There is one COMMAND.
+        let _ = self.last_words.set((command, words));
     }
 
     /// The number of the next one.
     pub async fn next(&mut self) -> i32 {
         match self.received.recv().await {
             Some(signal) => {
-                self.seen += 1;
+                self.seen += counted(signal);
                 self.last = signal;
                 signal
             }
@@ -91,19 +101,34 @@ impl Interrupts {
     }
 }
 
-/// Ends the process although the main thread is stuck. Stderr may be what it is stuck in.
-fn give_up(signal: i32, words: &Arc<OnceLock<String>>) -> ! {
+const fn counted(signal: i32) -> usize {
+    if signal == libc::SIGHUP { 0 } else { 1 }
+}
+
+/// Ends the process although the main thread is stuck, with the status of COMMAND if that has ended. Stderr may be what
+/// the main thread is stuck in.
+fn give_up(signal: i32, words: &LastWords) -> ! {
     const A_WRITE: Duration = Duration::from_millis(100);
-    let (told, is_told) = sync_channel(1);
-    let words = Arc::clone(words);
-    thread::spawn(move || {
-        if let Some(words) = words.get() {
-            eprintln!("{words}");
+    let mut status = None;
+    if let Some((command, _)) = words.get() {
+        match spawn::peek(*command) {
+            Ok(None) => {
+                let words = Arc::clone(words);
+                let (told, is_told) = sync_channel(1);
+                thread::spawn(move || {
+                    if let Some((_, words)) = words.get() {
+                        let _ = writeln!(io::stderr(), "{words}");
+                    }
+                    let _ = told.send(());
+                });
+                let _ = is_told.recv_timeout(A_WRITE);
+            }
+            Ok(ended) => status = ended,
+            // It was reaped already.
+            Err(_) => {}
         }
-        let _ = told.send(());
-    });
-    let _ = is_told.recv_timeout(A_WRITE);
-    process::exit(128 + signal)
+    }
+    process::exit(status.unwrap_or(128 + signal))
 }
 
 struct Signals {

@@ -19,6 +19,7 @@ mod session;
 mod survey;
 mod targets;
 
+use std::collections::BTreeSet;
 use std::io;
 
 use anyhow::{Context as _, Result};
@@ -115,10 +116,10 @@ pub fn start(common: &Common, args: &TraceArgs, begin: Begin<'_>, output: &mut d
     let facts = Facts::gather();
     refuse_unmet(&facts.requirements())?;
     let kernel = facts.btf?;
-    let targets = args
-        .pids
-        .iter()
-        .map(|pid| Target::find(*pid, true))
+    let pids: BTreeSet<u32> = args.pids.iter().copied().collect();
+    let targets = pids
+        .into_iter()
+        .map(|pid| Target::find(pid, true))
         .collect::<Result<Vec<_>>>()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -147,16 +148,12 @@ async fn trace(
     let hz = clock::hz().context("cannot read the kernel's tick rate")?;
     let translator = Translator::new(BootClock::sample(), hz, &kernel.reset_reasons);
     let (deaths, dead) = unbounded_channel();
-    let mut status = common.open_status();
-    let mut unread = Some(status.as_mut());
     let mut session = Session::new(args, loaded, tables, translator, deaths, output);
     let watched = targets
         .iter()
         .map(|target| (target.process.pid, begin.name_of(target)))
         .collect();
-    for target in targets {
-        session.follow(target)?;
-    }
+    session.follow(targets)?;
     session.processes.remember_tables();
     let sockets = session.count_sockets()?;
     let mut sources = Sources::new(ring, dead, logger)?;
@@ -167,13 +164,18 @@ async fn trace(
         kernel: preflight::release(),
         hooks: programs::ALL.map(str::to_owned).to_vec(),
     };
-    let is_read = has_reader(session.output.watch(&watch).map_err(Into::into))?;
+    let watching = session.output.watch(&watch).map_err(anyhow::Error::from);
+    let watching = match watching {
+        Err(error) if !is_broken_pipe(&error) => return Err(error),
+        watching => watching,
+    };
     let mut command = match begin {
         Begin::Nothing => None,
         Begin::Release(child) => {
             let program = child.program().to_owned();
-            let command = Command::new(child.release()?, program);
-            interrupts.leave_words(Notice::Command(command.name(), GoesOn::Alone).line());
+            let command = Command::new(child.release()?, program)?;
+            let words = Notice::Command(command.name(), GoesOn::Abandoned).line();
+            interrupts.leave_words(command.name().0, words);
             Some(command)
         }
         Begin::Call(call) => {
@@ -184,79 +186,67 @@ async fn trace(
     // Only reports need it.
     session.loaded.add_port_reader(kernel);
     let mut timers = Timers::new(args.duration);
-    let mut is_read = is_read.is_some();
-    let end = loop {
-        if !is_read {
-            let name = command.as_ref().map(Command::name);
-            session.tell(&Notice::Unread { command: name });
-            if command.is_none() {
-                return Ok(0);
-            }
-            if let Some(unread) = unread.take() {
-                session.output = unread;
-            }
-        }
-        let with = (&mut sources, &mut timers);
-        let end = follow::follow(&mut session, with, &mut interrupts, command.as_mut()).await;
-        match has_reader(end) {
-            Ok(Some(end)) => break Ok(end),
-            Ok(None) => is_read = false,
-            Err(error) => break Err(error),
-        }
+    let sources = (&mut sources, &mut timers);
+    let followed = match watching {
+        Ok(()) => follow::follow(&mut session, sources, &mut interrupts, command.as_mut()).await,
+        Err(unread) => Err(unread),
     };
-    conclude(&mut session, end, &mut interrupts, command).await
-}
-
-/// `None` if the reader of stdout has gone.
-fn has_reader<T>(result: Result<T>) -> Result<Option<T>> {
-    match result {
-        Ok(done) => Ok(Some(done)),
-        Err(error) if is_broken_pipe(&error) => Ok(None),
-        Err(error) => Err(error),
-    }
+    conclude(&mut session, followed, &mut interrupts, command).await
 }
 
 /// What comes after following: the countdown of `--wait`, and COMMAND, which is never left alone without a word.
 async fn conclude(
     session: &mut Session<'_>,
-    end: Result<End>,
+    followed: Result<End>,
     interrupts: &mut Interrupts,
-    command: Option<Command>,
+    mut command: Option<Command>,
 ) -> Result<u8> {
-    let (end, failed) = match end {
+    let (end, failed) = match followed {
         Ok(end) => (Some(end), finish(session, end, interrupts).await.err()),
         Err(error) => (None, Some(error)),
     };
-    let failed = failed.filter(|error| !is_broken_pipe(error));
+    let status = command.as_mut().map_or(Ok(None), Command::status)?;
+    let running = command.filter(|_| status.is_none());
+    let is_unread = failed.as_ref().is_some_and(is_broken_pipe);
+    if is_unread {
+        let command = running.as_ref().map(Command::name);
+        session.tell(&Notice::Unread { command });
+    }
+    let failed = failed.filter(|_| !is_unread);
     let abandoned = match end {
         Some(End::Abandoned(signal)) => Some(128 + signal as u8),
         _ => None,
     };
-    let Some(mut command) = command else {
-        return match failed {
-            Some(error) => Err(error),
-            None => Ok(abandoned.unwrap_or(u8::from(session.args.exit_code && session.left_behind))),
+    let Some(mut running) = running else {
+        return match (failed, status) {
+            (Some(error), None) => Err(error),
+            (Some(error), Some(status)) => {
+                session.tell(&Notice::Failed(format!("{error:#}")));
+                Ok(status)
+            }
+            (None, Some(status)) => Ok(status),
+            (None, None) if is_unread => Ok(0),
+            (None, None) => Ok(abandoned.unwrap_or(u8::from(session.args.exit_code && session.left_behind))),
         };
     };
-    let goes_on = match (&failed, abandoned) {
+    let why = match (&failed, abandoned) {
         (Some(_), _) => GoesOn::Untraced,
-        (None, Some(_)) => GoesOn::Alone,
+        (None, Some(_)) => GoesOn::Abandoned,
         (None, None) => GoesOn::TimeIsUp,
     };
     if let Some(error) = failed {
         session.tell(&Notice::Failed(format!("{error:#}")));
     }
-    if let Some(status) = command.status()? {
-        return Ok(status);
+    if !is_unread {
+        session.tell(&Notice::Command(running.name(), why));
     }
-    session.tell(&Notice::Command(command.name(), goes_on));
     if let Some(status) = abandoned {
         return Ok(status);
     }
-    if let Some(status) = command.outlast(interrupts).await? {
+    if let Some(status) = running.outlast(interrupts).await? {
         return Ok(status);
     }
-    session.tell(&Notice::Command(command.name(), GoesOn::Alone));
+    session.tell(&Notice::Command(running.name(), GoesOn::Abandoned));
     Ok(128 + interrupts.last as u8)
 }
 

@@ -10,6 +10,7 @@ mod tests;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -121,6 +122,30 @@ pub fn start(
         child.has_become(identity)?;
     }
     Ok(child)
+}
+
+/// The exit status of a child that has ended, as a shell gives it: 128+N for signal N. It stays to be reaped. `None`
+/// while it runs.
+///
+/// # Errors
+///
+/// When it was reaped already, or is no child.
+pub fn peek(pid: u32) -> io::Result<Option<i32>> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: The pointer is to an information that the kernel may write.
+    if unsafe { libc::waitid(libc::P_PID, pid, info.as_mut_ptr(), options) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: All-zero is one, and the call may have written it.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: After waitid() these members are those of SIGCHLD, or zero.
+    let (child, status) = unsafe { (info.si_pid(), info.si_status()) };
+    Ok((child != 0).then_some(if info.si_code == libc::CLD_EXITED {
+        status
+    } else {
+        128 + status
+    }))
 }
 
 impl StoppedChild {

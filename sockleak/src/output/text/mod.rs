@@ -149,7 +149,7 @@ impl<W: Write, S: Write> Output for Text<W, S> {
         if loss.processes > 0 {
             let processes = plural(loss.processes, "process", "processes");
             self.status.say(&format!(
-                "{processes} could not be followed and will not be reported"
+                "sockleak: {processes} could not be followed and will not be reported"
             ))?;
         }
         // What became unknown by a lost event is said in the report that it is missing in.

@@ -194,7 +194,7 @@ fn status_is_apart_from_data() {
         "watching orderd\\x07 (pid 4242): 1 listener, 1,412 connections; kernel 6.12.107, 2 hooks\n\
          watching orderd\\x07 (pid 4242): open sockets could not be counted (see `sockleak check`); kernel 6.12.107, 2 \
          hooks\n\
-         1 process could not be followed and will not be reported\n\
+         sockleak: 1 process could not be followed and will not be reported\n\
          sockleak: nothing reads stdout any more; the trace ends\n"
     );
 }
