@@ -151,8 +151,9 @@ fn a_command_as_another_user() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("it is ours");
     let file = folder.path().join("made");
-    let touch = ["--user", "1:1", "--", "touch", file.to_str().expect("UTF-8")];
-    let run_as = |more: &[Capability]| run_with(&[&DOCUMENTED, more].concat(), &touch);
+    let path = file.to_str().expect("UTF-8");
+    let make = ["--user", "1:1", "--", "sh", "-c", ": > \"$0\"", path];
+    let run_as = |more: &[Capability]| run_with(&[&DOCUMENTED, more].concat(), &make);
     for (more, missing) in [
         (
             &[][..],
@@ -164,7 +165,7 @@ fn a_command_as_another_user() {
         let run = run_as(more);
         assert_eq!(run.status, 125, "{}", run.stderr);
         assert!(
-            run.stderr.contains("cannot run touch as the user 1:1"),
+            run.stderr.contains("cannot run sh as the user 1:1"),
             "{}",
             run.stderr
         );
@@ -173,13 +174,13 @@ fn a_command_as_another_user() {
         assert!(!file.exists(), "with {more:?}");
     }
     // It is refused later, and the command that waits belongs to another user already.
-    let run = run_with(&[SETGID, SETUID], &touch);
+    let run = run_with(&[SETGID, SETUID], &make);
     assert_eq!(run.status, 125, "{}", run.stderr);
     assert!(run.stderr.contains("missing CAP_BPF"), "{}", run.stderr);
     assert!(!file.exists());
     let run = run_as(&[SETGID, SETUID]);
     assert_eq!(run.status, 0, "{}", run.stderr);
-    assert_eq!(fs::metadata(&file).expect("touch ran").uid(), 1);
+    assert_eq!(fs::metadata(&file).expect("the command ran").uid(), 1);
 }
 
 /// Of another user's process in another network namespace.
