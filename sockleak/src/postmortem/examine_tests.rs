@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::postmortem::testing::{addr, at, evidence, sighting, socket};
-use crate::postmortem::{Answer, Origin, Overflow, Sighting, SocketId, Timer, followers};
+use crate::postmortem::{Answer, Obstacle, Origin, Overflow, Sighting, SocketId, Timer, followers};
 
 /// Connection number `number` of 127.0.0.1:8080, as the process held it.
 fn connection(number: u16) -> Socket {
@@ -216,7 +216,7 @@ fn what_may_not_be_looked_into_is_unknown_and_may_be_there() {
     evidence.live = vec![live(2).into(), live(3).into(), peer_closed.into()];
     evidence.snapshots[0].sightings = None;
     evidence.snapshots[0].refused = Some("it needs CAP_SYS_ADMIN".to_owned());
-    let report = examine(evidence);
+    let report = examine(evidence.clone());
     assert_eq!((report.summary.unknown, report.summary.closed), (1, 1));
     let connection = &report.sockets[1];
     assert_eq!(connection.freedom, Freedom::open(FreeRule::Unknown));
@@ -232,6 +232,14 @@ fn what_may_not_be_looked_into_is_unknown_and_may_be_there() {
     assert_eq!(answers.collect::<Vec<_>>(), [Answer::Unknown; 4]);
     assert_eq!(report.blind.len(), 1);
     assert!(report.blind[0].contains("net:[1]") && report.blind[0].contains("CAP_SYS_ADMIN"));
+
+    // What /proc shows is in the way all the same.
+    evidence.sockets[1].transitions.clear();
+    evidence.holdings.push(child_holds(70));
+    let report = examine(evidence);
+    let plain = &report.restart[0].verdicts[0];
+    assert_eq!(plain.answer, Answer::InUse);
+    assert_eq!(plain.blocked_by.keys().collect::<Vec<_>>(), [&Obstacle::Listener]);
 }
 
 #[test]

@@ -64,12 +64,12 @@ pub fn occupants(
     let since = |cookie| by_cookie.get(&cookie).and_then(|socket| socket.fin_wait2_since());
 
     let Some(owners) = &look.owners else {
-        let bound_only = known
+        let unseen = known
             .iter()
             .filter(|report| report.outcome == Outcome::Held && report.state.is_none())
             .map(|report| report.socket.as_ref())
             .filter(|socket| socket.netns == look.netns && ports.contains(&socket.local.port()))
-            .map(bound);
+            .map(from_record);
         return sightings
             // A request of a handshake has no port of its own, and an MPTCP socket has that of its subflow.
             .filter(|seen| seen.state != State::NewSynRecv && seen.protocol == Protocol::Tcp)
@@ -77,7 +77,7 @@ pub fn occupants(
                 owner: from_sighting(look.netns, seen, by_cookie.get(&seen.cookie).copied()).into(),
                 freedom: Freedom::of(seen, look, hz, since(seen.cookie)),
             })
-            .chain(bound_only)
+            .chain(unseen)
             .collect();
     };
     let seen: HashMap<u64, &Sighting> = sightings.map(|seen| (seen.cookie, seen)).collect();
@@ -137,8 +137,9 @@ fn from_sighting(netns: u32, seen: &Sighting, known: Option<&Socket>) -> PortOwn
     }
 }
 
-/// A socket that is bound and that sock_diag does not list before 6.8: another process has it.
-fn bound(socket: &Socket) -> Occupant {
+/// A socket that another process has and that was not seen: one that is bound, which sock_diag does not list before 6.8, or
+/// any where the namespace may not be looked into.
+fn from_record(socket: &Socket) -> Occupant {
     Occupant {
         owner: Rc::new(PortOwner {
             sk: socket.id.sk,
@@ -146,8 +147,11 @@ fn bound(socket: &Socket) -> Occupant {
             protocol: socket.protocol,
             family: socket.family,
             local: socket.local,
-            remote: None,
-            state: State::BoundInactive,
+            remote: socket.remote,
+            state: match socket.last_state() {
+                State::Close => State::BoundInactive,
+                open => open,
+            },
             mini: false,
             reuse: Some(Reuse::new(socket.reuseaddr, socket.reuseport)),
             v6only: socket.v6only,

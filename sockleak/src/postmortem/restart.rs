@@ -142,20 +142,16 @@ pub(super) fn of_report(
                 .copied()
                 .filter(|endpoint| endpoint.netns == look.netns)
                 .collect();
-            if look.refused.is_some() {
-                return here.into_iter().map(Restart::unknown).collect::<Vec<_>>();
-            }
             let ports: BTreeSet<u16> = here.iter().map(|endpoint| endpoint.port).collect();
             let mut occupants = occupants(look, &ports, sockets, live, hz);
             let port = |occupant: &Occupant| occupant.owner.local.port();
             occupants.sort_unstable_by_key(port);
-            here.into_iter()
-                .map(|endpoint| {
-                    let first = occupants.partition_point(|occupant| port(occupant) < endpoint.port);
-                    let end = occupants.partition_point(|occupant| port(occupant) <= endpoint.port);
-                    Restart::decide(endpoint, &occupants[first..end], look.shows_bound)
-                })
-                .collect()
+            let all_seen = look.shows_bound && look.refused.is_none();
+            here.into_iter().map(move |endpoint| {
+                let first = occupants.partition_point(|occupant| port(occupant) < endpoint.port);
+                let end = occupants.partition_point(|occupant| port(occupant) <= endpoint.port);
+                Restart::decide(endpoint, &occupants[first..end], all_seen)
+            })
         })
         .collect()
 }
@@ -176,11 +172,6 @@ impl Restart {
             })
             .collect();
         Self { endpoint, verdicts }
-    }
-
-    /// Nothing was seen.
-    fn unknown(endpoint: Endpoint) -> Self {
-        Self::decide(endpoint, &[], false)
     }
 
     /// The verdict for these options.

@@ -34,6 +34,7 @@ pub fn tests() -> Vec<Trial> {
             the_documented_capabilities_are_enough,
             processes_that_may_not_be_looked_into,
             a_namespace_that_may_not_be_entered,
+            a_holder_in_a_namespace_that_may_not_be_entered,
             a_namespace_that_may_not_be_searched_for,
             leftovers_that_go_out_of_sight,
             processes_that_are_hidden,
@@ -270,6 +271,24 @@ fn is_unknown(report: &Report, capability: &str) {
 fn a_namespace_that_may_not_be_entered() {
     let (report, _peers) = report_from_outside(&without(&[SYS_ADMIN]));
     is_unknown(&report, "CAP_SYS_ADMIN");
+}
+
+/// A holder that /proc shows is in the way of a restart, whatever else is.
+fn a_holder_in_a_namespace_that_may_not_be_entered() {
+    let mut victim = Victim::start();
+    victim.listen("4");
+    let child = victim.forks("fork");
+    let (mut tracer, _) = attach_with(&without(&[SYS_ADMIN]), true, victim.pid(), &[]);
+    victim.killed_by(libc::SIGKILL);
+    let report = tracer.report();
+    report.reads(&["1 LISTEN held inherited holder"]);
+    assert_eq!(report.listener()["holders"][0]["pid"], child, "{report}");
+    let plain = &report["restart"][0]["verdicts"][0];
+    assert_eq!(
+        json!([plain["bind"], plain["blocked_by"]]),
+        json!(["in_use", ["listener"]])
+    );
+    is_blind_for(&report["blind"], "CAP_SYS_ADMIN");
 }
 
 fn a_namespace_that_may_not_be_searched_for() {
