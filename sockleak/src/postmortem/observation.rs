@@ -42,8 +42,11 @@ pub struct Sighting {
     pub rto: Option<Duration>,
     /// Doublings of that timeout so far, from `tcp_info`.
     pub backoff: u8,
-    /// Bytes that the peer has not acknowledged, what `ss` calls Send-Q. A FIN counts as one of them.
+    /// Bytes that the peer has not acknowledged, what `ss` calls Send-Q: `write_seq - snd_una` (`tcp_diag_get_info`,
+    /// net/ipv4/tcp_diag.c). A FIN counts as one of them (`tcp_send_fin`, net/ipv4/tcp_output.c).
     pub send_queue: u32,
+    /// Since the last acknowledgement of the peer, from `tcp_info`; `None` for mini sockets.
+    pub last_ack: Option<Duration>,
     /// The interface that it is bound to, by SO_BINDTODEVICE or a link-local address; 0 for none.
     pub interface: u32,
     /// It carries an MPTCP connection. Told of full sockets only, and by most kernels only to CAP_NET_ADMIN

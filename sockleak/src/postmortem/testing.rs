@@ -102,6 +102,7 @@ pub fn sighting(socket: &Socket, state: State) -> Sighting {
         rto: None,
         backoff: 0,
         send_queue: 0,
+        last_ack: None,
         interface: 0,
         is_subflow: false,
     }

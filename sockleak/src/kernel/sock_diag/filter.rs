@@ -14,6 +14,7 @@ const MAX_RANGES: usize = 32;
 pub struct Filter {
     states: u32,
     ports: Option<(End, BTreeSet<u16>)>,
+    tcp_info: bool,
 }
 
 /// Which of the two ports of a connection is meant.
@@ -28,6 +29,7 @@ impl Default for Filter {
         Self {
             states: State::ALL.iter().map(|state| 1 << *state as u32).sum(),
             ports: None,
+            tcp_info: true,
         }
     }
 }
@@ -60,6 +62,14 @@ impl Filter {
         self
     }
 
+    /// What `struct tcp_info` tells is not needed. The kernel locks each socket to fill it in (`tcp_get_info`,
+    /// net/ipv4/tcp.c), and it is most of a row.
+    #[must_use]
+    pub fn without_tcp_info(mut self) -> Self {
+        self.tcp_info = false;
+        self
+    }
+
     /// No socket can match.
     pub(super) fn is_empty(&self) -> bool {
         self.states == 0 || self.ports.as_ref().is_some_and(|(_, ports)| ports.is_empty())
@@ -67,6 +77,10 @@ impl Filter {
 
     pub(super) fn state_bits(&self) -> u32 {
         self.states
+    }
+
+    pub(super) fn wants_tcp_info(&self) -> bool {
+        self.tcp_info
     }
 
     /// Whether the row is one of those asked for.

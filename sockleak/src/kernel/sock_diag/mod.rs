@@ -118,8 +118,8 @@ impl SockDiag {
         Err(SockDiagError::Interrupted)
     }
 
-    /// Shows every socket of that protocol and family, and keeps none: for as many as there may be. A dump that the
-    /// kernel calls inconsistent is made again, so that a socket may be shown more than once.
+    /// Shows every socket of that protocol and family, without `tcp_info`, and keeps none: for as many as there may
+    /// be. A dump that the kernel calls inconsistent is made again, so that a socket may be shown more than once.
     ///
     /// # Errors
     ///
@@ -130,7 +130,7 @@ impl SockDiag {
         family: Family,
         mut show: impl FnMut(Sighting),
     ) -> Result<(), SockDiagError> {
-        let query = query(protocol, family, &Filter::all());
+        let query = query(protocol, family, &Filter::all().without_tcp_info());
         for _ in 0..ATTEMPTS {
             if self.ask(&query, &mut show)? {
                 return Ok(());
@@ -200,6 +200,7 @@ fn query(protocol: Protocol, family: Family, filter: &Filter) -> Query {
         states: filter.state_bits(),
         end: filter.end(),
         ports: filter.ranges(),
+        tcp_info: filter.wants_tcp_info(),
     }
 }
 

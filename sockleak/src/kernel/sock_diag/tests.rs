@@ -1,5 +1,6 @@
 //! Against the running kernel, on loopback, without privileges.
 
+use std::io::Write as _;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::thread;
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::kernel::netns::{self, Netns};
+use crate::kernel::stage;
 use crate::postmortem::{State, Timer};
 
 /// A listener, a connection's client end and its accepted end.
@@ -94,6 +96,24 @@ fn time_wait_is_a_mini_socket_with_its_timer() {
     let row = wait_for(local, remote, State::TimeWait);
     assert_eq!((row.timer, row.inode, row.rto), (Timer::TimeWait, 0, None));
     assert!(row.expires > Duration::from_secs(50) && row.expires <= Duration::from_secs(60));
+}
+
+#[test]
+fn the_fin_is_a_byte_that_is_not_acknowledged() {
+    let (_listener, client, accepted) = connection("127.0.0.1:0");
+    let (local, remote) = (accepted.local_addr().unwrap(), accepted.peer_addr().unwrap());
+    stage::drop_everything(&client).unwrap();
+    (&accepted).write_all(&[0; 100]).unwrap();
+    drop(accepted);
+    let row = wait_for(local, remote, State::FinWait1);
+    assert_eq!((row.send_queue, row.inode), (101, 0));
+    assert!(row.last_ack.is_some_and(|ago| ago < Duration::from_secs(60)));
+    let filter = Filter::all().local_ports([local.port()]).without_tcp_info();
+    let mut diag = SockDiag::open(None).unwrap();
+    let rows = diag.dump(Protocol::Tcp, Family::Ipv4, &filter).unwrap();
+    let plain = find(&rows, local, State::FinWait1).unwrap();
+    assert_eq!((plain.send_queue, plain.rto, plain.last_ack), (101, None, None));
+    stage::reset(client).unwrap();
 }
 
 #[test]

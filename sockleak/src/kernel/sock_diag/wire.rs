@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut};
 
-use self::attributes::{INET_DIAG_INFO, is_subflow, tcp_info};
+use self::attributes::{INET_DIAG_INFO, TcpInfo, is_subflow, tcp_info};
 use super::SockDiagError;
 use super::filter::End;
 use crate::postmortem::{Family, Protocol, Sighting, State, Timer};
@@ -40,6 +40,9 @@ pub struct Query {
     pub end: End,
     /// Wanted ports; empty for all.
     pub ports: Vec<RangeInclusive<u16>>,
+    /// Ask for `struct tcp_info`. What is an MPTCP subflow is told beside it only (`inet_sk_diag_fill`,
+    /// net/ipv4/inet_diag.c).
+    pub tcp_info: bool,
 }
 
 /// What a datagram of the answer said besides its rows.
@@ -59,7 +62,7 @@ pub fn encode(query: &Query, sequence: u32) -> Vec<u8> {
     let protocol = protocol_number(query.protocol);
     out.put_u8(family_number(query.family));
     out.put_u8(protocol as u8);
-    out.put_u8(1 << (INET_DIAG_INFO - 1));
+    out.put_u8(u8::from(query.tcp_info) << (INET_DIAG_INFO - 1));
     out.put_u8(0);
     out.put_u32_ne(query.states);
     out.put_bytes(0, 48);
@@ -258,10 +261,10 @@ fn row(message: &[u8], protocol: Protocol) -> Result<Option<Sighting>, SockDiagE
     let send_queue = fixed.get_u32_ne();
     let _uid = fixed.get_u32_ne();
     let inode = u64::from(fixed.get_u32_ne());
-    // For an MPTCP socket the attribute holds a struct mptcp_info, which has neither.
-    let (rto, backoff) = match protocol {
+    // For an MPTCP socket the attribute holds a struct mptcp_info, which has none of this.
+    let info = match protocol {
         Protocol::Tcp => tcp_info(attributes).unwrap_or_default(),
-        Protocol::Mptcp => (None, 0),
+        Protocol::Mptcp => TcpInfo::default(),
     };
     Ok(state.map(|state| Sighting {
         protocol,
@@ -273,9 +276,10 @@ fn row(message: &[u8], protocol: Protocol) -> Result<Option<Sighting>, SockDiagE
         timer,
         expires,
         retransmits,
-        rto,
-        backoff,
+        rto: info.rto,
+        backoff: info.backoff,
         send_queue,
+        last_ack: info.last_ack,
         interface,
         is_subflow: protocol == Protocol::Tcp && is_subflow(attributes),
     }))

@@ -8,15 +8,32 @@ pub(super) const INET_DIAG_INFO: u16 = 2;
 pub(super) const INET_DIAG_ULP_INFO: u16 = 19;
 pub(super) const INET_ULP_INFO_NAME: u16 = 1;
 
-/// `tcpi_rto` and `tcpi_backoff` of `struct tcp_info`; `None` where the kernel gave none. A mini socket has no
-/// tcp_info and a listener's is empty, so that its rto is 0.
-pub(super) fn tcp_info(attributes: &[u8]) -> Option<(Option<Duration>, u8)> {
-    let mut value = attribute(attributes, INET_DIAG_INFO).filter(|value| value.len() >= 12)?;
+/// What is wanted of `struct tcp_info` (include/uapi/linux/tcp.h).
+#[derive(Default)]
+pub(super) struct TcpInfo {
+    /// `tcpi_rto`. A listener's is 0.
+    pub rto: Option<Duration>,
+    /// `tcpi_backoff`.
+    pub backoff: u8,
+    /// `tcpi_last_ack_recv`.
+    pub last_ack: Option<Duration>,
+}
+
+/// Nothing where the kernel gave none, as of a mini socket.
+pub(super) fn tcp_info(attributes: &[u8]) -> Option<TcpInfo> {
+    let mut value = attribute(attributes, INET_DIAG_INFO).filter(|value| value.len() >= 60)?;
     value.advance(4);
     let backoff = value.get_u8();
     value.advance(3);
     let rto = Duration::from_micros(u64::from(value.get_u32_ne()));
-    Some((Some(rto).filter(|rto| !rto.is_zero()), backoff))
+    value.advance(44);
+    let last_ack = Duration::from_millis(u64::from(value.get_u32_ne()));
+    let rto = Some(rto).filter(|rto| !rto.is_zero());
+    Some(TcpInfo {
+        rto,
+        backoff,
+        last_ack: rto.and(Some(last_ack)),
+    })
 }
 
 /// Its upper layer protocol is MPTCP (`subflow_ulp_ops`, net/mptcp/subflow.c).

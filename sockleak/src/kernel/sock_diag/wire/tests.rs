@@ -36,6 +36,8 @@ fn inet_diag_msg(family: i32, state: u8, local: &[u8; 16], attributes: &[u8]) ->
 fn tcp_info_attribute(backoff: u8, rto: u32) -> Vec<u8> {
     let mut info = vec![1, 0, 0, 0, backoff, 0, 0, 0];
     info.put_u32_ne(rto);
+    info.resize(56, 0);
+    info.put_u32_ne(4711);
     info.resize(232, 0);
     let mut out = Vec::new();
     put_attribute(&mut out, 15, &[0; 4]);
@@ -71,6 +73,7 @@ fn decodes_a_socket_and_the_end() {
         rto: Some(Duration::from_millis(204)),
         backoff: 3,
         send_queue: 2,
+        last_ack: Some(Duration::from_millis(4711)),
         interface: 7,
         is_subflow: false,
     };
@@ -89,7 +92,7 @@ fn mapped_addresses_stay_mapped_and_mini_sockets_have_no_rto() {
     let row = inet_diag_msg(libc::AF_INET6, 6, &MAPPED, &[]);
     let (rows, progress) = decoded(&message(SOCK_DIAG_BY_FAMILY, 0x12, SEQUENCE, &row)).unwrap();
     assert_eq!(rows[0].local, "[::ffff:127.0.0.1]:8080".parse().unwrap());
-    assert_eq!((rows[0].rto, rows[0].backoff), (None, 0));
+    assert_eq!((rows[0].rto, rows[0].backoff, rows[0].last_ack), (None, 0, None));
     assert_eq!(
         progress,
         Progress {
@@ -145,6 +148,7 @@ fn encodes_what_the_kernel_expects() {
         states: 0x3ffe,
         end: End::Local,
         ports: vec![80..=80, 8000..=8999],
+        tcp_info: true,
     };
     let bytes = encode(&query, SEQUENCE);
     assert_eq!(
@@ -154,6 +158,11 @@ fn encodes_what_the_kernel_expects() {
     assert_eq!(bytes.len(), 16 + 56 + 8 + 4 + 36);
     assert_eq!(bytes[16..19], [libc::AF_INET6 as u8, 6, 2]);
     assert_eq!(bytes[76..80], 262_u32.to_ne_bytes());
+    let without = Query {
+        tcp_info: false,
+        ..query
+    };
+    assert_eq!(encode(&without, SEQUENCE)[18], 0);
 }
 
 /// `inet_diag_bc_run`, for the ops that are used here.
