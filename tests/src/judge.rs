@@ -105,6 +105,8 @@ pub struct SsRow {
     pub remote: Option<SocketAddr>,
     /// What is left of its timer, where one runs.
     pub timer: Option<Duration>,
+    /// Bytes that are not acknowledged, a FIN among them.
+    pub send_queue: u64,
 }
 
 /// The IPv4 sockets with that local port as `ss` shows them.
@@ -122,9 +124,24 @@ pub fn ss(port: u16) -> Vec<SsRow> {
             local: words[3].parse().expect("an address"),
             remote: words[4].parse().ok(),
             timer: timer.and_then(|timer| timer.split(',').nth(1)).map(ss_time),
+            send_queue: words[2].parse().expect("a number"),
         }
     };
     output.lines().map(row).collect()
+}
+
+/// When the peer of an IPv4 socket acknowledged anything last.
+#[track_caller]
+#[must_use]
+pub fn last_ack(local: SocketAddr, remote: SocketAddr) -> Duration {
+    let filter = format!("src {local} and dst {remote}");
+    let output = Command::new("ss").args(["-4taiH", &filter]).output();
+    let output = String::from_utf8(output.expect("a needed program").stdout).expect("ss writes ASCII");
+    let told = output
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("lastack:"));
+    let milliseconds = told.unwrap_or_else(|| panic!("ss tells no last ACK: {output}"));
+    Duration::from_millis(milliseconds.parse().expect("a number"))
 }
 
 /// `1min2sec`, `59sec`, `512ms`, and `8.042ms` for a little more than eight seconds.

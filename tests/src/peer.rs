@@ -67,6 +67,24 @@ impl Peer {
         }
     }
 
+    /// Reads to the end, and tells how many bytes came before it.
+    pub fn read_to_end(&mut self) -> (u64, End) {
+        let mut read = 0;
+        let mut buffer = [0; 4096];
+        loop {
+            match self.0.read(&mut buffer) {
+                Ok(0) => return (read, End::Closed),
+                Ok(length) => read += length as u64,
+                Err(error) => {
+                    return (
+                        read,
+                        End::Error(error.raw_os_error().expect("an error of the kernel")),
+                    );
+                }
+            }
+        }
+    }
+
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).expect("the victim's window is open");

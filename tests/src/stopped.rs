@@ -24,6 +24,13 @@ impl Stopped {
     #[track_caller]
     #[must_use]
     pub fn before_message(command: &mut Command, kind: u16) -> (Self, Tracer) {
+        Self::after_messages(command, kind, 0)
+    }
+
+    /// The same for the message of that type that comes after so many others.
+    #[track_caller]
+    #[must_use]
+    pub fn after_messages(command: &mut Command, kind: u16, mut others: usize) -> (Self, Tracer) {
         // SAFETY: ptrace is a system call that needs no lock and no memory.
         unsafe { command.pre_exec(|| trace(libc::PTRACE_TRACEME, 0, 0).map(drop)) };
         let tracer = Tracer::spawn(command);
@@ -39,7 +46,10 @@ impl Stopped {
             let stop = stopped.wait().expect("it does not end before");
             signal = if stop == libc::SIGTRAP | AT_SYSCALL {
                 if stopped.sends().is_some_and(|sent| sent == kind) {
-                    return (stopped, tracer);
+                    match others.checked_sub(1) {
+                        None => return (stopped, tracer),
+                        Some(left) => others = left,
+                    }
                 }
                 0
             } else {

@@ -54,7 +54,7 @@ impl Cli {
 
 const EXIT_STATUS: &str = "\
 Exit status: 0 done, 1 as asked by --exit-code, by `port` (a restart would
-fail), by `wait` (timeout) or by `free --yes` (something is left), 2 usage or
+fail), by `wait` (timeout) or by `free --yes` (a leftover is left), 2 usage or
 refused. With COMMAND: its own (128+N for signal N), 125 if sockleak failed, 126
 or 127 if COMMAND could not be run.";
 
@@ -211,6 +211,9 @@ pub struct FreeArgs {
     /// The leftovers of the reports in this file instead, which `sockleak -o json` wrote
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Destroy also what still sends to a peer that may be alive: data that was not acknowledged is lost
+    #[arg(long)]
+    pub discard_unsent: bool,
     /// Do it; without, only say what would be done and what it costs
     #[arg(short, long)]
     pub yes: bool,

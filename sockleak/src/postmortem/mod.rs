@@ -8,6 +8,7 @@ mod advice;
 mod bind;
 mod countdown;
 mod death;
+mod discard;
 mod ephemeral;
 mod examine;
 mod freedom;
@@ -39,6 +40,7 @@ pub use advice::{Advice, Fact, Words};
 pub use bind::{Answer, Bucket, PortOwner, Request, Reuse, SharedAddress, in_the_way};
 pub use countdown::{Countdown, Freed, Look, followers};
 pub use death::{Cause, Death, Exit, Sender, SignalSent, signal_name};
+pub use discard::{Discard, DiscardRule};
 pub use ephemeral::{Destinations, Ephemeral, Return};
 pub use examine::{Evidence, examine};
 pub use freedom::Freedom;
@@ -49,7 +51,7 @@ pub use occupant::{Occupant, occupants};
 pub use overflow::Overflow;
 pub use port::{PortEvidence, PortHolder, PortReport, PortSocket};
 pub use process::Process;
-pub use removal::{Action, Attempt, Power, Powers, Reason, Recorded, Removable, Removal};
+pub use removal::{Action, Asked, Attempt, Power, Powers, Reason, Recorded, Removable, Removal};
 pub use report::{
     Follower, FreeRule, Holder, How, LeftWhileAlive, Lost, Outcome, Report, SocketReport, Summary, Why,
 };

@@ -2,13 +2,14 @@
 //!
 //! Only what no process can come back to: a socket that was closed by or with its process and that lingers in the
 //! kernel. It never gets an owner again, and the kernel gives its cookie to no other socket. So what was
-//! once seen to be such a leftover stays one, as long as the cookie is the same.
+//! once seen to be such a leftover stays one, as long as the cookie is the same. Whether it may be destroyed can change
+//! (`discard.rs`), and is judged again by the look right before.
 
 use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use super::{Hazard, Holder, Protocol, Sighting, State, Timer};
+use super::{DiscardRule, Hazard, Holder, Protocol, Sighting, State, Timer};
 
 /// A leftover that may be destroyed. Nothing else is ever given to the kernel for that.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,10 @@ pub enum Reason {
     Held,
     /// It belongs to an MPTCP connection, which may live on another subflow; sock_diag does not tell.
     Mptcp,
+    /// It still sends, and living sockets have its port: it may be the answer of a service that lives.
+    PortInUse,
+    /// It still sends, and its peer may answer yet.
+    Unacknowledged,
     /// It is known without its cookie, and so it cannot be told from a later socket.
     NoCookie,
     /// Its network namespace cannot be entered: nobody has it any more, or a privilege is missing.
@@ -54,23 +59,25 @@ impl Removable {
     ///
     /// # Errors
     /// Why it must stay.
-    pub fn judge(sighting: &Sighting) -> Result<Self, Reason> {
+    pub fn judge(sighting: &Sighting, rule: &DiscardRule) -> Result<Self, Reason> {
         match sighting.state {
             State::Listen => return Err(Reason::Listener),
+            // Its connection waits for its end in ESTABLISHED, without a file (`mptcp_close`, net/mptcp/protocol.c).
+            _ if sighting.is_subflow || sighting.protocol == Protocol::Mptcp => return Err(Reason::Mptcp),
             State::Established | State::CloseWait | State::SynSent | State::SynRecv | State::NewSynRecv => {
                 return Err(Reason::LiveConnection);
             }
             State::Close | State::BoundInactive => return Err(Reason::Bound),
             State::TimeWait | State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck => {}
         }
-        if sighting.is_subflow || sighting.protocol == Protocol::Mptcp {
-            return Err(Reason::Mptcp);
-        }
         if sighting.inode != 0 {
             return Err(Reason::Held);
         }
         if sighting.cookie == NO_COOKIE {
             return Err(Reason::NoCookie);
+        }
+        if sighting.still_sends() {
+            rule.permit(sighting)?;
         }
         Ok(Self(sighting.clone()))
     }
@@ -161,9 +168,20 @@ pub struct Removal {
     pub action: Action,
     /// Why it was not destroyed.
     pub reason: Option<Reason>,
-    /// What its end costs; `None` for what is left alone or gone.
+    /// What its end costs, or would; `None` for what is alive or gone.
     pub hazard: Option<Hazard>,
     pub holders: Vec<Holder>,
+    /// Who has its local port, if it still sends: it may be their answer.
+    pub port_holders: Vec<Holder>,
+}
+
+/// What the user asked to be rid of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// What dead processes left on a port.
+    Port,
+    /// What a report names. Its process is dead, whoever has the port now.
+    Report,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -181,38 +199,31 @@ pub enum Action {
     StillThere,
 }
 
-impl Action {
-    /// Something is left that the user had asked to be rid of.
-    #[must_use]
-    pub const fn is_undone(self) -> bool {
-        matches!(self, Self::Skipped | Self::Refused | Self::StillThere)
-    }
-}
-
 /// What the kernel said when it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
     Done,
     /// No socket with these addresses has this cookie.
     Gone,
+    /// The kernel was not asked: by the look right before it must stay.
+    LeftAlone(Reason),
     Refused(Reason),
 }
 
 impl Removal {
     /// What is to be done with a socket that was seen.
     #[must_use]
-    pub fn plan(netns: u32, sighting: &Sighting, powers: &Powers) -> Self {
-        let judged = Removable::judge(sighting);
-        let (action, reason, hazard) = match &judged {
-            Err(reason) => (Action::Skipped, Some(*reason), None),
-            Ok(leftover) => {
-                let hazard = Some(Hazard::of(sighting));
-                match powers.allow(leftover) {
-                    Err(reason) => (Action::Refused, Some(reason), hazard),
-                    Ok(()) => (Action::WouldDestroy, None, hazard),
-                }
-            }
+    pub fn plan(netns: u32, sighting: &Sighting, rule: &DiscardRule, powers: &Powers) -> Self {
+        let judged = Removable::judge(sighting, rule);
+        let (action, reason) = match &judged {
+            Err(reason) => (Action::Skipped, Some(*reason)),
+            Ok(leftover) => match powers.allow(leftover) {
+                Err(reason) => (Action::Refused, Some(reason)),
+                Ok(()) => (Action::WouldDestroy, None),
+            },
         };
+        let is_known = matches!(reason, Some(Reason::PortInUse | Reason::Unacknowledged));
+        let hazard = (judged.is_ok() || is_known).then(|| Hazard::of(sighting));
         Self {
             netns,
             local: sighting.local,
@@ -223,6 +234,7 @@ impl Removal {
             reason,
             hazard,
             holders: Vec::new(),
+            port_holders: Vec::new(),
         }
     }
 
@@ -239,6 +251,20 @@ impl Removal {
             reason,
             hazard: None,
             holders: Vec::new(),
+            port_holders: Vec::new(),
+        }
+    }
+
+    /// Something is left that the user had asked to be rid of. What is alive is no leftover, and of what still sends
+    /// on a port that is in use nobody but a report knows that a dead process left it.
+    #[must_use]
+    pub fn is_left(&self, asked: Asked) -> bool {
+        match (self.action, self.reason) {
+            (Action::WouldDestroy | Action::Destroyed | Action::Gone, _) => false,
+            (_, Some(Reason::Listener | Reason::LiveConnection | Reason::Bound | Reason::Held)) => false,
+            (_, Some(Reason::PortInUse)) => asked == Asked::Report,
+            (_, Some(Reason::Mptcp)) => self.holders.is_empty(),
+            (Action::Skipped | Action::Refused | Action::StillThere, _) => true,
         }
     }
 
@@ -250,11 +276,18 @@ impl Removal {
             && self.remote == remote(sighting)
     }
 
+    /// Takes over what a later look showed of it.
+    pub fn update(&mut self, sighting: &Sighting) {
+        self.state = Some(sighting.state);
+        self.hazard = Some(Hazard::of(sighting));
+    }
+
     /// What became of it, by the kernel's answer and by a look afterwards. `still` is what that showed of it.
     pub fn conclude(&mut self, attempt: Attempt, still: Option<&Sighting>) {
         (self.action, self.reason) = match (attempt, still) {
             (Attempt::Done, None) => (Action::Destroyed, None),
-            (Attempt::Gone | Attempt::Refused(_), None) => (Action::Gone, None),
+            (Attempt::Gone | Attempt::LeftAlone(_) | Attempt::Refused(_), None) => (Action::Gone, None),
+            (Attempt::LeftAlone(reason), Some(_)) => (Action::Skipped, Some(reason)),
             (Attempt::Refused(reason), Some(_)) => (Action::Refused, Some(reason)),
             (Attempt::Done | Attempt::Gone, Some(_)) => (Action::StillThere, None),
         };

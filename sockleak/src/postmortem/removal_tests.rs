@@ -9,6 +9,19 @@ const ABLE: Powers = Powers {
     orphan: Power::Works,
 };
 
+/// As if nothing else were there.
+fn alone() -> DiscardRule {
+    DiscardRule::abandoned([])
+}
+
+fn judge(sighting: &Sighting) -> Result<Removable, Reason> {
+    Removable::judge(sighting, &DiscardRule::Always)
+}
+
+fn planned(sighting: &Sighting, powers: &Powers) -> Removal {
+    Removal::plan(1, sighting, &DiscardRule::Always, powers)
+}
+
 /// Nobody's socket in that state.
 fn orphan(state: State) -> Sighting {
     let timer = match state {
@@ -39,7 +52,7 @@ fn only_what_lingers_after_a_close_is_a_leftover() {
             State::Close | State::BoundInactive => Some(Reason::Bound),
             _ => Some(Reason::LiveConnection),
         };
-        assert_eq!(Removable::judge(&orphan(state)).err(), expected, "{state:?}");
+        assert_eq!(judge(&orphan(state)).err(), expected, "{state:?}");
     }
 }
 
@@ -49,7 +62,7 @@ fn what_somebody_may_have_stays() {
         inode: 7,
         ..orphan(State::FinWait2)
     };
-    assert_eq!(Removable::judge(&held), Err(Reason::Held));
+    assert_eq!(judge(&held), Err(Reason::Held));
     // Before and after its MPTCP socket is closed the subflow may show the inode of that.
     for inode in [0, 7] {
         let subflow = Sighting {
@@ -57,13 +70,21 @@ fn what_somebody_may_have_stays() {
             inode,
             ..orphan(State::FinWait1)
         };
-        assert_eq!(Removable::judge(&subflow), Err(Reason::Mptcp));
+        assert_eq!(judge(&subflow), Err(Reason::Mptcp));
+        // It is so before its connection has ended too.
+        for state in [State::Established, State::CloseWait] {
+            let subflow = Sighting {
+                state,
+                ..subflow.clone()
+            };
+            assert_eq!(judge(&subflow), Err(Reason::Mptcp), "{state:?} {inode}");
+        }
     }
     let msk = Sighting {
         protocol: Protocol::Mptcp,
         ..orphan(State::FinWait1)
     };
-    assert_eq!(Removable::judge(&msk), Err(Reason::Mptcp));
+    assert_eq!(judge(&msk), Err(Reason::Mptcp));
 }
 
 #[test]
@@ -72,14 +93,14 @@ fn the_kernel_is_never_asked_without_a_cookie() {
         cookie: u64::MAX,
         ..orphan(State::TimeWait)
     };
-    assert_eq!(Removable::judge(&without), Err(Reason::NoCookie));
+    assert_eq!(judge(&without), Err(Reason::NoCookie));
 }
 
 #[test]
 fn the_kernel_is_asked_for_what_it_was_seen_to_do() {
     use Power::{Defective, Unsupported, Untried, Works};
-    let mini = Removable::judge(&mini()).unwrap();
-    let full = Removable::judge(&orphan(State::FinWait2)).unwrap();
+    let mini = judge(&mini()).unwrap();
+    let full = judge(&orphan(State::FinWait2)).unwrap();
     for (time_wait, orphan, of_mini, of_full) in [
         (Works, Works, None, None),
         (Works, Defective, None, Some(Reason::OrphanDefect)),
@@ -110,10 +131,10 @@ fn the_kernel_is_asked_for_what_it_was_seen_to_do() {
 
 #[test]
 fn a_plan_says_what_it_costs_or_why_not() {
-    let plan = Removal::plan(1, &mini(), &ABLE);
+    let plan = planned(&mini(), &ABLE);
     assert_eq!((plan.action, plan.reason), (Action::WouldDestroy, None));
     assert_eq!(plan.hazard.map(|hazard| hazard.danger), Some(Danger::PeerReset));
-    let plan = Removal::plan(1, &orphan(State::FinWait1), &Powers::UNTRIED);
+    let plan = planned(&orphan(State::FinWait1), &Powers::UNTRIED);
     assert_eq!(
         (plan.action, plan.reason),
         (Action::Refused, Some(Reason::OrphanUntried))
@@ -123,7 +144,7 @@ fn a_plan_says_what_it_costs_or_why_not() {
         inode: 7,
         ..orphan(State::Listen)
     };
-    let plan = Removal::plan(1, &listener, &ABLE);
+    let plan = planned(&listener, &ABLE);
     assert_eq!(
         (plan.action, plan.reason),
         (Action::Skipped, Some(Reason::Listener))
@@ -135,7 +156,7 @@ fn a_plan_says_what_it_costs_or_why_not() {
 #[test]
 fn another_cookie_or_address_is_another_socket() {
     let seen = mini();
-    let plan = Removal::plan(1, &seen, &ABLE);
+    let plan = planned(&seen, &ABLE);
     assert!(plan.is(&seen));
     assert!(!plan.is(&Sighting {
         cookie: seen.cookie + 1,
@@ -154,6 +175,7 @@ fn another_cookie_or_address_is_another_socket() {
 #[test]
 fn the_look_afterwards_decides() {
     let refused = Attempt::Refused(Reason::NotPermitted);
+    let alone = Attempt::LeftAlone(Reason::Unacknowledged);
     let late = Sighting {
         state: State::TimeWait,
         ..mini()
@@ -165,16 +187,98 @@ fn the_look_afterwards_decides() {
         (Attempt::Gone, true, Action::StillThere, None),
         (refused, false, Action::Gone, None),
         (refused, true, Action::Refused, Some(Reason::NotPermitted)),
+        (alone, false, Action::Gone, None),
+        (alone, true, Action::Skipped, Some(Reason::Unacknowledged)),
     ] {
-        let mut removal = Removal::plan(1, &mini(), &ABLE);
+        let mut removal = planned(&mini(), &ABLE);
         removal.conclude(attempt, still.then_some(&late));
         assert_eq!(
             (removal.action, removal.reason),
             (action, reason),
             "{attempt:?} {still}"
         );
-        assert_eq!(removal.action.is_undone(), still);
+        assert_eq!(removal.is_left(Asked::Port), still);
         let state = if still { State::TimeWait } else { State::FinWait2 };
         assert_eq!(removal.state, Some(state));
     }
+}
+
+#[test]
+fn what_still_sends_needs_a_permission() {
+    for state in [State::FinWait1, State::Closing, State::LastAck] {
+        // The FIN alone counts too.
+        for send_queue in [1, 101] {
+            let sending = Sighting {
+                send_queue,
+                ..orphan(state)
+            };
+            assert!(judge(&sending).is_ok(), "{state:?}");
+            let left = Removal::plan(1, &sending, &alone(), &ABLE);
+            let said = (left.action, left.reason);
+            assert_eq!(said, (Action::Skipped, Some(Reason::Unacknowledged)), "{state:?}");
+            let lost = left.hazard.map(|hazard| hazard.lost_bytes);
+            assert_eq!(lost, Some(send_queue - 1), "what it would cost");
+        }
+    }
+    for state in [State::TimeWait, State::FinWait2] {
+        assert!(Removable::judge(&orphan(state), &alone()).is_ok(), "{state:?}");
+    }
+}
+
+#[test]
+fn only_a_leftover_that_was_asked_for_is_left() {
+    let held = Sighting {
+        inode: 7,
+        ..orphan(State::FinWait2)
+    };
+    for living in [
+        &orphan(State::Listen),
+        &orphan(State::Established),
+        &orphan(State::Close),
+        &held,
+    ] {
+        for asked in [Asked::Port, Asked::Report] {
+            assert!(!planned(living, &ABLE).is_left(asked), "{living:?}");
+        }
+    }
+    let sending = orphan(State::FinWait1);
+    // Nobody is seen to have it, so its process may be dead.
+    let mut subflow = planned(
+        &Sighting {
+            is_subflow: true,
+            ..orphan(State::Established)
+        },
+        &ABLE,
+    );
+    assert!(subflow.is_left(Asked::Port));
+    subflow.holders.push(Holder {
+        pid: 4243,
+        comm: "worker".into(),
+        fd: 3,
+        how: None,
+    });
+    assert!(!subflow.is_left(Asked::Port));
+    let silent = Removal::plan(1, &sending, &alone(), &ABLE);
+    assert!(silent.is_left(Asked::Port) && silent.is_left(Asked::Report));
+    // It may be of the service that has the port; a report knows that it is not.
+    let rule = DiscardRule::abandoned([&orphan(State::Listen)]);
+    let answer = Removal::plan(1, &sending, &rule, &ABLE);
+    assert_eq!(answer.reason, Some(Reason::PortInUse));
+    assert!(!answer.is_left(Asked::Port) && answer.is_left(Asked::Report));
+    let without = Sighting {
+        cookie: u64::MAX,
+        ..mini()
+    };
+    assert!(planned(&without, &ABLE).is_left(Asked::Port));
+    assert!(
+        planned(
+            &mini(),
+            &Powers {
+                time_wait: Power::Unsupported,
+                ..ABLE
+            }
+        )
+        .is_left(Asked::Port)
+    );
+    assert!(!planned(&mini(), &ABLE).is_left(Asked::Port), "a dry run");
 }

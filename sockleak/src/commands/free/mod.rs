@@ -8,11 +8,11 @@ use std::collections::{HashMap, HashSet};
 use anyhow::{Context as _, Result, bail, ensure};
 use jiff::Timestamp;
 
-use self::task::Task;
+use self::task::{Task, Terms};
 use super::cli::{Common, FreeArgs};
 use crate::kernel::{proc, sock_diag};
 use crate::output::{Freeing, Subject};
-use crate::postmortem::{Holder, Power, Powers, Recorded, Removal};
+use crate::postmortem::{Asked, Holder, Power, Powers, Recorded, Removal};
 
 /// Which sockets are meant.
 enum Wanted {
@@ -20,20 +20,24 @@ enum Wanted {
     Recorded(Vec<Recorded>),
 }
 
-/// Destroys the leftovers, or in a dry run only lists them. The exit status is 1 when something was left that
-/// was to be destroyed.
+/// Destroys the leftovers, or in a dry run only lists them. The exit status is 1 when a leftover was left that was to be
+/// destroyed ([`Removal::is_left`]).
 ///
 /// # Errors
 /// When the report cannot be used, the kernel or the privileges allow no destruction, or sock_diag fails.
 pub fn run(common: &Common, args: &FreeArgs) -> Result<u8> {
     let mut notes = Vec::new();
-    let (subject, wanted) = match (args.port, &args.report) {
-        (Some(port), _) => (Subject::Port(port), Wanted::Port(port)),
+    let (subject, asked, wanted) = match (args.port, &args.report) {
+        (Some(port), _) => (Subject::Port(port), Asked::Port, Wanted::Port(port)),
         (None, Some(file)) => {
             let recording = recorded::read(file)
                 .with_context(|| format!("{} cannot be used as a report", file.display()))?;
             notes.extend(recording.note());
-            (Subject::Report, Wanted::Recorded(recording.sockets))
+            (
+                Subject::Report,
+                Asked::Report,
+                Wanted::Recorded(recording.sockets),
+            )
         }
         (None, None) => bail!("neither a port nor a report is given"),
     };
@@ -42,25 +46,28 @@ pub fn run(common: &Common, args: &FreeArgs) -> Result<u8> {
         "the kernel destroys sockets only for CAP_NET_ADMIN, and sockleak tries it first in a network namespace \
          of its own, which needs CAP_SYS_ADMIN: run it with sudo"
     );
-    let powers = powers(&mut notes)?;
+    let terms = Terms {
+        powers: powers(&mut notes)?,
+        discard_unsent: args.discard_unsent,
+    };
 
-    let mut tasks = tasks(wanted, &powers)?;
+    let mut tasks = tasks(wanted, &terms)?;
     name_holders(&mut tasks, &mut notes);
     if args.yes {
         for task in &mut tasks {
-            task.destroy(&powers)?;
+            task.destroy(&terms)?;
         }
     }
     let time = Timestamp::now();
     let removals: Vec<Removal> = tasks.into_iter().flat_map(|task| task.removals).collect();
-    let undone = removals.iter().any(|removal| removal.action.is_undone());
+    let is_left = removals.iter().any(|removal| removal.is_left(asked));
     common.open_output(false).freeing(&Freeing {
         time,
         subject,
         removals,
         notes,
     })?;
-    Ok(u8::from(args.yes && undone))
+    Ok(u8::from(args.yes && is_left))
 }
 
 /// What the kernel was seen to destroy. Where that could not be tried, only what does no harm is asked of it.
@@ -87,9 +94,9 @@ fn powers(notes: &mut Vec<String>) -> Result<Powers> {
     bail!("this kernel cannot destroy what a dead process left: {why}. Nothing was touched")
 }
 
-fn tasks(wanted: Wanted, powers: &Powers) -> Result<Vec<Task>> {
+fn tasks(wanted: Wanted, terms: &Terms) -> Result<Vec<Task>> {
     match wanted {
-        Wanted::Port(port) => Ok(vec![Task::of_port(port, powers)?]),
+        Wanted::Port(port) => Ok(vec![Task::of_port(port, terms)?]),
         Wanted::Recorded(sockets) => {
             let mut namespaces: HashMap<u32, Vec<Recorded>> = HashMap::new();
             for socket in sockets {
@@ -97,13 +104,13 @@ fn tasks(wanted: Wanted, powers: &Powers) -> Result<Vec<Task>> {
             }
             namespaces
                 .into_iter()
-                .map(|(netns, sockets)| Task::of_recorded(netns, &sockets, powers))
+                .map(|(netns, sockets)| Task::of_recorded(netns, &sockets, terms))
                 .collect()
         }
     }
 }
 
-/// Says who has the sockets that are left alone.
+/// Says who has the sockets that are left alone, and the ports of what still sends.
 fn name_holders(tasks: &mut [Task], notes: &mut Vec<String>) {
     let inodes: HashSet<u64> = tasks.iter().flat_map(Task::inodes).collect();
     let Ok(found) = proc::holders(&inodes) else {

@@ -9,11 +9,30 @@ use anyhow::Result;
 use crate::kernel::netns::Netns;
 use crate::kernel::sock_diag::{DestroyError, Filter, SockDiag, SockDiagError};
 use crate::postmortem::{
-    Action, Attempt, Family, Holder, Powers, Protocol, Reason, Recorded, Removable, Removal, Sighting,
+    Action, Attempt, DiscardRule, Family, Holder, Powers, Protocol, Reason, Recorded, Removable, Removal,
+    Sighting,
 };
 
 /// What one look showed, by cookie. A socket that the kernel turned into a mini socket meanwhile may be told twice.
 type Look = HashMap<u64, Sighting>;
+
+/// What may be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    pub powers: Powers,
+    /// The user takes it upon himself to lose what peers have not acknowledged.
+    pub discard_unsent: bool,
+}
+
+impl Terms {
+    fn rule(&self, look: &Look) -> DiscardRule {
+        if self.discard_unsent {
+            DiscardRule::Always
+        } else {
+            DiscardRule::abandoned(look.values())
+        }
+    }
+}
 
 pub struct Task {
     /// `None` where the namespace cannot be entered.
@@ -26,14 +45,15 @@ pub struct Task {
 
 impl Task {
     /// Plans for every socket with that local port in the caller's namespace.
-    pub fn of_port(port: u16, powers: &Powers) -> Result<Self> {
+    pub fn of_port(port: u16, terms: &Terms) -> Result<Self> {
         let netns = Netns::current()?.inode();
         let mut diag = SockDiag::open(None)?;
         let ports = BTreeSet::from([port]);
         let seen = look(&mut diag, &ports)?;
+        let rule = terms.rule(&seen);
         let mut removals: Vec<Removal> = seen
             .values()
-            .map(|sighting| Removal::plan(netns, sighting, powers))
+            .map(|sighting| Removal::plan(netns, sighting, &rule, &terms.powers))
             .collect();
         removals.sort_unstable_by_key(|removal| (removal.local, removal.remote, removal.cookie));
         Ok(Self {
@@ -46,13 +66,14 @@ impl Task {
 
     /// Plans for sockets of an earlier report. The inode of their namespace may be another's by now, and their
     /// addresses may be the restarted service's: the cookie decides.
-    pub fn of_recorded(netns: u32, sockets: &[Recorded], powers: &Powers) -> Result<Self> {
+    pub fn of_recorded(netns: u32, sockets: &[Recorded], terms: &Terms) -> Result<Self> {
         let mut diag = enter(netns)?;
         let ports = sockets.iter().map(|socket| socket.local.port()).collect();
         let seen = match &mut diag {
             Some(diag) => look(diag, &ports)?,
             None => Look::new(),
         };
+        let rule = terms.rule(&seen);
         let plan = |socket: &Recorded| {
             let Some(cookie) = socket.cookie else {
                 return Removal::unseen(socket, Action::Skipped, Some(Reason::NoCookie));
@@ -62,7 +83,7 @@ impl Task {
             }
             let gone = Removal::unseen(socket, Action::Gone, None);
             match seen.get(&cookie).filter(|sighting| gone.is(sighting)) {
-                Some(sighting) => Removal::plan(netns, sighting, powers),
+                Some(sighting) => Removal::plan(netns, sighting, &rule, &terms.powers),
                 None => gone,
             }
         };
@@ -75,28 +96,59 @@ impl Task {
         })
     }
 
-    /// Inodes of the sockets that somebody has.
+    /// Inodes of the sockets whose holders are to be named.
     pub fn inodes(&self) -> impl Iterator<Item = u64> {
-        let inodes = self.removals.iter().filter_map(|removal| self.inode(removal));
+        let own = self.removals.iter().filter_map(|removal| self.seen(removal));
+        let beside = self.beside_what_sends().into_values().flatten();
+        let inodes = own.map(|sighting| sighting.inode).chain(beside);
         inodes.filter(|inode| *inode != 0)
     }
 
     /// Notes who has them, by their inodes.
     pub fn name_holders(&mut self, holders: &HashMap<u64, Vec<Holder>>) {
+        let beside = self.beside_what_sends();
         let mut removals = std::mem::take(&mut self.removals);
         for removal in &mut removals {
-            let named = self.inode(removal).and_then(|inode| holders.get(&inode));
-            removal.holders = named.cloned().unwrap_or_default();
+            let Some(sighting) = self.seen(removal) else {
+                continue;
+            };
+            removal.holders = holders.get(&sighting.inode).cloned().unwrap_or_default();
+            if sighting.still_sends() {
+                let inodes = beside.get(&sighting.local.port()).into_iter().flatten();
+                let mut named: Vec<Holder> = inodes
+                    .filter_map(|inode| holders.get(inode))
+                    .flatten()
+                    .cloned()
+                    .collect();
+                named.sort_unstable_by_key(|holder| (holder.pid, holder.fd));
+                named.dedup_by_key(|holder| holder.pid);
+                removal.port_holders = named;
+            }
         }
         self.removals = removals;
     }
 
-    fn inode(&self, removal: &Removal) -> Option<u64> {
-        self.seen.get(&removal.cookie?).map(|sighting| sighting.inode)
+    /// The inodes of the living sockets on each port of which something still sends.
+    fn beside_what_sends(&self) -> HashMap<u16, Vec<u64>> {
+        let seen = self.removals.iter().filter_map(|removal| self.seen(removal));
+        let sends = seen.filter(|sighting| sighting.still_sends() && sighting.inode == 0);
+        let mut beside: HashMap<u16, Vec<u64>> = sends
+            .map(|sighting| (sighting.local.port(), Vec::new()))
+            .collect();
+        for living in self.seen.values().filter(|sighting| sighting.is_living()) {
+            if let Some(inodes) = beside.get_mut(&living.local.port()) {
+                inodes.push(living.inode);
+            }
+        }
+        beside
     }
 
-    /// Destroys what is planned and still is what it was, and looks what became of it.
-    pub fn destroy(&mut self, powers: &Powers) -> Result<(), SockDiagError> {
+    fn seen(&self, removal: &Removal) -> Option<&Sighting> {
+        find(&self.seen, removal)
+    }
+
+    /// Destroys what is planned and still may be, and looks what became of it.
+    pub fn destroy(&mut self, terms: &Terms) -> Result<(), SockDiagError> {
         let is_planned = |removal: &&mut Removal| removal.action == Action::WouldDestroy;
         let Some(diag) = &mut self.diag else {
             return Ok(());
@@ -106,10 +158,21 @@ impl Task {
             return Ok(());
         }
         let before = look(diag, &self.ports)?;
-        let attempts = planned
-            .iter()
-            .map(|removal| ask(diag, find(&before, removal), powers))
-            .collect::<Result<Vec<Attempt>, _>>()?;
+        let rule = terms.rule(&before);
+        // A peer that comes back between this look and the request loses its data. So there is no other request between.
+        planned.sort_by_key(|removal| !find(&before, removal).is_some_and(Sighting::still_sends));
+        let mut attempts = Vec::with_capacity(planned.len());
+        for removal in &mut planned {
+            let seen = find(&before, removal);
+            if let Some(seen) = seen {
+                removal.update(seen);
+            }
+            attempts.push(match seen.map(|seen| Removable::judge(seen, &rule)) {
+                None => Attempt::Gone,
+                Some(Err(reason)) => Attempt::LeftAlone(reason),
+                Some(Ok(leftover)) => ask(diag, &leftover, &terms.powers)?,
+            });
+        }
         let after = look(diag, &self.ports)?;
         for (removal, attempt) in planned.iter_mut().zip(attempts) {
             removal.conclude(attempt, find(&after, removal));
@@ -146,20 +209,12 @@ fn find<'a>(look: &'a Look, removal: &Removal) -> Option<&'a Sighting> {
     look.get(&removal.cookie?).filter(|sighting| removal.is(sighting))
 }
 
-/// Asks the kernel to destroy what a look just showed, if that is a leftover.
-fn ask(diag: &mut SockDiag, seen: Option<&Sighting>, powers: &Powers) -> Result<Attempt, SockDiagError> {
-    let Some(seen) = seen else {
-        return Ok(Attempt::Gone);
-    };
-    let judged = Removable::judge(seen).and_then(|leftover| {
-        powers.allow(&leftover)?;
-        Ok(leftover)
-    });
-    let leftover = match judged {
-        Ok(leftover) => leftover,
-        Err(reason) => return Ok(Attempt::Refused(reason)),
-    };
-    Ok(match diag.destroy(&leftover) {
+/// Asks the kernel to destroy what a look just showed, if it can.
+fn ask(diag: &mut SockDiag, leftover: &Removable, powers: &Powers) -> Result<Attempt, SockDiagError> {
+    if let Err(reason) = powers.allow(leftover) {
+        return Ok(Attempt::Refused(reason));
+    }
+    Ok(match diag.destroy(leftover) {
         Ok(()) => Attempt::Done,
         Err(DestroyError::Gone) => Attempt::Gone,
         Err(DestroyError::Unsupported) if leftover.is_mini() => Attempt::Refused(Reason::TimeWaitUnsupported),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::{DestroyError, Filter, SockDiag, SockDiagError};
 use crate::kernel::stage;
-use crate::postmortem::{Family, Power, Powers, Protocol, Removable, Sighting};
+use crate::postmortem::{DiscardRule, Family, Power, Powers, Protocol, Removable, Sighting};
 
 /// How long a leftover on loopback may take to come about.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -103,7 +103,8 @@ fn power(addresses: Addresses, is_wanted: impl Fn(&Removable) -> bool) -> Result
     let began = Instant::now();
     let leftover = loop {
         let found = find(&mut diag, addresses)?;
-        let judged = found.as_ref().and_then(|row| Removable::judge(row).ok());
+        let judge = |row| Removable::judge(row, &DiscardRule::Always).ok();
+        let judged = found.as_ref().and_then(judge);
         match judged.filter(&is_wanted) {
             Some(leftover) => break leftover,
             None if began.elapsed() > PATIENCE => {
@@ -125,7 +126,7 @@ fn power(addresses: Addresses, is_wanted: impl Fn(&Removable) -> bool) -> Result
 }
 
 fn find(diag: &mut SockDiag, (local, remote): Addresses) -> Result<Option<Sighting>, SockDiagError> {
-    let filter = Filter::all().local_ports([local.port()]);
+    let filter = Filter::all().local_ports([local.port()]).without_tcp_info();
     let rows = diag.dump(Protocol::Tcp, Family::Ipv4, &filter)?;
     Ok(rows
         .into_iter()

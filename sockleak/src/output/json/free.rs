@@ -24,6 +24,7 @@ pub(super) struct RemovalView<'a> {
     hazard: Option<Danger>,
     lost_bytes: Option<u32>,
     holders: Each<'a, Holder, HolderView<'a>>,
+    port_holders: Each<'a, Holder, HolderView<'a>>,
 }
 
 impl<'a> RemovalView<'a> {
@@ -42,6 +43,7 @@ impl<'a> RemovalView<'a> {
             hazard: removal.hazard.map(|hazard| hazard.danger),
             lost_bytes: removal.hazard.map(|hazard| hazard.lost_bytes),
             holders: Each(&removal.holders, HolderView::new),
+            port_holders: Each(&removal.port_holders, HolderView::new),
         }
     }
 }

@@ -6,8 +6,8 @@ use super::*;
 use crate::output::Subject;
 use crate::postmortem::testing::{addr, at, evidence, process, sample, sighting, socket};
 use crate::postmortem::{
-    Attempt, Cause, FreeRule, Freedom, Holder, Power, Powers, Protocol, Removal, Sender, Sighting, Timer,
-    examine, followers,
+    Attempt, Cause, DiscardRule, FreeRule, Freedom, Holder, Power, Powers, Protocol, Removal, Sender,
+    Sighting, Timer, examine, followers,
 };
 
 fn lines(
@@ -331,7 +331,7 @@ fn a_destruction_is_one_line_for_each_socket() {
         timer: Timer::Retransmit,
         ..sighting(&socket(State::Established).build(), State::FinWait1)
     };
-    let mut destroyed = Removal::plan(7, &seen, &powers);
+    let mut destroyed = Removal::plan(7, &seen, &DiscardRule::Always, &powers);
     destroyed.conclude(Attempt::Done, None);
     let listener = Sighting {
         remote: addr("0.0.0.0:0"),
@@ -339,7 +339,7 @@ fn a_destruction_is_one_line_for_each_socket() {
         inode: 70,
         ..seen
     };
-    let mut skipped = Removal::plan(7, &listener, &powers);
+    let mut skipped = Removal::plan(7, &listener, &DiscardRule::Always, &powers);
     skipped.holders.push(Holder {
         pid: 77,
         comm: "nginx".into(),
@@ -356,7 +356,7 @@ fn a_destruction_is_one_line_for_each_socket() {
     let expected = concat!(
         r#"{"type":"free","v":1,"time":"2025-10-09T08:53:20.000000000Z","laddr":"10.0.0.7","lport":8080,"#,
         r#""raddr":"10.0.0.8","rport":40310,"netns":7,"cookie":4711,"state":"FIN_WAIT1","action":"destroyed","#,
-        r#""reason":null,"hazard":"data_lost","lost_bytes":100,"holders":[]}"#,
+        r#""reason":null,"hazard":"data_lost","lost_bytes":100,"holders":[],"port_holders":[]}"#,
     );
     assert_eq!(lines[0], expected);
     assert_eq!(keys(&lines[1]), keys(&lines[0]));

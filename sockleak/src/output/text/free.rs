@@ -1,11 +1,11 @@
 //! What `sockleak free` destroys, or would.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::style::{Ink, Style};
 use super::table::{HEADER, LIMIT, indent, line, widths};
-use super::words::{block, count, danger, plural, reason};
+use super::words::{block, count, danger, plural, reason, unacknowledged};
 use crate::output::{Freeing, escape};
 use crate::postmortem::{Action, Danger, Reason, Removal, Side, Sides, State};
 
@@ -150,10 +150,17 @@ fn same(members: &[&Removal], cell: impl Fn(&Removal) -> String) -> String {
 fn meaning(common: &Common, members: &[&Removal]) -> String {
     let mut parts = Vec::new();
     parts.extend(common.reason.map(|why| reason(why).to_owned()));
-    if let Some(worst) = common.danger {
-        let bytes = members.iter().filter_map(|one| one.hazard);
-        let bytes = bytes.map(|hazard| u64::from(hazard.lost_bytes)).sum();
-        parts.push(danger(worst, bytes));
+    let bytes = members.iter().filter_map(|one| one.hazard);
+    let bytes = bytes.map(|hazard| u64::from(hazard.lost_bytes)).sum();
+    let still_sends = matches!(common.reason, Some(Reason::PortInUse | Reason::Unacknowledged));
+    match common.danger {
+        Some(_) if still_sends => parts.push(unacknowledged(bytes)),
+        Some(worst) => parts.push(danger(worst, bytes)),
+        None => {}
+    }
+    parts.extend(answers(members));
+    if still_sends {
+        parts.push("--discard-unsent destroys it".to_owned());
     }
     match holders(members) {
         Some(named) => parts.push(named),
@@ -167,10 +174,28 @@ fn meaning(common: &Common, members: &[&Removal]) -> String {
 }
 
 fn holders(members: &[&Removal]) -> Option<String> {
-    let mut named = members
-        .iter()
-        .flat_map(|one| &one.holders)
-        .map(|holder| format!("{} (pid {}, fd {})", escape(&holder.comm), holder.pid, holder.fd));
+    let holders = members.iter().flat_map(|one| &one.holders);
+    let named = holders.map(|one| format!("{} (pid {}, fd {})", escape(&one.comm), one.pid, one.fd));
+    Some(format!("held by {}", some_of(named)?))
+}
+
+/// Whose answers they may be.
+fn answers(members: &[&Removal]) -> Option<String> {
+    let holders = members.iter().flat_map(|one| &one.port_holders);
+    let processes: BTreeSet<_> = holders.map(|holder| (holder.pid, &holder.comm)).collect();
+    let named = processes
+        .into_iter()
+        .map(|(pid, comm)| format!("{} (pid {pid})", escape(comm)));
+    let what = if members.len() == 1 {
+        "an answer"
+    } else {
+        "answers"
+    };
+    Some(format!("maybe {what} of {}", some_of(named)?))
+}
+
+/// The first of them, and how many more there are.
+fn some_of(mut named: impl Iterator<Item = String>) -> Option<String> {
     let first: Vec<String> = named.by_ref().take(NAMED).collect();
     if first.is_empty() {
         return None;
@@ -179,7 +204,7 @@ fn holders(members: &[&Removal]) -> Option<String> {
         0 => String::new(),
         rest => format!(" and {rest} more"),
     };
-    Some(format!("held by {}{rest}", first.join(", ")))
+    Some(format!("{}{rest}", first.join(", ")))
 }
 
 #[cfg(test)]
@@ -187,7 +212,7 @@ mod tests {
     use super::*;
     use crate::output::Subject;
     use crate::postmortem::testing::{addr, at, sighting, socket};
-    use crate::postmortem::{Holder, Power, Powers, Sighting};
+    use crate::postmortem::{DiscardRule, Holder, Power, Powers, Sighting};
 
     const ABLE: Powers = Powers {
         time_wait: Power::Works,
@@ -219,23 +244,29 @@ mod tests {
             send_queue: 101,
             ..sighting(&socket(State::Established).build(), state)
         };
+        let plan = |row: &Sighting, rule: &DiscardRule| Removal::plan(1, row, rule, &ABLE);
+        let always = DiscardRule::Always;
         let mut removals: Vec<Removal> = (1000..3000)
-            .map(|port| Removal::plan(1, &row(State::TimeWait, port), &ABLE))
+            .map(|port| plan(&row(State::TimeWait, port), &always))
             .collect();
-        removals.extend((1..=3).map(|port| Removal::plan(1, &row(State::FinWait1, port), &ABLE)));
+        removals.extend((1..=3).map(|port| plan(&row(State::FinWait1, port), &always)));
         let listener = Sighting {
             remote: addr("0.0.0.0:0"),
             inode: 7,
             ..row(State::Listen, 1)
         };
-        let mut listener = Removal::plan(1, &listener, &ABLE);
-        listener.holders.push(Holder {
+        let in_use = DiscardRule::abandoned([&listener]);
+        let mut answer = plan(&row(State::LastAck, 4), &in_use);
+        let mut listener = plan(&listener, &always);
+        let holder = Holder {
             pid: 4243,
             comm: "wor\u{1b}ker".to_owned(),
             fd: 3,
             how: None,
-        });
-        removals.push(listener);
+        };
+        listener.holders.push(holder.clone());
+        answer.port_holders.push(holder);
+        removals.extend([listener, answer]);
         let expected = "\
 would destroy 2,003 leftovers (a dry run: --yes does it)
   COUNT  LADDR     LPORT  RADDR     RPORT  STATE
@@ -244,9 +275,12 @@ would destroy 2,003 leftovers (a dry run: --yes does it)
          new connection between the same addresses and ports (RFC 1337)
       3  10.0.0.7   8080  10.0.0.8      *  FIN_WAIT1
          300 bytes that were sent and not acknowledged are lost
-1 socket left alone
-  COUNT  LADDR     LPORT  RADDR  RPORT  STATE
-      1  10.0.0.7   8080  -          -  LISTEN
+2 sockets left alone
+  COUNT  LADDR     LPORT  RADDR     RPORT  STATE
+      1  10.0.0.7   8080  10.0.0.8      4  LAST_ACK
+         still sending, and its port is in use; 100 bytes are not acknowledged;
+         maybe an answer of wor\\x1bker (pid 4243); --discard-unsent destroys it
+      1  10.0.0.7   8080  -             -  LISTEN
          a listener; held by wor\\x1bker (pid 4243, fd 3)
 2 processes could not be looked into";
         assert_eq!(told(removals), expected);

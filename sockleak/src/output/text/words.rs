@@ -142,6 +142,8 @@ pub(super) const fn reason(reason: Reason) -> &'static str {
         Reason::Bound => "bound, with no connection",
         Reason::Held => "still open",
         Reason::Mptcp => "of an MPTCP connection, which may live on; the kernel does not tell",
+        Reason::PortInUse => "still sending, and its port is in use",
+        Reason::Unacknowledged => "still sending, and its peer may answer yet: it is given 10 seconds",
         Reason::NoCookie => "known without its cookie: a later socket could not be told from it",
         Reason::NetnsUnreachable => {
             "its network namespace cannot be entered: nobody has it any more, or root is needed"
@@ -173,6 +175,15 @@ pub(super) fn danger(danger: Danger, bytes: u64) -> String {
             "{} bytes that were sent and not acknowledged are lost",
             count(bytes)
         ),
+    }
+}
+
+/// What a leftover that still sends has not got acknowledged.
+pub(super) fn unacknowledged(bytes: u64) -> String {
+    match bytes {
+        0 => "its FIN is not acknowledged".to_owned(),
+        1 => "1 byte is not acknowledged".to_owned(),
+        _ => format!("{} bytes are not acknowledged", count(bytes)),
     }
 }
 

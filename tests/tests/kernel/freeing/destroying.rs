@@ -39,7 +39,8 @@ fn a_port_is_free_at_once() {
     is_in_use(address);
     let before = on_port(address.port());
 
-    let (status, lines) = free(&[&port]);
+    // Their peers were sent the FIN only a moment ago.
+    let (status, lines) = free(&[&port, "--discard-unsent"]);
     assert_eq!(status, 0, "a dry run");
     let plan = [
         "1 FIN_WAIT1 would_destroy - peer_reset",
@@ -56,7 +57,7 @@ fn a_port_is_free_at_once() {
     assert_eq!(on_port(address.port()), before, "a dry run changes nothing");
     is_in_use(address);
 
-    let (status, lines) = free(&[&port, "--yes"]);
+    let (status, lines) = free(&[&port, "--discard-unsent", "--yes"]);
     assert_eq!(status, 0);
     let done = plan.map(|row| row.replace("would_destroy", "destroyed"));
     assert_eq!(rows(&lines), done);
@@ -85,7 +86,7 @@ fn what_a_leftover_had_to_send_is_counted() {
     let sent: u64 = victim.does("fill 0").parse().expect("a number");
     victim.killed_by(libc::SIGKILL);
     settles(address.port(), &[("FIN_WAIT1", 1)]);
-    let (status, lines) = free(&[&address.port().to_string(), "--yes"]);
+    let (status, lines) = free(&[&address.port().to_string(), "--discard-unsent", "--yes"]);
     assert_eq!(
         (status, rows(&lines)),
         (0, vec!["1 FIN_WAIT1 destroyed - data_lost".to_owned()])
@@ -137,8 +138,8 @@ fn a_leftover_of_one_interface() {
 fn the_text_says_what_it_costs() {
     let (address, _peers) = crashed();
     let port = address.port().to_string();
-    let dry = run(["free", &port]);
-    let done = run(["free", &port, "--yes"]);
+    let dry = run(["free", &port, "--discard-unsent"]);
+    let done = run(["free", &port, "--discard-unsent", "--yes"]);
     assert_eq!((dry.status, done.status), (0, 0));
     assert_eq!((dry.stderr.as_str(), done.stderr.as_str()), ("", ""));
     for (run, words) in [
@@ -185,7 +186,7 @@ fn leftovers_of_ipv6() {
         let port = peers[0].remote().port();
         victim.killed_by(libc::SIGKILL);
         settles(port, &[("FIN_WAIT1", 1), ("FIN_WAIT2", 1)]);
-        let (status, lines) = free(&[&port.to_string(), "--yes"]);
+        let (status, lines) = free(&[&port.to_string(), "--discard-unsent", "--yes"]);
         let destroyed = [
             "1 FIN_WAIT1 destroyed - peer_reset",
             "1 FIN_WAIT2 destroyed - peer_reset",

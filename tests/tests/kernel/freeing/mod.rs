@@ -1,5 +1,6 @@
 //! `sockleak free`: what it destroys, what it leaves alone, and what it refuses.
 
+mod answers;
 mod destroying;
 mod powers;
 mod recorded;
@@ -20,6 +21,7 @@ use sockleak_tests::victim::Victim;
 
 pub fn tests() -> Vec<Trial> {
     let tests = [
+        answers::tests(),
         destroying::tests(),
         powers::tests(),
         recorded::tests(),

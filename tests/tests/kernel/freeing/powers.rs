@@ -34,7 +34,8 @@ fn without_a_trial_only_time_wait_is_destroyed() {
     const CAP_SYS_ADMIN: libc::c_ulong = 21;
     let (address, _peers) = crashed();
     let mut command = Command::new(programs::sockleak());
-    command.args(["-o", "json", "free", &address.port().to_string(), "--yes"]);
+    let port = address.port().to_string();
+    command.args(["-o", "json", "free", &port, "--discard-unsent", "--yes"]);
     // SAFETY: prctl is a system call that needs no lock, and this request takes integers only.
     unsafe {
         command.pre_exec(|| checked(libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_ADMIN)).map(drop));
