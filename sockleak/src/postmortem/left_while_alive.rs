@@ -42,8 +42,10 @@ pub(super) fn group<'a>(
 ) -> Vec<LeftWhileAlive> {
     let seen = leftovers
         .iter()
-        .map(|(socket, left)| (*socket, left.outcome(), left.freedom.at()));
-    let unseen = unseen.iter().map(|socket| (*socket, Outcome::Unknown, None));
+        .map(|(socket, left)| (*socket, left.outcome(), left.freedom.at(), Some(left.cookie)));
+    let unseen = unseen
+        .iter()
+        .map(|socket| (*socket, Outcome::Unknown, None, socket.cookie));
     let all = seen.chain(unseen);
     let connections = all.clone().map(|(socket, ..)| (socket.local, socket.remote));
     let listeners = listeners.map(|listener| (listener.local, None));
@@ -51,9 +53,10 @@ pub(super) fn group<'a>(
 
     let mut groups: HashMap<Key, LeftWhileAlive> = HashMap::new();
     let mut open_ended = HashSet::new();
-    for (socket, outcome, free_at) in all {
+    for (socket, outcome, free_at, cookie) in all {
         let side = sides.of(socket.local, socket.remote);
         let key = Key {
+            netns: socket.netns,
             laddr: socket.local.ip(),
             lport: (side != Side::Client).then_some(socket.local.port()),
             raddr: socket.remote.map(|remote| remote.ip()),
@@ -65,16 +68,19 @@ pub(super) fn group<'a>(
         };
         let closed = socket.transitions.first().map_or(time, Transition::time);
         let group = groups.entry(key).or_insert(LeftWhileAlive {
+            netns: key.netns,
             laddr: key.laddr,
             lport: key.lport,
             raddr: key.raddr,
             rport: key.rport,
             outcome: key.outcome,
             count: 0,
+            cookies: Vec::new(),
             last_closed: closed,
             free_at: None,
         });
         group.count += 1;
+        group.cookies.extend(cookie);
         group.last_closed = group.last_closed.max(closed);
         match free_at {
             Some(at) => group.free_at = group.free_at.max(Some(at)),
@@ -92,7 +98,11 @@ pub(super) fn group<'a>(
     groups.sort_unstable_by(|(key, group), (other_key, other)| {
         other.count.cmp(&group.count).then_with(|| key.cmp(other_key))
     });
-    groups.into_iter().map(|(_, group)| group).collect()
+    let mut groups: Vec<LeftWhileAlive> = groups.into_iter().map(|(_, group)| group).collect();
+    for group in &mut groups {
+        group.cookies.sort_unstable();
+    }
+    groups
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,6 +112,7 @@ struct Key {
     lport: Option<u16>,
     raddr: Option<IpAddr>,
     rport: Option<u16>,
+    netns: u32,
 }
 
 impl Follower {

@@ -149,6 +149,7 @@ impl Powers {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
     pub netns: u32,
+    /// Either port is 0 where the report names none.
     pub local: SocketAddr,
     pub remote: Option<SocketAddr>,
     pub cookie: Option<u64>,
@@ -271,9 +272,15 @@ impl Removal {
     /// It is that very socket.
     #[must_use]
     pub fn is(&self, sighting: &Sighting) -> bool {
+        let is_same = |known: SocketAddr, seen: SocketAddr| {
+            known.ip() == seen.ip() && (known.port() == 0 || known.port() == seen.port())
+        };
         self.cookie == Some(sighting.cookie)
-            && self.local == sighting.local
-            && self.remote == remote(sighting)
+            && is_same(self.local, sighting.local)
+            && match (self.remote, remote(sighting)) {
+                (Some(known), Some(seen)) => is_same(known, seen),
+                (known, seen) => known == seen,
+            }
     }
 
     /// Takes over what a later look showed of it.

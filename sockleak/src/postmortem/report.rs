@@ -171,9 +171,11 @@ pub struct Summary {
 }
 
 /// What the process closed or shut down itself while it was watched, and what still exists: one line for each
-/// local address, server port, remote and outcome.
+/// network namespace, local address, server port, remote and outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftWhileAlive {
+    /// Inode of their network namespace.
+    pub netns: u32,
     pub laddr: IpAddr,
     /// The local port where many connections share it (a server's); `None` for ephemeral ports.
     pub lport: Option<u16>,
@@ -182,6 +184,8 @@ pub struct LeftWhileAlive {
     pub rport: Option<u16>,
     pub outcome: Outcome,
     pub count: u64,
+    /// Theirs, ascending.
+    pub cookies: Vec<u64>,
     pub last_closed: Timestamp,
     /// When the last of them is free; `None` where that cannot be told.
     pub free_at: Option<Timestamp>,

@@ -5,7 +5,7 @@ mod task;
 
 use std::collections::{HashMap, HashSet};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use jiff::Timestamp;
 
 use self::task::{Task, Terms};
@@ -27,12 +27,13 @@ enum Wanted {
 /// When the report cannot be used, the kernel or the privileges allow no destruction, or sock_diag fails.
 pub fn run(common: &Common, args: &FreeArgs) -> Result<u8> {
     let mut notes = Vec::new();
+    let mut is_left = false;
     let (subject, asked, wanted) = match (args.port, &args.report) {
         (Some(port), _) => (Subject::Port(port), Asked::Port, Wanted::Port(port)),
         (None, Some(file)) => {
-            let recording = recorded::read(file)
-                .with_context(|| format!("{} cannot be used as a report", file.display()))?;
-            notes.extend(recording.note());
+            let recording = recorded::read(file)?;
+            notes.extend(recording.unnamed.note());
+            is_left = !recording.unnamed.is_empty();
             (
                 Subject::Report,
                 Asked::Report,
@@ -60,7 +61,7 @@ pub fn run(common: &Common, args: &FreeArgs) -> Result<u8> {
     }
     let time = Timestamp::now();
     let removals: Vec<Removal> = tasks.into_iter().flat_map(|task| task.removals).collect();
-    let is_left = removals.iter().any(|removal| removal.is_left(asked));
+    is_left |= removals.iter().any(|removal| removal.is_left(asked));
     common.open_output(false).freeing(&Freeing {
         time,
         subject,

@@ -1,41 +1,33 @@
 //! The reports in a file that `sockleak -o json` wrote.
 
+mod unnamed;
+
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::hash::Hash;
+use std::io::{BufRead, BufReader, stdin};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
+pub use self::unnamed::Unnamed;
 use crate::postmortem::{Outcome, Recorded};
 
 /// The sockets of all reports of a file, each once.
 #[derive(Debug, Default)]
 pub struct Recording {
     pub sockets: Vec<Recorded>,
-    /// Leftovers that the reports only count: those that a process had closed while it lived.
-    unnamed: u64,
-}
-
-impl Recording {
-    /// What is to be known of it.
-    pub fn note(&self) -> Option<String> {
-        (self.unnamed > 0).then(|| {
-            format!(
-                "{} leftovers that the process had closed while it lived are in the report by their number only; \
-                 `sockleak free PORT` finds them",
-                self.unnamed
-            )
-        })
-    }
+    pub unnamed: Unnamed,
 }
 
 /// The version of the format that is known here.
 const VERSION: u32 = 1;
 /// What a report begins with, also one that was cut off.
 const BEGINNING: &str = r#"{"type":"report""#;
+/// The name of stdin.
+const STDIN: &str = "-";
 
 #[derive(Deserialize)]
 struct Line {
@@ -50,9 +42,17 @@ struct Report {
     left_while_alive: Vec<Group>,
 }
 
+/// Sockets that the process had closed while it lived.
 #[derive(Deserialize)]
 struct Group {
+    laddr: IpAddr,
+    lport: Option<u16>,
+    raddr: Option<IpAddr>,
+    rport: Option<u16>,
     count: u64,
+    /// Without these two, of an earlier version, they cannot be found.
+    netns: Option<u32>,
+    cookies: Option<Vec<u64>>,
 }
 
 #[derive(Deserialize)]
@@ -74,9 +74,14 @@ struct Entry {
     outcome: Outcome,
 }
 
-/// Reads them. Lines that are no JSON are passed over: a traced command writes to the same stdout.
+/// Reads them from a file or, by the name `-`, from stdin. Lines that are no JSON are passed over: a traced command writes
+/// to the same stdout.
 pub fn read(file: &Path) -> Result<Recording> {
-    parse(BufReader::new(File::open(file)?))
+    if file.as_os_str() == STDIN {
+        return parse(stdin().lock()).context("stdin cannot be used as a report");
+    }
+    let read = || parse(BufReader::new(File::open(file)?));
+    read().with_context(|| format!("{} cannot be used as a report", file.display()))
 }
 
 fn parse(lines: impl BufRead) -> Result<Recording> {
@@ -103,26 +108,52 @@ fn parse(lines: impl BufRead) -> Result<Recording> {
         let report: Report =
             serde_json::from_slice(&line).with_context(|| format!("line {number} is no whole report"))?;
         let sockets = report.sockets.with_context(|| {
-            format!("the report in line {number} names no sockets: it was written with --summary")
+            format!("the report in line {number} names no sockets, for it was written with --summary: `sockleak free PORT` takes \
+                     what is left on a port")
         })?;
         reports += 1;
-        recording.unnamed += report
-            .left_while_alive
-            .iter()
-            .map(|group| group.count)
-            .sum::<u64>();
-        let recorded = sockets.into_iter().flat_map(Socket::recorded);
+        let mut recorded: Vec<Recorded> = sockets.into_iter().flat_map(Socket::recorded).collect();
+        for group in report.left_while_alive {
+            match group.recorded() {
+                Some(sockets) => recorded.extend(sockets),
+                None => recording.unnamed.add(group.local(), group.remote(), group.count),
+            }
+        }
         // The report of a child that had the same sockets names them again.
-        recording.sockets.extend(
-            recorded
-                .filter(|socket| known.insert((socket.netns, socket.cookie, socket.local, socket.remote))),
-        );
+        recorded.retain(|socket| known.insert(identity(socket)));
+        recording.sockets.append(&mut recorded);
     }
     ensure!(
         reports > 0,
         "there is no report in it, as `sockleak -o json` writes them"
     );
     Ok(recording)
+}
+
+/// The cookie alone, where there is one: a report may leave ports out.
+fn identity(socket: &Recorded) -> impl Eq + Hash + use<> {
+    let addresses = socket.cookie.is_none().then_some((socket.local, socket.remote));
+    (socket.netns, socket.cookie, addresses)
+}
+
+impl Group {
+    fn recorded(&self) -> Option<impl Iterator<Item = Recorded>> {
+        let (netns, cookies) = self.netns.zip(self.cookies.as_ref())?;
+        Some(cookies.iter().map(move |cookie| Recorded {
+            netns,
+            local: self.local(),
+            remote: self.remote(),
+            cookie: Some(*cookie),
+        }))
+    }
+
+    fn local(&self) -> SocketAddr {
+        SocketAddr::new(self.laddr, self.lport.unwrap_or_default())
+    }
+
+    fn remote(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.raddr?, self.rport.unwrap_or_default()))
+    }
 }
 
 impl Socket {
@@ -161,6 +192,7 @@ mod tests {
     #[test]
     fn a_report_is_read_as_it_was_written() {
         let report = testing::sample();
+        let closed = &report.left_while_alive[0];
         let mut text = b"not of sockleak\n{\"type\":\"lost\",\"v\":1,\"events\":1}\n\xff\n".to_vec();
         text.extend(written(&report, false));
         text.extend(written(&report, false));
@@ -175,11 +207,58 @@ mod tests {
                 remote: socket.socket.remote,
                 cookie: socket.socket.cookie.or(socket.seen_cookie),
             })
+            .chain(closed.cookies.iter().map(|cookie| Recorded {
+                netns: closed.netns,
+                local: addr("10.0.0.7:0"),
+                remote: Some(addr("10.0.0.5:5432")),
+                cookie: Some(*cookie),
+            }))
             .collect();
-        assert!(expected.len() > 1);
+        assert_eq!((closed.count, closed.cookies.len()), (3, 3));
         assert_eq!(recording.sockets, expected);
-        assert_eq!(recording.unnamed, 6);
-        assert!(recording.note().unwrap().starts_with("6 leftovers"));
+        assert!(recording.unnamed.is_empty() && recording.unnamed.note().is_none());
+    }
+
+    /// A child of the dead process may have the socket in its table that the process closed.
+    #[test]
+    fn a_socket_is_named_once_whatever_is_told_of_it() {
+        let group = r#"{"netns":7,"laddr":"10.0.0.7","lport":null,"raddr":"10.0.0.8","rport":9,"count":2,"cookies":[3,2]}"#;
+        let socket = r#"{"netns":7,"laddr":"10.0.0.7","lport":80,"raddr":"10.0.0.8","rport":9,"cookie":2,"outcome":"held"}"#;
+        let text =
+            format!("{{\"type\":\"report\",\"v\":1,\"sockets\":[{socket}],\"left_while_alive\":[{group}]}}");
+        let recording = parse(text.as_bytes()).unwrap();
+        let told: Vec<_> = recording
+            .sockets
+            .iter()
+            .map(|socket| (socket.cookie, socket.local))
+            .collect();
+        let expected = [(Some(2), addr("10.0.0.7:80")), (Some(3), addr("10.0.0.7:0"))];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn what_has_no_cookie_is_found_by_another_command() {
+        let group = |lport: &str, count: u64| {
+            format!(
+                r#"{{"laddr":"::1","lport":{lport},"raddr":"::2","rport":5432,"outcome":"time_wait","count":{count}}}"#
+            )
+        };
+        let report = |groups: &[String]| {
+            let text = format!(
+                r#"{{"type":"report","v":1,"sockets":[],"left_while_alive":[{}]}}"#,
+                groups.join(",")
+            );
+            parse(text.as_bytes()).unwrap()
+        };
+        let recording = report(&[group("8080", 3), group("null", 2)]);
+        assert!(recording.sockets.is_empty() && !recording.unnamed.is_empty());
+        let expected = "5 leftovers that the process had closed while it lived are in the report by their number only; \
+                        `sockleak free 8080` frees them; `ss -tan dst [::2]:5432` lists their ports, and \
+                        `sockleak free PORT` frees each";
+        assert_eq!(recording.unnamed.note().as_deref(), Some(expected));
+        // A number that somebody wrote there is no reason to count anew from 0.
+        let many = report(&[group("80", u64::MAX), group("80", u64::MAX)]).unnamed;
+        assert!(many.note().unwrap().starts_with("18446744073709551615 leftovers"));
     }
 
     #[test]
@@ -196,7 +275,7 @@ mod tests {
             cookie: Some(2),
         };
         assert_eq!(recording.sockets, [expected]);
-        assert!(recording.note().is_none());
+        assert!(recording.unnamed.is_empty());
     }
 
     #[test]

@@ -37,7 +37,9 @@ impl Terms {
 pub struct Task {
     /// `None` where the namespace cannot be entered.
     diag: Option<SockDiag>,
-    ports: BTreeSet<u16>,
+    /// What a look shows.
+    protocols: &'static [Protocol],
+    filter: Filter,
     /// The look that the plan was made by.
     seen: Look,
     pub removals: Vec<Removal>,
@@ -48,8 +50,10 @@ impl Task {
     pub fn of_port(port: u16, terms: &Terms) -> Result<Self> {
         let netns = Netns::current()?.inode();
         let mut diag = SockDiag::open(None)?;
-        let ports = BTreeSet::from([port]);
-        let seen = look(&mut diag, &ports)?;
+        // The subflows of an MPTCP socket are there in its place.
+        let protocols = &[Protocol::Tcp];
+        let filter = Filter::all().local_ports([port]);
+        let seen = look(&mut diag, protocols, &filter)?;
         let rule = terms.rule(&seen);
         let mut removals: Vec<Removal> = seen
             .values()
@@ -58,7 +62,8 @@ impl Task {
         removals.sort_unstable_by_key(|removal| (removal.local, removal.remote, removal.cookie));
         Ok(Self {
             diag: Some(diag),
-            ports,
+            protocols,
+            filter,
             seen,
             removals,
         })
@@ -68,9 +73,16 @@ impl Task {
     /// addresses may be the restarted service's: the cookie decides.
     pub fn of_recorded(netns: u32, sockets: &[Recorded], terms: &Terms) -> Result<Self> {
         let mut diag = enter(netns)?;
-        let ports = sockets.iter().map(|socket| socket.local.port()).collect();
+        // A report may name an MPTCP socket by its own cookie.
+        let protocols = &[Protocol::Tcp, Protocol::Mptcp];
+        let ports: BTreeSet<u16> = sockets.iter().map(|socket| socket.local.port()).collect();
+        let filter = if ports.contains(&0) {
+            Filter::all()
+        } else {
+            Filter::all().local_ports(ports)
+        };
         let seen = match &mut diag {
-            Some(diag) => look(diag, &ports)?,
+            Some(diag) => look(diag, protocols, &filter)?,
             None => Look::new(),
         };
         let rule = terms.rule(&seen);
@@ -90,7 +102,8 @@ impl Task {
         let removals = sockets.iter().map(plan).collect();
         Ok(Self {
             diag,
-            ports,
+            protocols,
+            filter,
             seen,
             removals,
         })
@@ -157,7 +170,7 @@ impl Task {
         if planned.is_empty() {
             return Ok(());
         }
-        let before = look(diag, &self.ports)?;
+        let before = look(diag, self.protocols, &self.filter)?;
         let rule = terms.rule(&before);
         // A peer that comes back between this look and the request loses its data. So there is no other request between.
         planned.sort_by_key(|removal| !find(&before, removal).is_some_and(Sighting::still_sends));
@@ -173,7 +186,7 @@ impl Task {
                 Some(Ok(leftover)) => ask(diag, &leftover, &terms.powers)?,
             });
         }
-        let after = look(diag, &self.ports)?;
+        let after = look(diag, self.protocols, &self.filter)?;
         for (removal, attempt) in planned.iter_mut().zip(attempts) {
             removal.conclude(attempt, find(&after, removal));
         }
@@ -193,12 +206,15 @@ fn enter(netns: u32) -> io::Result<Option<SockDiag>> {
     }
 }
 
-fn look(diag: &mut SockDiag, ports: &BTreeSet<u16>) -> Result<Look, SockDiagError> {
-    let filter = Filter::all().local_ports(ports.iter().copied());
+fn look(diag: &mut SockDiag, protocols: &[Protocol], filter: &Filter) -> Result<Look, SockDiagError> {
     let mut seen = Look::new();
-    for family in [Family::Ipv4, Family::Ipv6] {
-        for sighting in diag.dump(Protocol::Tcp, family, &filter)? {
-            seen.insert(sighting.cookie, sighting);
+    for protocol in protocols {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            match diag.dump(*protocol, family, filter) {
+                // A kernel without MPTCP has no such sockets.
+                Err(SockDiagError::NoHandler(Protocol::Mptcp)) => {}
+                rows => seen.extend(rows?.into_iter().map(|sighting| (sighting.cookie, sighting))),
+            }
         }
     }
     Ok(seen)

@@ -13,7 +13,8 @@ use crate::postmortem::{Action, Danger, Holder, Reason, Removal, State};
 pub(super) struct RemovalView<'a> {
     time: Time,
     laddr: IpAddr,
-    lport: u16,
+    /// `None` for what a report names without its port and no look shows.
+    lport: Option<u16>,
     raddr: Option<IpAddr>,
     rport: Option<u16>,
     netns: u32,
@@ -32,9 +33,12 @@ impl<'a> RemovalView<'a> {
         Self {
             time: Time(time),
             laddr: removal.local.ip(),
-            lport: removal.local.port(),
+            lport: Some(removal.local.port()).filter(|port| *port != 0),
             raddr: removal.remote.map(|remote| remote.ip()),
-            rport: removal.remote.map(|remote| remote.port()),
+            rport: removal
+                .remote
+                .map(|remote| remote.port())
+                .filter(|port| *port != 0),
             netns: removal.netns,
             cookie: removal.cookie,
             state: removal.state.map(State::name),

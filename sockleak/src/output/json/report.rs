@@ -24,7 +24,7 @@ pub(super) struct ReportView<'a> {
     death: Option<DeathView<'a>>,
     sockets: Option<Sockets<'a>>,
     summary: Summary,
-    left_while_alive: Each<'a, LeftWhileAlive, GroupView>,
+    left_while_alive: Each<'a, LeftWhileAlive, GroupView<'a>>,
     restart: Each<'a, Restart, RestartView<'a>>,
     ephemeral: Each<'a, Ephemeral, EphemeralView<'a>>,
     advice: Each<'a, Advice, AdviceView<'a>>,
@@ -42,7 +42,14 @@ impl<'a> ReportView<'a> {
             death: report.death.as_ref().map(DeathView::new),
             sockets: (!summary).then_some(Sockets(report)),
             summary: report.summary,
-            left_while_alive: Each(&report.left_while_alive, GroupView::new),
+            left_while_alive: Each(
+                &report.left_while_alive,
+                if summary {
+                    GroupView::summed
+                } else {
+                    GroupView::new
+                },
+            ),
             restart: Each(&report.restart, RestartView::new),
             ephemeral: Each(&report.ephemeral, EphemeralView::new),
             advice: Each(&report.advice, AdviceView::new),
@@ -241,26 +248,38 @@ impl TransitionView {
 }
 
 #[derive(Serialize)]
-struct GroupView {
+struct GroupView<'a> {
     laddr: IpAddr,
     lport: Option<u16>,
     raddr: Option<IpAddr>,
     rport: Option<u16>,
+    netns: u32,
     outcome: Outcome,
     count: u64,
+    /// `None` where the single sockets are left out.
+    cookies: Option<&'a [u64]>,
     last_closed: Time,
     free_at: Option<Time>,
 }
 
-impl GroupView {
-    fn new(group: &LeftWhileAlive) -> Self {
+impl<'a> GroupView<'a> {
+    fn new(group: &'a LeftWhileAlive) -> Self {
+        Self {
+            cookies: Some(&group.cookies),
+            ..Self::summed(group)
+        }
+    }
+
+    fn summed(group: &'a LeftWhileAlive) -> Self {
         Self {
             laddr: group.laddr,
             lport: group.lport,
             raddr: group.raddr,
             rport: group.rport,
+            netns: group.netns,
             outcome: group.outcome,
             count: group.count,
+            cookies: None,
             last_closed: Time(group.last_closed),
             free_at: group.free_at.map(Time),
         }

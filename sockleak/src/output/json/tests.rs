@@ -217,8 +217,8 @@ fn a_report_has_every_key_in_the_contracts_order() {
     assert_eq!(report["lost"], json!({"events": 12, "inventory": 0, "slots": 0}));
     assert_eq!(
         report["left_while_alive"],
-        json!([{"laddr": "10.0.0.7", "lport": null, "raddr": "10.0.0.5", "rport": 5432, "outcome": "time_wait",
-                "count": 3, "last_closed": "2025-10-09T08:53:20.001000000Z",
+        json!([{"laddr": "10.0.0.7", "lport": null, "raddr": "10.0.0.5", "rport": 5432, "netns": 1,
+                "outcome": "time_wait", "count": 3, "cookies": [900, 901, 902], "last_closed": "2025-10-09T08:53:20.001000000Z",
                 "free_at": "2025-10-09T08:54:19.800000000Z"}])
     );
 }
@@ -298,6 +298,9 @@ fn a_summary_has_no_sockets_and_a_living_process_no_death() {
     assert_eq!(parsed["sockets"], Value::Null);
     assert_eq!(parsed["death"], Value::Null);
     assert_eq!(parsed["summary"]["closed"], 1);
+    let summed = self::lines(true, |json| json.report(&sample()));
+    let group = &parse(&summed[0])["left_while_alive"][0];
+    assert_eq!((&group["count"], &group["cookies"]), (&json!(3), &Value::Null));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What `sockleak free` destroys, or would.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::style::{Ink, Style};
 use super::table::{HEADER, LIMIT, indent, line, widths};
@@ -121,7 +121,7 @@ const fn ink(action: Action) -> Ink {
 }
 
 fn cells(members: &[&Removal]) -> [String; 6] {
-    let remote = |part: fn(&std::net::SocketAddr) -> String| {
+    let remote = |part: fn(&SocketAddr) -> String| {
         same(members, |one| {
             one.remote.as_ref().map_or_else(|| "-".to_owned(), part)
         })
@@ -129,11 +129,19 @@ fn cells(members: &[&Removal]) -> [String; 6] {
     [
         count(members.len() as u64),
         same(members, |one| one.local.ip().to_string()),
-        same(members, |one| one.local.port().to_string()),
+        same(members, |one| port(one.local)),
         remote(|remote| remote.ip().to_string()),
-        remote(|remote| remote.port().to_string()),
+        remote(|remote| port(*remote)),
         same(members, |one| one.state.map_or("-", State::name).to_owned()),
     ]
+}
+
+/// A report may name none, for what no look shows.
+fn port(address: SocketAddr) -> String {
+    match address.port() {
+        0 => "-".to_owned(),
+        port => port.to_string(),
+    }
 }
 
 /// What all of them say, or a star.

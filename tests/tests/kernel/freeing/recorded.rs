@@ -1,6 +1,8 @@
 //! The leftovers of a report that was kept in a file.
 
 use std::fs;
+use std::io::{Seek as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -8,14 +10,16 @@ use std::process::Command;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
+use sockleak_tests::judge;
 use sockleak_tests::net::checked;
+use sockleak_tests::peer::Peer;
 use sockleak_tests::programs;
 use sockleak_tests::sandbox;
-use sockleak_tests::tracer::{Tracer, finish, run};
+use sockleak_tests::tracer::{Run, Tracer, finish, run};
 use sockleak_tests::victim::Victim;
 
 use super::untouched::{restart, serves};
-use super::{free, lines, on_port, rows, settles};
+use super::{free, is_in_use, lines, on_port, plain_bind, rows, settles};
 use crate::refusals::refused;
 use crate::{Need, named, sandboxed};
 
@@ -24,6 +28,8 @@ pub fn tests() -> Vec<Trial> {
         &[Need::TimeWaitDestroy],
         named![
             a_report_is_freed_by_its_cookies,
+            what_the_process_closed_itself_is_freed_too,
+            a_report_without_cookies_names_the_command,
             a_report_from_another_namespace,
             a_stale_report_touches_nothing,
         ],
@@ -78,6 +84,103 @@ fn a_report_is_freed_by_its_cookies() {
     assert_eq!((status, rows(&lines)), (0, vec!["3 - gone - -".to_owned()]));
 }
 
+/// A dead process that had closed two connections of its port, and three to another one.
+#[track_caller]
+fn closed_itself() -> (SocketAddr, SocketAddr, Vec<Peer>, Value) {
+    let server = TcpListener::bind("127.0.0.1:0").expect("an address of the sandbox");
+    let remote = server.local_addr().expect("it is bound");
+    let mut victim = Victim::start();
+    let address = victim.listen("4");
+    let mut tracer = Tracer::attach(victim.pid(), &[]);
+    let mut peers = victim.accept(address, 2);
+    victim.does(&format!("outgoing 3 {remote}"));
+    for _ in 0..3 {
+        peers.push(Peer::from(server.accept().expect("the victim connects").0));
+    }
+    victim.does("close");
+    victim.killed_by(libc::SIGKILL);
+    settles(address.port(), &[("FIN_WAIT2", 2)]);
+    let report = tracer.report();
+    assert_eq!(tracer.status(), 0);
+    let closed = report.left_while_alive();
+    let expected = [
+        format!("3 fin_wait2 to {}", remote.port()),
+        format!("2 fin_wait2 from {}", address.port()),
+    ];
+    assert_eq!(closed, expected);
+    let report = serde_json::from_str(&report.to_string()).expect("JSON");
+    (address, remote, peers, report)
+}
+
+/// What the program says that reads this from stdin.
+#[track_caller]
+fn piped(report: &Value, options: &[&str]) -> (i32, Vec<Value>, String) {
+    let mut command = Command::new(programs::sockleak());
+    command
+        .args(["-o", "json", "free", "--report", "-"])
+        .args(options);
+    let mut file = tempfile::tempfile().expect("a file");
+    write!(file, "{report}").expect("it is ours");
+    file.rewind().expect("it is a file");
+    let output = command.stdin(file).output().expect("sockleak starts");
+    let run = Run {
+        status: output.status.code().expect("it ends by itself"),
+        stdout: String::from_utf8(output.stdout).expect("JSON"),
+        stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+    };
+    (run.status, lines(&run), run.stderr)
+}
+
+fn what_the_process_closed_itself_is_freed_too() {
+    let (address, remote, _peers, report) = closed_itself();
+    is_in_use(address);
+    let (status, lines, errors) = piped(&report, &[]);
+    let plan = ["5 FIN_WAIT2 would_destroy - peer_reset".to_owned()];
+    assert_eq!((status, rows(&lines)), (0, plan.to_vec()), "{errors}");
+    let outgoing = lines.iter().filter(|line| line["rport"] == remote.port());
+    assert!(
+        outgoing.clone().all(|line| line["lport"].is_u64()),
+        "a look shows the port"
+    );
+    assert_eq!((outgoing.count(), errors.as_str()), (3, ""));
+
+    let (status, lines, errors) = piped(&report, &["--yes"]);
+    let done = ["5 FIN_WAIT2 destroyed - peer_reset".to_owned()];
+    assert_eq!((status, rows(&lines)), (0, done.to_vec()), "{errors}");
+    judge::counts_timewaits(0);
+    let _service = plain_bind(address).expect("the port is free");
+    let (status, lines, _) = piped(&report, &["--yes"]);
+    assert_eq!((status, rows(&lines)), (0, vec!["5 - gone - -".to_owned()]));
+    // Where it was connected from, only the look had told.
+    let unknown = lines.iter().filter(|line| line["lport"].is_null()).count();
+    assert_eq!(unknown, 3, "{lines:?}");
+}
+
+/// As earlier versions wrote it.
+fn a_report_without_cookies_names_the_command() {
+    let (address, remote, _peers, mut report) = closed_itself();
+    for group in report["left_while_alive"].as_array_mut().expect("a list") {
+        let group = group.as_object_mut().expect("an object");
+        assert!(group.remove("cookies").is_some() && group.remove("netns").is_some());
+    }
+    for (options, expected) in [(&[][..], 0), (&["--yes"], 1)] {
+        let (status, lines, errors) = piped(&report, options);
+        assert_eq!(
+            (status, rows(&lines)),
+            (expected, Vec::new()),
+            "something is left"
+        );
+        for words in [
+            "5 leftovers".to_owned(),
+            format!("`sockleak free {}`", address.port()),
+            format!("`ss -tan dst {remote}`"),
+        ] {
+            assert!(errors.contains(&words), "no {words} in {errors}");
+        }
+    }
+    judge::counts_timewaits(5);
+}
+
 /// A command in the namespace of the test process.
 fn outside() -> Command {
     let namespace = sandbox::outside();
@@ -130,7 +233,7 @@ fn a_stale_report_touches_nothing() {
     }
     fs::write(&file, report.to_string()).expect("it is ours");
     let (status, lines) = free_report(&file, &["--yes"]);
-    assert_eq!((status, rows(&lines)), (0, vec!["3 - gone - -".to_owned()]));
+    assert_eq!((status, rows(&lines)), (0, vec!["1 - gone - -".to_owned()]));
     serves(&service, &mut connections);
 }
 
