@@ -7,6 +7,7 @@ pub mod decode;
 pub mod descriptors;
 pub mod fields;
 mod globals;
+pub mod input;
 pub mod kfunc;
 mod large_maps;
 pub mod load;

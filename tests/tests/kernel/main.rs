@@ -54,7 +54,9 @@ use std::sync::{PoisonError, RwLock};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use sockleak_tests::cgroup::SmallMemory;
 use sockleak_tests::report::LOST_EVENTS;
-use sockleak_tests::{io_uring, pidfd, programs, reused_pid, sandbox, sock_destroy, time_namespace};
+use sockleak_tests::{
+    file_capabilities, io_uring, pidfd, programs, reused_pid, sandbox, sock_destroy, time_namespace,
+};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -121,6 +123,8 @@ enum Need {
     LocalCoreFiles,
     /// The first kernel thread is in sight, so this is no container.
     KernelThreads,
+    /// A program can be given capabilities.
+    FileCapabilities,
     /// Control groups with a limit of memory can be made.
     MemoryCgroup,
     /// A new process can be given the number of a dead one.
@@ -184,6 +188,10 @@ impl Need {
             Self::KernelThreads => (
                 fs::read_to_string("/proc/2/comm").is_ok_and(|comm| comm == "kthreadd\n"),
                 "needs to see kernel threads",
+            ),
+            Self::FileCapabilities => (
+                file_capabilities::are_possible(),
+                "needs a file system for temporary files that keeps capabilities, and is not mounted with nosuid",
             ),
             Self::MemoryCgroup => (
                 SmallMemory::make().is_ok(),

@@ -2,17 +2,17 @@
 
 mod unnamed;
 
-use std::collections::HashSet;
-use std::fs::File;
-use std::hash::Hash;
-use std::io::{BufRead, BufReader, stdin};
+use std::collections::{BTreeSet, HashSet};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read as _, stdin};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde::Deserialize;
+use serde_json::error::Category;
 
 pub use self::unnamed::Unnamed;
+use crate::kernel::input;
 use crate::postmortem::{Outcome, Recorded};
 
 /// The sockets of all reports of a file, each once.
@@ -28,6 +28,23 @@ const VERSION: u32 = 1;
 const BEGINNING: &str = r#"{"type":"report""#;
 /// The name of stdin.
 const STDIN: &str = "-";
+
+/// How much is read. Whoever wrote the file may mean harm.
+struct Limits {
+    line: u64,
+    bytes: u64,
+    sockets: usize,
+    /// Each is searched for, and has a descriptor while it is worked on.
+    namespaces: usize,
+}
+
+/// A socket takes about 800 bytes of a report, so that there is room for as many as are recorded without `--max-sockets`.
+const LIMITS: Limits = Limits {
+    line: 384 << 20,
+    bytes: 8 << 30,
+    sockets: 1 << 20,
+    namespaces: 256,
+};
 
 #[derive(Deserialize)]
 struct Line {
@@ -55,11 +72,16 @@ struct Group {
     cookies: Option<Vec<u64>>,
 }
 
+/// Its own members are not flattened into it: serde would keep everything else that is in the object meanwhile.
 #[derive(Deserialize)]
 struct Socket {
     netns: u32,
-    #[serde(flatten)]
-    entry: Entry,
+    laddr: IpAddr,
+    lport: u16,
+    raddr: Option<IpAddr>,
+    rport: Option<u16>,
+    cookie: Option<u64>,
+    outcome: Outcome,
     /// The TCP sockets of an MPTCP socket, which sock_diag lists in its place.
     subflows: Option<Vec<Entry>>,
 }
@@ -78,62 +100,130 @@ struct Entry {
 /// to the same stdout.
 pub fn read(file: &Path) -> Result<Recording> {
     if file.as_os_str() == STDIN {
-        return parse(stdin().lock()).context("stdin cannot be used as a report");
+        return parse(stdin().lock(), &LIMITS).context("stdin cannot be used as a report");
     }
-    let read = || parse(BufReader::new(File::open(file)?));
-    read().with_context(|| format!("{} cannot be used as a report", file.display()))
+    let hint = |error: io::Error| match error.kind() {
+        ErrorKind::InvalidInput => anyhow!("{error}; `sockleak free --report -` reads stdin"),
+        _ => error.into(),
+    };
+    input::open(file)
+        .map_err(hint)
+        .and_then(|file| parse(BufReader::new(file), &LIMITS))
+        .with_context(|| format!("{} cannot be used as a report", file.display()))
 }
 
-fn parse(lines: impl BufRead) -> Result<Recording> {
+fn parse(input: impl BufRead, limits: &Limits) -> Result<Recording> {
     let mut recording = Recording::default();
     let mut known = HashSet::new();
     let mut reports = 0;
-    for (number, line) in (1..).zip(lines.split(b'\n')) {
-        let line = line?;
-        let is_report = match serde_json::from_slice::<Line>(&line) {
-            Ok(header) if header.kind != "report" => false,
-            Ok(header) => {
-                let found = header.v;
-                ensure!(
-                    found == VERSION,
-                    "line {number} has version {found} of the format, and {VERSION} is known here"
-                );
-                true
-            }
-            Err(_) => line.starts_with(BEGINNING.as_bytes()),
-        };
-        if !is_report {
-            continue;
+    let mut input = input.take(limits.bytes);
+    let mut line = Vec::new();
+    for number in 1_u64.. {
+        line.clear();
+        let read = (&mut input).take(limits.line + 1).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            break;
         }
-        let report: Report =
-            serde_json::from_slice(&line).with_context(|| format!("line {number} is no whole report"))?;
+        ensure!(
+            line.len() as u64 <= limits.line,
+            "line {number} is longer than the {} MiB that are read of one: `sockleak free PORT` takes what is left on a port",
+            limits.line >> 20
+        );
+        ensure!(input.limit() > 0, "it is longer than {} GiB", limits.bytes >> 30);
+        let Some(report) = report(&line, number)? else {
+            continue;
+        };
         let sockets = report.sockets.with_context(|| {
-            format!("the report in line {number} names no sockets, for it was written with --summary: `sockleak free PORT` takes \
-                     what is left on a port")
+            format!(
+                "the report in line {number} names no sockets, for it was written with --summary: \
+                 `sockleak free PORT` takes what is left on a port"
+            )
         })?;
         reports += 1;
-        let mut recorded: Vec<Recorded> = sockets.into_iter().flat_map(Socket::recorded).collect();
+        let recorded = sockets.into_iter().flat_map(Socket::recorded);
+        recording.add(recorded, &mut known, limits)?;
         for group in report.left_while_alive {
             match group.recorded() {
-                Some(sockets) => recorded.extend(sockets),
+                Some(sockets) => recording.add(sockets, &mut known, limits)?,
                 None => recording.unnamed.add(group.local(), group.remote(), group.count),
             }
         }
-        // The report of a child that had the same sockets names them again.
-        recorded.retain(|socket| known.insert(identity(socket)));
-        recording.sockets.append(&mut recorded);
     }
     ensure!(
         reports > 0,
         "there is no report in it, as `sockleak -o json` writes them"
     );
+    let namespaces: BTreeSet<u32> = recording.sockets.iter().map(|socket| socket.netns).collect();
+    ensure!(
+        namespaces.len() <= limits.namespaces,
+        "there are sockets of {} network namespaces in it, and at most {} are searched for: split the file between \
+         its lines",
+        namespaces.len(),
+        limits.namespaces
+    );
     Ok(recording)
 }
 
-/// The cookie alone, where there is one: a report may leave ports out.
-fn identity(socket: &Recorded) -> impl Eq + Hash + use<> {
-    let addresses = socket.cookie.is_none().then_some((socket.local, socket.remote));
-    (socket.netns, socket.cookie, addresses)
+/// The report in a line; `None` if the line is none. What is wrong is said without a word of it: who runs sockleak by sudo
+/// may not be allowed to read it.
+fn report(line: &[u8], number: u64) -> Result<Option<Report>> {
+    match serde_json::from_slice::<Line>(line) {
+        Ok(header) if header.kind != "report" => return Ok(None),
+        Ok(header) => ensure!(
+            header.v == VERSION,
+            "line {number} has another version of the format than {VERSION}, which is known here"
+        ),
+        Err(_) if !line.starts_with(BEGINNING.as_bytes()) => return Ok(None),
+        Err(_) => {}
+    }
+    let report = serde_json::from_slice(line).map_err(|error| {
+        let column = error.column();
+        let what = match error.classify() {
+            Category::Eof => "it breaks off".to_owned(),
+            Category::Data => format!("what stands before column {column} is not what a report has there"),
+            Category::Syntax | Category::Io => format!("it is no JSON at column {column}"),
+        };
+        anyhow!("line {number} is no whole report: {what}")
+    })?;
+    Ok(Some(report))
+}
+
+impl Recording {
+    /// Adds what is not known yet: the report of a child that had the same sockets names them again.
+    fn add(
+        &mut self,
+        sockets: impl Iterator<Item = Recorded>,
+        known: &mut HashSet<Identity>,
+        limits: &Limits,
+    ) -> Result<()> {
+        for socket in sockets {
+            if known.insert(Identity::of(&socket)) {
+                self.sockets.push(socket);
+            }
+            ensure!(
+                self.sockets.len() <= limits.sockets,
+                "there are more than {} sockets in it: split the file between its lines",
+                limits.sockets
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What no other socket of a report has. Where there is a cookie, the report may leave ports out.
+#[derive(PartialEq, Eq, Hash)]
+enum Identity {
+    Cookie(u32, u64),
+    Addresses(u32, SocketAddr, Option<SocketAddr>),
+}
+
+impl Identity {
+    fn of(socket: &Recorded) -> Self {
+        match socket.cookie {
+            Some(cookie) => Self::Cookie(socket.netns, cookie),
+            None => Self::Addresses(socket.netns, socket.local, socket.remote),
+        }
+    }
 }
 
 impl Group {
@@ -158,7 +248,15 @@ impl Group {
 
 impl Socket {
     fn recorded(self) -> impl Iterator<Item = Recorded> {
-        let entries = self.subflows.unwrap_or_else(|| vec![self.entry]);
+        let own = || Entry {
+            laddr: self.laddr,
+            lport: self.lport,
+            raddr: self.raddr,
+            rport: self.rport,
+            cookie: self.cookie,
+            outcome: self.outcome,
+        };
+        let entries = self.subflows.unwrap_or_else(|| vec![own()]);
         let left = entries
             .into_iter()
             .filter(|entry| !matches!(entry.outcome, Outcome::Closed | Outcome::Reset));
@@ -175,117 +273,4 @@ impl Socket {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::output::{Json, LiveLine, Output as _};
-    use crate::postmortem::Report as Written;
-    use crate::postmortem::testing::{self, addr};
-
-    fn written(report: &Written, summary: bool) -> Vec<u8> {
-        let mut text = Vec::new();
-        let mut json = Json::new(&mut text, LiveLine::new(Vec::new(), None), summary);
-        json.report(report).unwrap();
-        drop(json);
-        text
-    }
-
-    #[test]
-    fn a_report_is_read_as_it_was_written() {
-        let report = testing::sample();
-        let closed = &report.left_while_alive[0];
-        let mut text = b"not of sockleak\n{\"type\":\"lost\",\"v\":1,\"events\":1}\n\xff\n".to_vec();
-        text.extend(written(&report, false));
-        text.extend(written(&report, false));
-        let recording = parse(&text[..]).unwrap();
-        let expected: Vec<Recorded> = report
-            .sockets
-            .iter()
-            .filter(|socket| !matches!(socket.outcome, Outcome::Closed | Outcome::Reset))
-            .map(|socket| Recorded {
-                netns: socket.socket.netns,
-                local: socket.socket.local,
-                remote: socket.socket.remote,
-                cookie: socket.socket.cookie.or(socket.seen_cookie),
-            })
-            .chain(closed.cookies.iter().map(|cookie| Recorded {
-                netns: closed.netns,
-                local: addr("10.0.0.7:0"),
-                remote: Some(addr("10.0.0.5:5432")),
-                cookie: Some(*cookie),
-            }))
-            .collect();
-        assert_eq!((closed.count, closed.cookies.len()), (3, 3));
-        assert_eq!(recording.sockets, expected);
-        assert!(recording.unnamed.is_empty() && recording.unnamed.note().is_none());
-    }
-
-    /// A child of the dead process may have the socket in its table that the process closed.
-    #[test]
-    fn a_socket_is_named_once_whatever_is_told_of_it() {
-        let group = r#"{"netns":7,"laddr":"10.0.0.7","lport":null,"raddr":"10.0.0.8","rport":9,"count":2,"cookies":[3,2]}"#;
-        let socket = r#"{"netns":7,"laddr":"10.0.0.7","lport":80,"raddr":"10.0.0.8","rport":9,"cookie":2,"outcome":"held"}"#;
-        let text =
-            format!("{{\"type\":\"report\",\"v\":1,\"sockets\":[{socket}],\"left_while_alive\":[{group}]}}");
-        let recording = parse(text.as_bytes()).unwrap();
-        let told: Vec<_> = recording
-            .sockets
-            .iter()
-            .map(|socket| (socket.cookie, socket.local))
-            .collect();
-        let expected = [(Some(2), addr("10.0.0.7:80")), (Some(3), addr("10.0.0.7:0"))];
-        assert_eq!(told, expected);
-    }
-
-    #[test]
-    fn what_has_no_cookie_is_found_by_another_command() {
-        let group = |lport: &str, count: u64| {
-            format!(
-                r#"{{"laddr":"::1","lport":{lport},"raddr":"::2","rport":5432,"outcome":"time_wait","count":{count}}}"#
-            )
-        };
-        let report = |groups: &[String]| {
-            let text = format!(
-                r#"{{"type":"report","v":1,"sockets":[],"left_while_alive":[{}]}}"#,
-                groups.join(",")
-            );
-            parse(text.as_bytes()).unwrap()
-        };
-        let recording = report(&[group("8080", 3), group("null", 2)]);
-        assert!(recording.sockets.is_empty() && !recording.unnamed.is_empty());
-        let expected = "5 leftovers that the process had closed while it lived are in the report by their number only; \
-                        `sockleak free 8080` frees them; `ss -tan dst [::2]:5432` lists their ports, and \
-                        `sockleak free PORT` frees each";
-        assert_eq!(recording.unnamed.note().as_deref(), Some(expected));
-        // A number that somebody wrote there is no reason to count anew from 0.
-        let many = report(&[group("80", u64::MAX), group("80", u64::MAX)]).unnamed;
-        assert!(many.note().unwrap().starts_with("18446744073709551615 leftovers"));
-    }
-
-    #[test]
-    fn an_mptcp_entry_stands_for_its_tcp_sockets() {
-        let text = r#"{"type":"report","v":1,"left_while_alive":[],"sockets":[{"netns":7,"laddr":"10.0.0.7",
-            "lport":80,"raddr":null,"rport":null,"cookie":1,"outcome":"time_wait","subflows":[
-            {"laddr":"10.0.0.7","lport":80,"raddr":"10.0.0.8","rport":9,"cookie":2,"outcome":"time_wait"},
-            {"laddr":"10.0.0.7","lport":80,"raddr":"10.0.0.9","rport":9,"cookie":3,"outcome":"reset"}]}]}"#;
-        let recording = parse(text.replace('\n', "").as_bytes()).unwrap();
-        let expected = Recorded {
-            netns: 7,
-            local: addr("10.0.0.7:80"),
-            remote: Some(addr("10.0.0.8:9")),
-            cookie: Some(2),
-        };
-        assert_eq!(recording.sockets, [expected]);
-        assert!(recording.unnamed.is_empty());
-    }
-
-    #[test]
-    fn what_is_no_report_is_refused() {
-        let whole = written(&testing::sample(), false);
-        let wrong = |text: &[u8]| format!("{:#}", parse(text).unwrap_err());
-        assert!(wrong(b"").contains("no report"));
-        assert!(wrong(b"{\"type\":\"watch\",\"v\":1}\n").contains("no report"));
-        assert!(wrong(&whole[..whole.len() / 2]).starts_with("line 1 is no whole report"));
-        assert!(wrong(b"\n{\"type\":\"report\",\"v\":2}\n").contains("line 2 has version 2"));
-        assert!(wrong(&written(&testing::sample(), true)).contains("--summary"));
-    }
-}
+mod tests;

@@ -24,16 +24,8 @@ impl Image {
         let file = File::open(path)?;
         match Mapping::of(&file) {
             Some(mapping) => Ok(Self::Mapped(mapping)),
-            None => Self::of_file(path),
+            None => fs::read(path).map(Self::Copy),
         }
-    }
-
-    /// A copy of a file's bytes.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub(super) fn of_file(path: &Path) -> io::Result<Self> {
-        fs::read(path).map(Self::Copy)
     }
 }
 

@@ -22,9 +22,13 @@ use image::Image;
 pub use member::{Member, MissingMember};
 use raw::{Kind, Type};
 
+use super::input;
+
 /// Where a kernel with CONFIG_DEBUG_INFO_BTF shows its BTF.
 pub const RUNNING: &str = "/sys/kernel/btf/vmlinux";
 
+/// A kernel's own has 5 to 25 MiB.
+const LARGEST: u64 = 128 << 20;
 /// How many typedefs and qualifiers are followed before a chain counts as a loop.
 const MAX_HOPS: usize = 64;
 /// What the typedef of a tracepoint begins with (include/trace/bpf_probe.h).
@@ -51,8 +55,8 @@ pub enum BtfError {
     Read { path: String, source: io::Error },
     #[error("not BTF: it ends within its header")]
     NoHeader,
-    #[error("not BTF: magic number {0:#06x} instead of 0xeb9f")]
-    Magic(u16),
+    #[error("not BTF: it does not begin with the magic number 0xeb9f")]
+    Magic,
     #[error("BTF of a machine with the other byte order")]
     ByteOrder,
     #[error("BTF version {0}, which is not known (known: 1)")]
@@ -85,13 +89,14 @@ impl Btf {
         Self::from_image(Image::of_kernel(path).map_err(|source| unreadable(path, source))?)
     }
 
-    /// Reads a file of raw BTF, such as a copy of another kernel's `/sys/kernel/btf/vmlinux`.
+    /// Reads a file of raw BTF that the user names, such as a copy of another kernel's `/sys/kernel/btf/vmlinux`.
     ///
     /// # Errors
     ///
-    /// As [`Btf::parse`], or when the file cannot be read.
+    /// As [`Btf::parse`], or when the file cannot be read or is larger than any kernel's BTF.
     pub fn open(path: &Path) -> Result<Self, BtfError> {
-        Self::from_image(Image::of_file(path).map_err(|source| unreadable(path, source))?)
+        let bytes = input::read(path, LARGEST).map_err(|source| unreadable(path, source))?;
+        Self::from_image(Image::Copy(bytes))
     }
 
     fn from_image(data: Image) -> Result<Self, BtfError> {

@@ -187,7 +187,7 @@ pub(super) fn sections(data: &[u8]) -> Result<Sections, BtfError> {
         return Err(BtfError::ByteOrder);
     }
     if magic != MAGIC {
-        return Err(BtfError::Magic(magic));
+        return Err(BtfError::Magic);
     }
     if header[2] != VERSION {
         return Err(BtfError::Version(header[2]));

@@ -2,6 +2,7 @@
 
 mod answers;
 mod destroying;
+mod inputs;
 mod powers;
 mod recorded;
 mod untouched;
@@ -23,6 +24,7 @@ pub fn tests() -> Vec<Trial> {
     let tests = [
         answers::tests(),
         destroying::tests(),
+        inputs::tests(),
         powers::tests(),
         recorded::tests(),
         untouched::tests(),
