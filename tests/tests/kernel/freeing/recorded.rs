@@ -34,6 +34,10 @@ pub fn tests() -> Vec<Trial> {
             a_stale_report_touches_nothing,
         ],
     );
+    tests.extend(sandboxed(
+        &[Need::TimeWaitDestroy, Need::Mptcp],
+        named![an_mptcp_socket_of_a_report_is_left],
+    ));
     tests.extend(sandboxed(&[], named![what_cannot_be_a_report_is_refused]));
     tests
 }
@@ -154,6 +158,30 @@ fn what_the_process_closed_itself_is_freed_too() {
     // Where it was connected from, only the look had told.
     let unknown = lines.iter().filter(|line| line["lport"].is_null()).count();
     assert_eq!(unknown, 3, "{lines:?}");
+}
+
+/// The report names it by its own cookie, and not its TCP socket, which is another one for sock_diag.
+fn an_mptcp_socket_of_a_report_is_left() {
+    let mut victim = Victim::start();
+    let address = victim.listen("4 mptcp");
+    let _peer = Peer::connect_mptcp(address);
+    victim.does("accept 1");
+    let mut tracer = Tracer::attach(victim.pid(), &[]);
+    victim.does("close");
+    victim.killed_by(libc::SIGKILL);
+    let report = tracer.report();
+    assert_eq!(report.left_while_alive().len(), 1, "{report}");
+    let report = serde_json::from_str(&report.to_string()).expect("JSON");
+    let (status, lines, errors) = piped(&report, &["--yes"]);
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| (&line["action"], &line["reason"]))
+        .collect();
+    assert_eq!(
+        (status, told),
+        (1, vec![(&json!("skipped"), &json!("mptcp"))]),
+        "{errors}"
+    );
 }
 
 /// As earlier versions wrote it.
