@@ -7,6 +7,7 @@
 pub mod binding;
 pub mod cgroup;
 pub mod death;
+pub mod descriptors;
 pub mod file_capabilities;
 pub mod inventory;
 pub mod io_uring;

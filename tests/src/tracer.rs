@@ -15,7 +15,7 @@ use crate::limit::{limit, wait_for};
 use crate::lines::Lines;
 use crate::net::checked;
 use crate::report::Report;
-use crate::{pidfd, programs, sandbox};
+use crate::{descriptors, pidfd, programs, sandbox};
 
 /// A running sockleak, ended with this value.
 pub struct Tracer {
@@ -48,7 +48,7 @@ impl Tracer {
     #[must_use]
     pub fn spawn_into(command: &mut Command, stdout: Stdio) -> Self {
         let command = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("sockleak starts");
+        let mut child = descriptors::as_before(command).spawn().expect("sockleak starts");
         Self {
             lines: Lines::of(io::empty()),
             errors: Lines::of(child.stderr.take().expect("a pipe")),

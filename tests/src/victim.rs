@@ -9,7 +9,7 @@ use crate::limit::wait_until;
 use crate::lines::Lines;
 use crate::peer::Peer;
 use crate::pidfd::{self, Pidfd};
-use crate::{programs, sandbox};
+use crate::{descriptors, programs, sandbox};
 
 /// A process of which the test is the parent. It and its children end with this value.
 pub struct Victim {
@@ -47,7 +47,9 @@ impl Victim {
     pub fn spawn(command: &mut Command) -> Self {
         let command = command.process_group(0).stdin(Stdio::piped());
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the victim starts");
+        let mut child = descriptors::as_before(command)
+            .spawn()
+            .expect("the victim starts");
         Self {
             input: child.stdin.take().expect("a pipe"),
             lines: Lines::of(child.stdout.take().expect("a pipe")),

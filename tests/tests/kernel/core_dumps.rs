@@ -22,7 +22,7 @@ use crate::{Need, named, sandboxed};
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = sandboxed(
-        &[Need::LocalCoreFiles],
+        &[Need::LocalCoreFiles, Need::CoreFiles],
         named![
             every_signal_that_dumps_core,
             a_core_dump_of_many_threads,
@@ -31,7 +31,7 @@ pub fn tests() -> Vec<Trial> {
         ],
     );
     tests.extend(sandboxed(
-        &[Need::OwnMachine],
+        &[Need::OwnMachine, Need::CoreFiles],
         named![
             a_dump_keeps_every_socket_open,
             sigkill_during_a_dump_hides_neither_signal
@@ -53,6 +53,20 @@ fn core_pattern() -> MutexGuard<'static, ()> {
 pub fn are_local() -> bool {
     let _unchanged = core_pattern();
     fs::read_to_string(PATTERN).is_ok_and(|pattern| pattern.starts_with("core"))
+}
+
+/// A victim may write one: it makes the hard limit infinite, which takes CAP_SYS_RESOURCE if it is not.
+pub fn are_allowed() -> bool {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: Both calls use one rlimit, which outlives them. The limit that counts stays as it is.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_CORE, &raw mut limit);
+        limit.rlim_max = libc::RLIM_INFINITY;
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const limit) == 0
+    }
 }
 
 const IDLE: [&str; 2] = [

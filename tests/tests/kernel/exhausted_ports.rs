@@ -14,18 +14,22 @@ use sockleak_tests::service;
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
-use crate::{named, sandboxed};
+use crate::{Need, named, sandboxed};
 
 pub fn tests() -> Vec<Trial> {
-    sandboxed(
+    let mut tests = sandboxed(
+        &[Need::SomeDescriptors],
+        named![twenty_thousand_ports_of_two_processes],
+    );
+    tests.extend(sandboxed(
         &[],
         named![
-            twenty_thousand_ports_of_two_processes,
             a_destination_without_ports,
             what_is_said_to_be_refused_is_refused,
             many_short_connections,
         ],
-    )
+    ));
+    tests
 }
 
 /// As many as two processes may open, all towards one destination. Nobody accepts them: a descriptor for each would be

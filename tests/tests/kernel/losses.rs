@@ -14,13 +14,11 @@ use sockleak_tests::victim::Victim;
 use crate::{Need, named, sandboxed};
 
 pub fn tests() -> Vec<Trial> {
-    let mut tests = sandboxed(
-        &[],
-        named![
-            events_that_do_not_fit_into_the_ring,
-            descriptors_beyond_max_sockets,
-        ],
-    );
+    let mut tests = sandboxed(&[], named![descriptors_beyond_max_sockets]);
+    tests.extend(sandboxed(
+        &[Need::SomeDescriptors],
+        named![events_that_do_not_fit_into_the_ring],
+    ));
     tests.extend(sandboxed(
         &[Need::NoOthers],
         named![

@@ -55,12 +55,14 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use sockleak_tests::cgroup::SmallMemory;
 use sockleak_tests::report::LOST_EVENTS;
 use sockleak_tests::{
-    file_capabilities, io_uring, pidfd, programs, reused_pid, sandbox, sock_destroy, time_namespace,
+    descriptors, file_capabilities, io_uring, pidfd, programs, reused_pid, sandbox, sock_destroy,
+    time_namespace,
 };
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     forbid_core_dumps();
+    descriptors::allow_all().expect("up to the hard limit it is allowed");
     sandbox::collect_panics();
     let tests = [
         advice::tests(),
@@ -117,8 +119,12 @@ enum Need {
     Ss,
     /// A process may have as many descriptors as the largest victims want.
     Descriptors,
+    /// A process may have as many as the other large victims want.
+    SomeDescriptors,
     Ipv6,
     Mptcp,
+    /// A process may write a core.
+    CoreFiles,
     /// Core files land in the working directory, where the test can remove them.
     LocalCoreFiles,
     /// The first kernel thread is in sight, so this is no container.
@@ -153,8 +159,16 @@ impl Need {
             Self::Python => (programs::python().is_some(), "needs Python 3.11 or later"),
             Self::Ss => (programs::has_ss(), "needs ss of iproute2"),
             Self::Descriptors => (
-                complete::allowed_descriptors() >= complete::DESCRIPTORS,
+                descriptors::allowed() >= complete::DESCRIPTORS,
                 "needs 20,000 descriptors in a process (ulimit -Hn)",
+            ),
+            Self::SomeDescriptors => (
+                descriptors::allowed() >= 11_000,
+                "needs 11,000 descriptors in a process (ulimit -Hn)",
+            ),
+            Self::CoreFiles => (
+                core_dumps::are_allowed(),
+                "needs core files (ulimit -Hc), which sudo forbids, and CAP_SYS_RESOURCE would allow",
             ),
             Self::Ipv6 => (Path::new("/proc/net/tcp6").exists(), "needs a kernel with IPv6"),
             Self::Mptcp => (

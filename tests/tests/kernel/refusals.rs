@@ -173,7 +173,7 @@ fn a_limit_of_locked_memory_that_may_not_be_raised() {
         let mut tracer = Tracer::spawn(&mut command);
         tracer.watches();
         victim.killed_by(libc::SIGKILL);
-        tracer.report();
+        assert_eq!(tracer.report()["process"]["pid"], victim.pid());
         tracer.finishes();
     }
 }

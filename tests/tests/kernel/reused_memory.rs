@@ -8,10 +8,13 @@ use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
 use crate::complete::{preempts_programs, table_after_the_crash};
-use crate::{named, sandboxed};
+use crate::{Need, named, sandboxed};
 
 pub fn tests() -> Vec<Trial> {
-    sandboxed(&[], named![each_of_two_processes_has_the_changes_of_its_sockets])
+    sandboxed(
+        &[Need::SomeDescriptors],
+        named![each_of_two_processes_has_the_changes_of_its_sockets],
+    )
 }
 
 /// Only the record of the process that died first has them, and that one moves while the tracer looks for it, because

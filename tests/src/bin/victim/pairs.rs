@@ -5,16 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process;
 
+use sockleak_tests::descriptors;
 use sockleak_tests::net::{self, checked};
 
 use crate::Victim;
-use crate::outgoing::allow_all_descriptors;
 use crate::relatives::wait_for_end_of_stdin;
 
 impl Victim {
     /// Listens at a port of that address, and has both ends of so many connections to it.
     pub fn pair_many(&mut self, count: usize, address: &str) -> io::Result<SocketAddr> {
-        allow_all_descriptors()?;
+        descriptors::allow_all()?;
         let ip: IpAddr = address.parse().map_err(Error::other)?;
         let listener = net::socket((ip, 0).into(), 0, 0)?;
         net::bind(&listener, (ip, 0).into())?;

@@ -40,6 +40,21 @@ fn isolated(test: impl FnOnce(&Netns) + Send) {
     });
 }
 
+/// Raises the limit of this process to the hard limit, and returns that.
+fn allow_all_descriptors() -> usize {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: Both calls use one rlimit, which outlives them.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+    }
+    usize::try_from(limit.rlim_max).unwrap()
+}
+
 /// A socket that is bound to a free port.
 fn bound((domain, address): (Domain, SocketAddr), reuse: Reuse) -> (Socket, u16) {
     let socket = Socket::new(domain, Type::STREAM, None).unwrap();

@@ -1,0 +1,57 @@
+//! How many descriptors a process may have.
+//!
+//! This one has the other ends of the connections of many tests at once. What it starts has the limits that it was started
+//! with, as on the machine of a user.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::net::checked;
+
+/// What it was before it was raised.
+static BEFORE: OnceLock<libc::rlimit> = OnceLock::new();
+
+/// The hard limit of this process, up to which a victim raises its own.
+#[must_use]
+pub fn allowed() -> u64 {
+    read().map_or(0, |limit| limit.rlim_max)
+}
+
+/// Raises the limit as far as this process may.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn allow_all() -> io::Result<()> {
+    let limit = read()?;
+    BEFORE.get_or_init(|| limit);
+    set(libc::rlimit {
+        rlim_cur: limit.rlim_max,
+        ..limit
+    })
+}
+
+/// Lets a program start with the limit of before.
+pub fn as_before(command: &mut Command) -> &mut Command {
+    if let Some(limit) = BEFORE.get() {
+        // SAFETY: setrlimit is a system call that needs no lock and no memory.
+        unsafe { command.pre_exec(|| set(*limit)) };
+    }
+    command
+}
+
+fn read() -> io::Result<libc::rlimit> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: getrlimit writes one rlimit, which outlives the call.
+    checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    Ok(limit)
+}
+
+fn set(limit: libc::rlimit) -> io::Result<()> {
+    // SAFETY: setrlimit reads one rlimit, which outlives the call.
+    checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }).map(drop)
+}
