@@ -36,11 +36,12 @@ pub enum LoadError {
         source: ProgramError,
     },
     #[error(
-        "{refused}\nthis kernel counts the memory of BPF towards RLIMIT_MEMLOCK, which is {} KiB here and only \
+        "{}\nthis kernel counts the memory of BPF towards RLIMIT_MEMLOCK, which is {} KiB here and only \
          CAP_SYS_RESOURCE may raise: run `sudo prlimit --memlock=unlimited --pid $$` in this shell and try again",
+        first_line(error),
         limit >> 10
     )]
-    MemoryLimit { refused: String, limit: u64 },
+    MemoryLimit { error: Box<LoadError>, limit: u64 },
 }
 
 impl LoadError {
@@ -50,11 +51,8 @@ impl LoadError {
         match limit {
             // aya has raised it where that is allowed, and has tried again.
             Some(limit) if self.denied().is_some() && Rights::read().bpf_capabilities(false).met => {
-                let told = self.to_string();
-                Self::MemoryLimit {
-                    refused: told.lines().next().unwrap_or_default().to_owned(),
-                    limit,
-                }
+                let error = Box::new(self);
+                Self::MemoryLimit { error, limit }
             }
             _ => self,
         }
@@ -66,6 +64,7 @@ impl LoadError {
         let reason = match self {
             Self::Map { reason, .. } | Self::Program { reason, .. } => reason,
             Self::Object(EbpfError::MapError(MapError::CreateError { io_error, .. })) => io_error,
+            Self::MemoryLimit { error, .. } => return error.denied(),
             _ => return None,
         };
         is_denied(reason).then_some(reason)
@@ -75,13 +74,18 @@ impl LoadError {
     #[must_use]
     pub fn sentence(&self) -> String {
         match self.denied() {
+            Some(_) if matches!(self, Self::MemoryLimit { .. }) => self.to_string().replace('\n', ": "),
             Some(reason) => {
                 let missing = Rights::read().bpf_capabilities(true).detail;
                 format!("the kernel refused BPF: {reason}: {missing}")
             }
-            None => self.to_string().lines().next().unwrap_or_default().to_owned(),
+            None => first_line(self),
         }
     }
+}
+
+fn first_line(error: &LoadError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// RLIMIT_MEMLOCK in bytes, if there is a limit.

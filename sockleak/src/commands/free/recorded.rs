@@ -143,10 +143,12 @@ fn parse(input: impl BufRead, limits: &Limits) -> Result<Recording> {
         let recorded = sockets.into_iter().flat_map(Socket::recorded);
         recording.add(recorded, &mut known, limits)?;
         for group in report.left_while_alive {
-            match group.recorded() {
-                Some(sockets) => recording.add(sockets, &mut known, limits)?,
-                None => recording.unnamed.add(group.local(), group.remote(), group.count),
+            // What could not be seen may have no cookie.
+            let unnamed = group.count.saturating_sub(group.named());
+            if unnamed > 0 {
+                recording.unnamed.add(group.local(), group.remote(), unnamed);
             }
+            recording.add(group.recorded(), &mut known, limits)?;
         }
     }
     ensure!(
@@ -227,14 +229,22 @@ impl Identity {
 }
 
 impl Group {
-    fn recorded(&self) -> Option<impl Iterator<Item = Recorded>> {
-        let (netns, cookies) = self.netns.zip(self.cookies.as_ref())?;
-        Some(cookies.iter().map(move |cookie| Recorded {
-            netns,
-            local: self.local(),
-            remote: self.remote(),
-            cookie: Some(*cookie),
-        }))
+    /// How many of them can be found again.
+    fn named(&self) -> u64 {
+        self.recorded().count() as u64
+    }
+
+    fn recorded(&self) -> impl Iterator<Item = Recorded> {
+        let netns = self.netns.into_iter();
+        netns.flat_map(move |netns| {
+            let cookies = self.cookies.iter().flatten();
+            cookies.map(move |cookie| Recorded {
+                netns,
+                local: self.local(),
+                remote: self.remote(),
+                cookie: Some(*cookie),
+            })
+        })
     }
 
     fn local(&self) -> SocketAddr {
