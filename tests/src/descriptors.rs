@@ -32,11 +32,18 @@ pub fn allow_all() -> io::Result<()> {
     })
 }
 
-/// Lets a program start with the limit of before.
+/// Lets a program start with the limit of before, or with a lower one that the command has already.
 pub fn as_before(command: &mut Command) -> &mut Command {
-    if let Some(limit) = BEFORE.get() {
-        // SAFETY: setrlimit is a system call that needs no lock and no memory.
-        unsafe { command.pre_exec(|| set(*limit)) };
+    if let Some(before) = BEFORE.get() {
+        let lower = || {
+            let limit = read()?;
+            set(libc::rlimit {
+                rlim_cur: limit.rlim_cur.min(before.rlim_cur),
+                ..limit
+            })
+        };
+        // SAFETY: getrlimit and setrlimit are system calls that need no lock and no memory.
+        unsafe { command.pre_exec(lower) };
     }
     command
 }
