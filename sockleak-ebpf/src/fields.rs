@@ -53,6 +53,8 @@ macro_rules! kernel_fields {
             INODE_INO: inode.i_ino, bytes 8, required;
             INODE_UID: inode.i_uid, bytes 4, required;
             SOCKET_SK: socket.sk, bytes 8, required;
+            SOCKET_OPS: socket.ops, bytes 8, required;
+            OPS_FAMILY: proto_ops.family, bytes 4, required;
             SOCKET_FILE: socket.file, bytes 8, required;
             SOCKET_INODE: socket_alloc.vfs_inode, array, required;
             SK_DADDR: sock_common.skc_daddr, bytes 4, required;

@@ -59,8 +59,11 @@ pub mod maps {
     pub const EVENTS: &str = "EVENTS";
     /// Per-CPU array of `u64`, indexed by [`counter`](crate::counter).
     pub const COUNTERS: &str = "COUNTERS";
-    /// Array of one [`Ports`](crate::Ports): which local ports the iterators are asked for.
+    /// Array of one [`Bitmap`](crate::Bitmap): which local ports the iterators are asked for.
     pub const PORTS: &str = "PORTS";
+    /// Array of one [`Bitmap`](crate::Bitmap): the lowest 16 bits of the inodes of the sockets that [`programs::PORT_FILES`] is
+    /// asked for.
+    pub const INODES: &str = "INODES";
 }
 
 /// Names of the programs. Each is the name of the tracepoint that it attaches to, but for [`ITERATORS`](programs::ITERATORS).
@@ -90,7 +93,8 @@ pub mod programs {
     pub const ITERATORS: [(&str, &str); 2] = [(TCP_PORT_OWNERS, "tcp"), (PORT_FILES, "task_file")];
     /// Every TCP socket of a network namespace that has one of the ports: [`PortRecord`](crate::PortRecord).
     pub const TCP_PORT_OWNERS: &str = "tcp_port_owners";
-    /// Every descriptor of a TCP or MPTCP socket that has one of the ports: [`PortFileRecord`](crate::PortFileRecord).
+    /// Every descriptor of a TCP or MPTCP socket that has one of the ports or may have one of the inodes:
+    /// [`PortFileRecord`](crate::PortFileRecord).
     pub const PORT_FILES: &str = "port_files";
     /// A TCP or MPTCP socket changes its state.
     pub const INET_SOCK_SET_STATE: &str = "inet_sock_set_state";
@@ -120,6 +124,8 @@ pub mod globals {
     pub const HAS_SOCKET_COOKIE: &str = "HAS_SOCKET_COOKIE";
     /// `u8`: `bind()` compares the uid of the socket's inode, as `sock_i_uid` tells it (before 6.17).
     pub const HAS_SOCK_I_UID: &str = "HAS_SOCK_I_UID";
+    /// `u8`: iterators may call `bpf_sock_from_file` (5.11 and later).
+    pub const HAS_SOCK_FROM_FILE: &str = "HAS_SOCK_FROM_FILE";
     /// `u8`: the copies of the programs are attached too.
     pub const HAS_COPIES: &str = "HAS_COPIES";
     /// `u8`: the programs may cast addresses, and the number of the processor takes no call (x86-64, 6.10 and later).

@@ -13,7 +13,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use sockleak_ebpf::{
-    Death, FdKey, Ports, ProcessKey, SOCKET_OVER, SocketKey, SocketRecord, Watched, counter,
+    Bitmap, Death, FdKey, ProcessKey, SOCKET_OVER, SocketKey, SocketRecord, Watched, counter,
 };
 
 use crate::fd_table::Walk;
@@ -61,7 +61,11 @@ pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
 
 /// 8 KiB, which one call of user space sets.
 #[map]
-pub static PORTS: Array<Ports> = Array::with_max_entries(1, 0);
+pub static PORTS: Array<Bitmap> = Array::with_max_entries(1, 0);
+
+/// As large, and set in the same way.
+#[map]
+pub static INODES: Array<Bitmap> = Array::with_max_entries(1, 0);
 
 /// What is known of this process, if it is watched.
 #[inline(always)]

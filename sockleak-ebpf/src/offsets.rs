@@ -49,6 +49,8 @@ pub static HAS_SOCKET_COOKIE: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static HAS_SOCK_I_UID: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
+pub static HAS_SOCK_FROM_FILE: Global<u8> = Global::new(0);
+#[unsafe(no_mangle)]
 pub static HAS_CASTS: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static FOLLOW_CHILDREN: Global<u8> = Global::new(1);

@@ -2,9 +2,9 @@
 
 use aya_ebpf::bindings::seq_file;
 use aya_ebpf::helpers::generated::bpf_seq_write;
-use sockleak_ebpf::{MISSING, NO_UID, PORT_BUCKET, PORT_MINI, PortRecord};
+use sockleak_ebpf::{Bitmap, MISSING, NO_UID, PORT_BUCKET, PORT_MINI, PortRecord};
 
-use crate::maps::PORTS;
+use crate::maps::{INODES, PORTS};
 use crate::memory::read_or_zero;
 use crate::offsets::*;
 use crate::sock_common::{Place, SockCommon};
@@ -37,10 +37,22 @@ pub fn write<T>(meta: *mut Meta, record: &T) {
 #[inline(always)]
 pub fn is_wanted(sk: u64) -> bool {
     let port: u16 = read_or_zero(sk, SK_NUM.load());
-    let Some(ports) = PORTS.get(0) else {
+    is_set(PORTS.get(0), port)
+}
+
+/// Whether this inode of a socket is asked for. Others with the same lowest 16 bits seem to be, too.
+#[inline(always)]
+pub fn may_be_wanted(inode: u64) -> bool {
+    let number: u64 = read_or_zero(inode, INODE_INO.load());
+    is_set(INODES.get(0), number as u16)
+}
+
+#[inline(always)]
+fn is_set(bits: Option<&Bitmap>, place: u16) -> bool {
+    let Some(bits) = bits else {
         return false;
     };
-    ports[usize::from(port >> 6)] >> (port & 63) & 1 != 0
+    bits[usize::from(place >> 6)] >> (place & 63) & 1 != 0
 }
 
 /// A full socket.

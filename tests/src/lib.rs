@@ -26,6 +26,7 @@ pub mod report;
 pub mod reused_pid;
 pub mod rights;
 pub mod sandbox;
+pub mod seccomp;
 pub mod service;
 pub mod sock_destroy;
 pub mod stopped;

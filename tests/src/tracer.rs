@@ -15,6 +15,7 @@ use crate::limit::{limit, wait_for};
 use crate::lines::Lines;
 use crate::net::checked;
 use crate::report::Report;
+use crate::seccomp::{self, Refused};
 use crate::{descriptors, pidfd, programs, sandbox};
 
 /// A running sockleak, ended with this value.
@@ -87,6 +88,20 @@ impl Tracer {
             command
                 .pre_exec(move || checked(libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET)).map(drop));
         }
+        let mut tracer = Self::spawn(&mut command);
+        tracer.watches();
+        tracer
+    }
+
+    /// Attaches with system calls that are refused to sockleak.
+    #[track_caller]
+    #[must_use]
+    pub fn attach_without(refused: &[Refused], pid: u32, options: &[&str]) -> Self {
+        let mut command = Command::new(programs::sockleak());
+        command
+            .args(["-o", "json", "--pid", &pid.to_string()])
+            .args(options);
+        seccomp::refuse(&mut command, refused);
         let mut tracer = Self::spawn(&mut command);
         tracer.watches();
         tracer

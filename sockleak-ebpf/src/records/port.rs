@@ -1,7 +1,8 @@
-//! Who has a port: what the iterators write.
+//! Who has a port or a socket: what the iterators are asked, and what they write.
 
-/// Bit `port % 64` of word `port / 64` says that this port is asked for. Value of `PORTS`.
-pub type Ports = [u64; 1024];
+/// Bit `number % 64` of word `number / 64` says that what has this number of 16 bits is asked for. Value of `PORTS` and
+/// `INODES`.
+pub type Bitmap = [u64; 1024];
 
 /// A socket that has a local port, with all that `bind()` looks at.
 ///
@@ -55,7 +56,7 @@ pub struct PortRecord {
     pub _pad: [u8; 5],
 }
 
-/// A descriptor that leads to a socket with a local port.
+/// A descriptor that leads to a socket that is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct PortFileRecord {

@@ -6,13 +6,14 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::LazyLock;
 
 use jiff::{SignedDuration, Timestamp};
 
 /// The initial time namespace (PROC_TIME_INIT_INO, include/linux/proc_ns.h).
-const INITIAL_TIME_NAMESPACE: &str = "time:[4026531834]";
+const INITIAL_TIME_NAMESPACE: u64 = 0xEFFF_FFFA;
 
 /// The distance between boot time and CLOCK_REALTIME when it was sampled. Sample again after a while:
 /// the wall clock may be set, and the two drift apart while it is disciplined.
@@ -73,19 +74,19 @@ static OFFSET: LazyLock<Result<i128, String>> = LazyLock::new(read_offset);
 
 fn read_offset() -> Result<i128, String> {
     const OFFSETS: &str = "/proc/self/timens_offsets";
-    let link = |name| fs::read_link(Path::new("/proc/self/ns").join(name));
-    let own = match link("time") {
+    let inode = |name| Ok(fs::metadata(Path::new("/proc/self/ns").join(name))?.ino());
+    let own = match inode("time") {
         Ok(own) => own,
         // Without CONFIG_TIME_NS every process has the kernel's clocks.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+        Err(error) if io::Error::kind(&error) == ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(format!("/proc/self/ns/time cannot be read: {error}")),
     };
     // The file tells about the namespace of the children (`proc_timens_show_offsets`, kernel/time/namespace.c), and a process
     // that is in another one can start no thread (`copy_process`, kernel/fork.c).
-    if link("time_for_children").ok().as_ref() != Some(&own) {
+    if inode("time_for_children").ok() != Some(own) {
         return Err("its children would be in another time namespace, so it can start no threads".to_owned());
     }
-    if own.as_os_str() == INITIAL_TIME_NAMESPACE {
+    if own == INITIAL_TIME_NAMESPACE {
         return Ok(0);
     }
     let text = fs::read_to_string(OFFSETS).map_err(|error| format!("{OFFSETS} cannot be read: {error}"))?;

@@ -14,6 +14,7 @@ pub struct Globals<'a> {
     group_dead: u8,
     reset_reason: u8,
     sock_i_uid: u8,
+    sock_from_file: u8,
     has_copies: u8,
     sigaction_size: u32,
     /// The programs may cast addresses.
@@ -39,6 +40,7 @@ impl<'a> Globals<'a> {
             group_dead: u8::from(kernel.group_dead),
             reset_reason: u8::from(kernel.reset_reason),
             sock_i_uid: u8::from(kernel.sock_i_uid),
+            sock_from_file: u8::from(kernel.sock_from_file),
             has_copies: u8::from(kernel.preempted),
             casts: 0,
             sigaction_size: kernel.sigaction_size,
@@ -59,6 +61,7 @@ impl<'a> Globals<'a> {
             .override_global(globals::HAS_RESET_REASON, &self.reset_reason, true)
             .override_global(globals::HAS_SOCKET_COOKIE, &self.socket_cookie, true)
             .override_global(globals::HAS_SOCK_I_UID, &self.sock_i_uid, true)
+            .override_global(globals::HAS_SOCK_FROM_FILE, &self.sock_from_file, true)
             .override_global(globals::FOLLOW_CHILDREN, &self.follow_children, true)
             .override_global(globals::K_SIGACTION_SIZE, &self.sigaction_size, true)
             .override_global(globals::MAX_SOCKETS, &self.max_sockets, true)

@@ -7,6 +7,8 @@ use super::fields::{self, MissingFields, RUN_QUEUE, Resolved};
 use super::kfunc::{CAST, Casts, Kfuncs, PREEMPTION};
 
 const SOCK_I_UID: &str = "sock_i_uid";
+/// A helper is a function of its name (`BPF_CALL_1`, include/linux/filter.h).
+const SOCK_FROM_FILE: &str = "bpf_sock_from_file";
 
 /// The running kernel, as its BTF shows it.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub struct Kernel {
     pub reset_reason: bool,
     /// The socket's owner comes from a function.
     pub sock_i_uid: bool,
+    /// Iterators have the helper that tells the socket of a file.
+    pub sock_from_file: bool,
     /// In bytes; 0 if it is not known.
     pub sigaction_size: u32,
     /// Names of `enum sk_rst_reason`, by number; empty before 6.10.
@@ -48,8 +52,17 @@ impl Kernel {
         let visited = programs::ITERATORS.map(|(_, visited)| format!("bpf_iter_{visited}"));
         let [of_tcp, of_files] = &visited;
         let [disable, enable, save, restore] = PREEMPTION.map(|(_, name)| name);
-        let [sock_i_uid, tcp, files, cast, preemption @ ..] =
-            btf.functions([SOCK_I_UID, of_tcp, of_files, CAST, disable, enable, save, restore]);
+        let [sock_i_uid, sock_from_file, tcp, files, cast, preemption @ ..] = btf.functions([
+            SOCK_I_UID,
+            SOCK_FROM_FILE,
+            of_tcp,
+            of_files,
+            CAST,
+            disable,
+            enable,
+            save,
+            restore,
+        ]);
         let mut iterators = Ids::default();
         iterators.add_function(of_tcp, tcp);
         iterators.add_function(of_files, files);
@@ -73,6 +86,7 @@ impl Kernel {
             reset_reason: btf.tracepoint_args(programs::TCP_SEND_RESET) == Some(3),
             // Since 6.17 it is an inline function that tells `sk_uid` (include/net/sock.h).
             sock_i_uid: sock_i_uid.is_some(),
+            sock_from_file: sock_from_file.is_some(),
             sigaction_size: btf.size_of_struct("k_sigaction").unwrap_or(0),
             reset_reasons: btf.enum_values("sk_rst_reason"),
             kfuncs: Kfuncs {

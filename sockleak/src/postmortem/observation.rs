@@ -1,4 +1,4 @@
-//! What was looked up after the death: sock_diag's answers and the holders in /proc.
+//! What was looked up after the death: sock_diag's answers, who has the ports, and who else has the sockets.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

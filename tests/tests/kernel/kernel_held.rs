@@ -8,6 +8,7 @@ use sockleak_tests::judge;
 use sockleak_tests::limit::{scaled, wait_until};
 use sockleak_tests::peer::Peer;
 use sockleak_tests::report::Report;
+use sockleak_tests::seccomp;
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
@@ -18,6 +19,7 @@ pub fn tests() -> Vec<Trial> {
         &[],
         named![
             a_message_in_flight_holds_until_it_is_destroyed,
+            where_proc_is_searched_a_process_may_be_closed_to_it,
             in_text_it_is_held_by_the_kernel,
         ],
     );
@@ -36,10 +38,9 @@ pub fn tests() -> Vec<Trial> {
     tests
 }
 
-/// The report is about a listener that the kernel holds. Where a process may not be asked, that is not certain.
+/// The report is about a listener that the kernel holds, or another process whose descriptors may not be read.
 #[track_caller]
-fn is_in_kernel(report: &Report) {
-    let is_certain = judge::all_tables_are_readable();
+fn is_in_kernel(report: &Report, is_certain: bool) {
     let why = if is_certain { "in_kernel" } else { "unknown" };
     report.shows(&[&format!("1 LISTEN held {why} holder")]);
     assert_eq!(report.listener()["holders"], json!([]), "{report}");
@@ -81,7 +82,19 @@ fn a_message_in_flight_holds_until_it_is_destroyed() {
     let mut tracer = Tracer::attach(victim.pid(), &["--once", "--wait"]);
     victim.killed_by(libc::SIGKILL);
     let report = tracer.report();
-    is_in_kernel(&report);
+    is_in_kernel(&report, true);
+    victim.kill_child(courier);
+    is_freed(&mut tracer, port);
+}
+
+/// The iterator over descriptors asks nobody for the right to look. Without it one process may be closed to the search.
+fn where_proc_is_searched_a_process_may_be_closed_to_it() {
+    let (mut victim, courier, port) = in_flight();
+    let options = &["--once", "--wait"];
+    let mut tracer = Tracer::attach_without(seccomp::ITERATORS, victim.pid(), options);
+    victim.killed_by(libc::SIGKILL);
+    let report = tracer.report();
+    is_in_kernel(&report, judge::all_tables_are_readable());
     victim.kill_child(courier);
     is_freed(&mut tracer, port);
 }
@@ -110,7 +123,7 @@ fn another_process_registered_it_with_io_uring() {
     let mut tracer = Tracer::attach(victim.pid(), &["--wait"]);
     victim.killed_by(libc::SIGKILL);
     let report = tracer.report();
-    is_in_kernel(&report);
+    is_in_kernel(&report, true);
     assert!(!is_blind_for(&report, "io_uring"), "{report}");
     holder.killed_by(libc::SIGKILL);
     is_freed(&mut tracer, port);

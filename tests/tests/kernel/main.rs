@@ -17,6 +17,7 @@ mod exhausted_ports;
 mod families;
 mod freeing;
 mod half_closed;
+mod holder_search;
 mod holders;
 mod host_limits;
 mod kernel_held;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         families::tests(),
         freeing::tests(),
         half_closed::tests(),
+        holder_search::tests(),
         holders::tests(),
         host_limits::tests(),
         kernel_held::tests(),

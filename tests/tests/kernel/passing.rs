@@ -24,6 +24,7 @@ pub fn tests() -> Vec<Trial> {
         named![
             a_stranger_took_the_listener,
             a_holder_whose_first_thread_has_ended,
+            a_holder_that_is_a_thread_with_a_table_of_its_own,
         ],
     ));
     tests
@@ -98,11 +99,30 @@ fn a_holder_whose_first_thread_has_ended() {
         "1 LISTEN held unknown holder",
         "1 ESTABLISHED fin_wait2 closed_by_kernel fin_timeout",
     ]);
-    let named: Vec<&Value> = report.listener()["holders"]
-        .as_array()
+    assert_eq!(pids_of_holders(report.listener()), [holder.pid()], "{report}");
+}
+
+/// Its process has no such descriptor in `/proc/PID/fd`.
+fn a_holder_that_is_a_thread_with_a_table_of_its_own() {
+    let (mut victim, _peers) = Victim::serving("4", 1);
+    let mut holder = Victim::start();
+    let fd = victim.does("fd listener");
+    holder.does(&format!("thread owns-a-table takes {} {fd}", victim.pid()));
+    let mut tracer = Tracer::attach(victim.pid(), &[]);
+    victim.killed_by(libc::SIGKILL);
+    let report = tracer.report();
+    report.shows(&[
+        "1 LISTEN held unknown holder",
+        "1 ESTABLISHED fin_wait2 closed_by_kernel fin_timeout",
+    ]);
+    assert_eq!(pids_of_holders(report.listener()), [holder.pid()], "{report}");
+}
+
+fn pids_of_holders(socket: &Value) -> Vec<&Value> {
+    let holders = socket["holders"].as_array();
+    holders
         .into_iter()
         .flatten()
         .map(|holder| &holder["pid"])
-        .collect();
-    assert_eq!(named, [holder.pid()], "{report}");
+        .collect()
 }

@@ -10,7 +10,7 @@ use super::lending::Lenders;
 use super::namespaces::Namespaces;
 use super::owned::Keys;
 use super::processes::{ProcessId, Processes};
-use crate::kernel::proc::{self, Held, Holders};
+use crate::kernel::proc::{self, Held};
 use crate::kernel::sock_diag::{SockDiag, SockDiagError};
 use crate::kernel::tables::{TableError, Tables};
 use crate::kernel::translate::Translator;
@@ -198,27 +198,32 @@ impl Shared {
         self.shared.extend(other.shared);
     }
 
-    /// The descriptors that lead to those that are shared, and to those that sock_diag shows with an inode. /proc is
-    /// searched once.
+    /// Those that somebody may have: those that are shared, and those that sock_diag shows with an inode.
     #[must_use]
-    pub fn holders(self, snapshots: &[Snapshot]) -> Holders {
+    pub fn inodes(self, snapshots: &[Snapshot]) -> HashSet<u64> {
         let sightings = snapshots.iter().flat_map(Snapshot::seen);
         let seen: HashSet<u64> = sightings.map(|sighting| sighting.inode).collect();
         let mut inodes = self.shared;
         inodes.extend(self.all.into_iter().filter(|inode| seen.contains(inode)));
-        proc::holders(&inodes).unwrap_or_default()
+        inodes
     }
 }
 
-/// Those of the holders that have a socket of this dead process, and how they are related to it.
-pub fn holdings(pid: u32, records: &Records, held: &[Held], processes: &Processes) -> Vec<Holding> {
+/// Those of the holders that have a socket of this process, and how they are related to it. A process that lives is no
+/// holder of its own sockets; the PID of a dead one may be another's.
+pub fn holdings(
+    (pid, lives): (u32, bool),
+    records: &Records,
+    held: &[Held],
+    processes: &Processes,
+) -> Vec<Holding> {
     if held.is_empty() {
         return Vec::new();
     }
     let sockets = records.inventory.iter().chain(&records.live);
     let inodes: HashSet<u64> = sockets.filter_map(|socket| socket.inode).collect();
     held.iter()
-        .filter(|held| held.pid != pid && inodes.contains(&held.inode))
+        .filter(|held| !(lives && held.pid == pid) && inodes.contains(&held.inode))
         .map(|held| Holding {
             inode: held.inode,
             pid: held.pid,

@@ -1,25 +1,41 @@
-//! One look at the network namespaces of a death: sock_diag's answer, and who has the ports. Decides nothing.
+//! One look at what is left of deaths: sock_diag's answer, who has the ports, and who else has the sockets. Decides
+//! nothing.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::aftermath::Shared;
 use super::namespaces::Namespaces;
 use super::rivals;
 use crate::kernel::local_ports;
 use crate::kernel::netns::Netns;
 use crate::kernel::port_table::PortReader;
+use crate::kernel::proc::{self, Held, Holders};
 use crate::kernel::sock_diag::{self, Filter, SockDiag, SockDiagError};
-use crate::postmortem::{Destinations, Endpoint, Family, PortOwner, Protocol, Sighting, Snapshot, Socket};
+use crate::postmortem::{
+    Destinations, Endpoint, Family, PortFile, PortOwner, Protocol, Sighting, Snapshot, Socket,
+};
 
 /// What is to be looked at after deaths, put together socket by socket.
 #[derive(Default)]
 pub struct Looks {
     namespaces: HashMap<u32, Place>,
+}
+
+/// What one look showed.
+pub struct Seen {
+    /// One of each namespace.
+    pub snapshots: Vec<Snapshot>,
+    /// Who else has sockets of the dead.
+    pub holders: Holders,
+    /// How long it took to find them, and what is only bound.
+    pub searched: Duration,
 }
 
 /// A network namespace that is to be looked at.
@@ -66,49 +82,56 @@ impl Looks {
         }
     }
 
-    /// Looks once at every namespace.
+    /// Looks once at every namespace, and then, if need be, once at every descriptor. In this order a socket that a
+    /// namespace shows as open and that nobody has is one that was closed in between, or that is in flight: the next look
+    /// tells. One that is only bound, and one that has begun to listen since, is in the descriptors.
     ///
     /// # Errors
     /// When sock_diag is missing or broken; a namespace that is gone is no error.
     pub fn look(
         self,
+        shared: Shared,
         namespaces: &mut Namespaces,
-        reader: Option<&mut PortReader>,
-    ) -> Result<Vec<Snapshot>, SockDiagError> {
-        let mut reader = reader.map(|reader| {
-            let places = self.namespaces.values();
-            let bound: BTreeSet<u16> = places
-                .flat_map(|place| place.wanted.bound.iter().copied())
-                .collect();
-            Bound::read(reader, &bound.into_iter().collect::<Vec<_>>())
-        });
-        self.namespaces
-            .into_iter()
-            .map(|(inode, place)| {
-                let Place {
-                    pid,
-                    wanted,
-                    destinations,
-                } = place;
-                let namespace = namespaces.get(pid, inode);
-                let local_ports = namespace.and_then(|namespace| local_ports::read(namespace).ok());
-                let mut snapshot = look(inode, namespace, &wanted)?;
-                if let (Some(reader), Some(namespace)) = (&mut reader, namespace) {
-                    snapshot.owners = reader.owners(namespace, &wanted.bound);
-                }
-                if let (Some(namespace), Some(rules)) = (namespace, &local_ports) {
-                    snapshot.rivals = rivals::of(namespace, &destinations.ports(rules))?.map(Rc::new);
-                }
-                snapshot.local_ports = local_ports;
-                snapshot.shows_bound =
-                    snapshot.owners.is_some() || (!wanted.bound.is_empty() && sock_diag::lists_bound());
-                snapshot.overflow = namespaces.overflow(inode);
-                if snapshot.sightings.is_none() && snapshot.refused.is_none() {
-                    snapshot.refused = namespaces.refused(inode).cloned();
-                }
-                Ok(snapshot)
-            })
-            .collect()
+        mut reader: Option<&mut PortReader>,
+    ) -> Result<Seen, SockDiagError> {
+        let mut snapshots = Vec::with_capacity(self.namespaces.len());
+        let mut bound = Vec::with_capacity(self.namespaces.len());
+        for (inode, place) in self.namespaces {
+            let Place {
+                pid,
+                wanted,
+                destinations,
+            } = place;
+            let namespace = namespaces.get(pid, inode);
+            let local_ports = namespace.and_then(|namespace| local_ports::read(namespace).ok());
+            let mut snapshot = look(inode, namespace, &wanted)?;
+            if let (Some(reader), Some(namespace)) = (&mut reader, namespace) {
+                snapshot.owners = listed(reader, namespace, &wanted.bound);
+            }
+            if let (Some(namespace), Some(rules)) = (namespace, &local_ports) {
+                snapshot.rivals = rivals::of(namespace, &destinations.ports(rules))?.map(Rc::new);
+            }
+            snapshot.local_ports = local_ports;
+            snapshot.overflow = namespaces.overflow(inode);
+            if snapshot.sightings.is_none() && snapshot.refused.is_none() {
+                snapshot.refused = namespaces.refused(inode).cloned();
+            }
+            snapshots.push(snapshot);
+            bound.push(wanted.bound);
+        }
+        let inodes = shared.inodes(&snapshots);
+        let search = Instant::now();
+        let files = reader.and_then(|reader| files(reader, &bound, &inodes));
+        for (snapshot, ports) in snapshots.iter_mut().zip(&bound) {
+            add_only_bound(snapshot, ports, files.as_deref());
+            snapshot.shows_bound =
+                snapshot.owners.is_some() || (!ports.is_empty() && sock_diag::lists_bound());
+        }
+        Ok(Seen {
+            snapshots,
+            holders: holders(files, &inodes),
+            searched: search.elapsed(),
+        })
     }
 }
 
@@ -121,45 +144,84 @@ impl Place {
     }
 }
 
-/// Who has the ports that processes listened on or were bound to.
-struct Bound<'a> {
-    reader: &'a mut PortReader,
-    /// Sockets that somebody has a descriptor of: only those may be in no table of a namespace.
-    held: Option<Vec<PortOwner>>,
+/// Who has the ports that processes listened on or were bound to, as the tables of the namespace tell. `None` where it
+/// cannot be read; why is a warning, and the report then knows the dead process's sockets only.
+fn listed(reader: &mut PortReader, namespace: &Netns, ports: &BTreeSet<u16>) -> Option<Vec<Rc<PortOwner>>> {
+    let ports: Vec<u16> = ports.iter().copied().collect();
+    if ports.is_empty() {
+        return None;
+    }
+    let owners = told(reader.owners(namespace.as_fd(), &ports))?;
+    // collect() would keep the memory of the list that it consumes.
+    let mut shared = Vec::with_capacity(owners.len());
+    shared.extend(owners.into_iter().map(Rc::new));
+    Some(shared)
 }
 
-impl<'a> Bound<'a> {
-    fn read(reader: &'a mut PortReader, ports: &[u16]) -> Self {
-        let files = if ports.is_empty() {
-            Ok(Vec::new())
-        } else {
-            reader.files(ports)
-        };
-        let held = told(files).map(|files| files.into_iter().map(|file| file.owner).collect());
-        Self { reader, held }
+/// The descriptors that lead to sockets with these ports or inodes, in one pass over all that there are. Nothing is read
+/// if nothing is asked for; `None` where they cannot be read.
+fn files(reader: &mut PortReader, ports: &[BTreeSet<u16>], inodes: &HashSet<u64>) -> Option<Vec<PortFile>> {
+    let ports: BTreeSet<u16> = ports.iter().flatten().copied().collect();
+    let ports: Vec<u16> = ports.into_iter().collect();
+    if ports.is_empty() && inodes.is_empty() {
+        return Some(Vec::new());
     }
+    let files = told(reader.descriptors(&ports, inodes))?;
+    log::debug!(
+        "a pass over all descriptors found {} that are asked for",
+        files.len()
+    );
+    Some(files)
+}
 
-    /// `None` where it cannot be read; why is a warning, and the report then knows the dead process's sockets only.
-    fn owners(&mut self, namespace: &Netns, ports: &BTreeSet<u16>) -> Option<Vec<Rc<PortOwner>>> {
-        let ports: Vec<u16> = ports.iter().copied().collect();
-        if ports.is_empty() {
-            return None;
-        }
-        let mut owners = told(self.reader.owners(namespace.as_fd(), &ports))?;
-        let listed: HashSet<u64> = owners.iter().map(|owner| owner.sk).collect();
-        // An MPTCP socket has its port by a subflow, which is listed.
-        let only_bound = self.held.as_ref()?.iter().filter(|owner| {
-            owner.netns == namespace.inode()
-                && owner.protocol == Protocol::Tcp
-                && ports.contains(&owner.local.port())
-                && !listed.contains(&owner.sk)
-        });
-        owners.extend(only_bound.cloned());
-        // collect() would keep the memory of the list that it consumes.
-        let mut shared = Vec::with_capacity(owners.len());
-        shared.extend(owners.into_iter().map(Rc::new));
-        Some(shared)
+/// Adds to who has the ports what is in no table of the namespace: sockets that are only bound.
+fn add_only_bound(snapshot: &mut Snapshot, ports: &BTreeSet<u16>, files: Option<&[PortFile]>) {
+    let Some(files) = files else {
+        snapshot.owners = None;
+        return;
+    };
+    let Some(owners) = &mut snapshot.owners else {
+        return;
+    };
+    let mut known: HashSet<u64> = owners.iter().map(|owner| owner.sk).collect();
+    // An MPTCP socket has its port by a subflow, which is listed.
+    let only_bound = files.iter().map(|file| &file.owner).filter(|owner| {
+        owner.netns == snapshot.netns
+            && owner.protocol == Protocol::Tcp
+            && ports.contains(&owner.local.port())
+            && known.insert(owner.sk)
+    });
+    owners.extend(only_bound.cloned().map(Rc::new));
+}
+
+/// Who else has these sockets. /proc is searched where the descriptors could not be read; processes that may not be looked
+/// into there are counted.
+fn holders(files: Option<Vec<PortFile>>, inodes: &HashSet<u64>) -> Holders {
+    if inodes.is_empty() {
+        return Holders::default();
     }
+    let Some(files) = files else {
+        let found = proc::holders(inodes).unwrap_or_default();
+        log::debug!(
+            "a search of /proc found {} descriptors that are asked for",
+            found.held.len()
+        );
+        return found;
+    };
+    let own = std::process::id();
+    let others = files
+        .into_iter()
+        .filter(|file| file.pid != own && inodes.contains(&file.owner.inode));
+    let mut held: Vec<Held> = others
+        .map(|file| Held {
+            inode: file.owner.inode,
+            pid: file.pid,
+            comm: file.comm,
+            fd: file.fd,
+        })
+        .collect();
+    held.sort_unstable_by_key(|held| (held.pid, held.fd));
+    Holders { held, unreadable: 0 }
 }
 
 fn told<T>(result: io::Result<T>) -> Option<T> {

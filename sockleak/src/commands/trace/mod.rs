@@ -12,6 +12,7 @@ mod lending;
 mod looks;
 mod namespaces;
 mod owned;
+mod pace;
 mod processes;
 mod reports;
 mod rivals;

@@ -12,6 +12,7 @@ use sockleak_ebpf::{
 use super::aftermath::{self, Records};
 use super::deaths::Deaths;
 use super::lending::{Aside, Lenders};
+use super::looks::Seen;
 use super::owned::Keys;
 use super::processes::{ProcessId, Stage};
 use super::session::Session;
@@ -24,10 +25,8 @@ use crate::postmortem::{
 
 /// The report is made at the earliest this long after the pidfd became readable.
 const SETTLE_MIN: Duration = Duration::from_millis(50);
-/// And at the latest this long after.
+/// And at the latest by the first look that is this long after.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
-/// Between two looks at a death that has not settled.
-const SETTLE_STEP: Duration = Duration::from_millis(100);
 
 impl Session<'_> {
     /// Makes the reports of the dead whose sockets have settled; of all that are dead or dying if it must.
@@ -59,9 +58,10 @@ impl Session<'_> {
         }
         let due = || dead.iter().filter(|(_, elapsed)| *elapsed >= settle);
         let has_settle = self.args.settle.is_some();
+        let is_last = must;
         let must = |elapsed: Duration| must || has_settle || elapsed >= SETTLE_MAX;
-        let overdue = due().any(|(_, elapsed)| must(*elapsed));
-        if !overdue && self.looked.is_some_and(|at| at.elapsed() < SETTLE_STEP) {
+        let now = Instant::now();
+        if !is_last && !self.pace.allows(now) {
             return Ok(());
         }
         // The maps are read while sockets settle.
@@ -69,8 +69,8 @@ impl Session<'_> {
         if due().next().is_none() {
             return Ok(());
         }
-        self.looked = Some(Instant::now());
         let gathered = self.gather(due().map(|(id, _)| *id))?;
+        self.pace.looked(now, gathered.searched);
         let mut reported = Vec::new();
         for (id, elapsed) in due() {
             if self.report_one(*id, must(*elapsed), &gathered, &recorded)? {
@@ -107,14 +107,19 @@ impl Session<'_> {
         }
         let aside = Aside::read(&self.tables, &all.unchanged)?;
         let began = Timestamp::now();
-        let snapshots = all.looks.look(&mut self.namespaces, self.loaded.ports.as_mut())?;
+        let ports = self.loaded.ports.as_mut();
+        let Seen {
+            snapshots,
+            holders,
+            searched,
+        } = all.looks.look(all.shared, &mut self.namespaces, ports)?;
         let time = Timestamp::now();
-        let holders = all.shared.holders(&snapshots);
         Ok(Gathered {
             began,
             time,
             snapshots,
             holders,
+            searched,
             owned,
             aside,
         })
@@ -134,7 +139,7 @@ impl Session<'_> {
         }
         let report = self.examine(id, records, gathered, recorded.of(id));
         let dying = |holder: u32| recorded.has(holder);
-        // /proc shows no descriptor of a process that has let go of its table and not closed it yet.
+        // Nothing shows the descriptors of a process that has let go of its table and not closed it yet.
         let somebody_closes = recorded.iter().any(|(other, death)| {
             let other = self.processes.at(other.tgid, death.time);
             matches!(other, Some((_, followed)) if matches!(followed.stage, Stage::Alive | Stage::Dying))
@@ -170,6 +175,7 @@ impl Session<'_> {
             }
         }
         let death = recorded.map(|(_, death)| death);
+        let lives = followed.is_some_and(|followed| matches!(followed.stage, Stage::Alive | Stage::Dying));
         let mut blind = self.loaded.blind.clone();
         if death.is_none() && !followed.is_some_and(|followed| matches!(followed.stage, Stage::Alive)) {
             blind.push(
@@ -191,7 +197,7 @@ impl Session<'_> {
             time: gathered.time,
             process,
             death: death.map(|death| Death::decide(&self.translator.exit(death))),
-            holdings: aftermath::holdings(id.pid, &records, &gathered.holders.held, &self.processes),
+            holdings: aftermath::holdings((id.pid, lives), &records, &gathered.holders.held, &self.processes),
             sockets: records.inventory,
             live: records.live,
             snapshots,
@@ -326,6 +332,8 @@ pub struct Gathered {
     time: Timestamp,
     snapshots: Vec<Snapshot>,
     holders: proc::Holders,
+    /// How long it took to find those.
+    searched: Duration,
     /// A process without sockets has none.
     owned: HashMap<ProcessId, Keys>,
     /// What may lend changes of state to those of them that have none.

@@ -1,7 +1,7 @@
 //! One trace: what is attached and what is followed. `reports` makes its reports.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use aya::maps::{MapData, RingBuf};
@@ -12,6 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::aftermath;
 use super::lending::Reported;
 use super::namespaces::Namespaces;
+use super::pace::Pace;
 use super::processes::{ProcessId, Processes};
 use super::survey::Survey;
 use crate::commands::cli::TraceArgs;
@@ -50,7 +51,7 @@ pub struct Session<'a> {
     pub left_behind: bool,
     /// Lost events so far, each time with the moment (boot-time nanoseconds) at which they were noticed.
     losses: Vec<(u64, u64)>,
-    pub(super) looked: Option<Instant>,
+    pub(super) pace: Pace,
     /// Of processes that were not looked at yet.
     pub(super) surveys: HashMap<ProcessId, Survey>,
     /// Kept while other deaths wait for their reports.
@@ -84,7 +85,7 @@ impl<'a> Session<'a> {
             told_who_is_left: false,
             left_behind: false,
             losses: Vec::new(),
-            looked: None,
+            pace: Pace::default(),
             surveys: HashMap::new(),
             reported: Reported::new(),
         }

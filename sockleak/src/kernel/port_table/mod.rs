@@ -1,12 +1,12 @@
-//! Who has a local port, with the options that sock_diag does not tell: read by BPF iterators, which run in the
-//! kernel while they are read.
+//! Who has a local port, with the options that sock_diag does not tell, and who has a socket: read by BPF iterators,
+//! which run in the kernel while they are read.
 
 mod decode;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -18,7 +18,7 @@ use aya::Ebpf;
 use aya::maps::{Array, MapError};
 use aya::programs::Iter;
 use aya::programs::iter::IterLink;
-use sockleak_ebpf::{Ports, maps, programs};
+use sockleak_ebpf::{Bitmap, maps, programs};
 
 use self::decode::Record;
 use super::{load, netns};
@@ -45,7 +45,8 @@ impl PortReader {
     /// # Errors
     /// When the namespace cannot be entered, which needs CAP_SYS_ADMIN, or when the kernel refuses an iterator.
     pub fn owners(&mut self, namespace: BorrowedFd<'_>, ports: &[u16]) -> io::Result<Vec<PortOwner>> {
-        let link = self.link(programs::TCP_PORT_OWNERS, ports)?;
+        self.ask_for(maps::PORTS, programs::TCP_PORT_OWNERS, ports.iter().copied())?;
+        let link = self.link(programs::TCP_PORT_OWNERS)?;
         // The iterator is one of the namespace of the thread that creates it (`bpf_iter_init_seq_net`,
         // fs/proc/proc_net.c).
         let file = netns::within(namespace, || open(link, programs::TCP_PORT_OWNERS))?;
@@ -59,17 +60,30 @@ impl PortReader {
     /// # Errors
     /// When the kernel refuses an iterator.
     pub fn files(&mut self, ports: &[u16]) -> io::Result<Vec<PortFile>> {
-        let link = self.link(programs::PORT_FILES, ports)?;
-        let files = read(open(link, programs::PORT_FILES)?, programs::PORT_FILES)?;
-        Ok(latest(files, |file: &PortFile| {
-            (file.owner.sk, file.pid, file.fd)
-        }))
+        self.descriptors(ports, &HashSet::new())
     }
 
-    /// Sets the ports and makes what an iterator is created from.
-    fn link(&mut self, name: &'static str, ports: &[u16]) -> io::Result<IterLink> {
-        self.ask_for(ports)
-            .map_err(|error| refused(name, "be told the ports", &error))?;
+    /// The same, and the descriptors that lead to a TCP or MPTCP socket with one of the inodes. It takes no right to look
+    /// into a process, and sees the tables of all threads (`task_file_seq_get_next`, kernel/bpf/task_iter.c): also those
+    /// that a thread has alone, and those of a process whose first thread has ended.
+    ///
+    /// # Errors
+    /// When the kernel refuses an iterator.
+    pub fn descriptors(&mut self, ports: &[u16], inodes: &HashSet<u64>) -> io::Result<Vec<PortFile>> {
+        const NAME: &str = programs::PORT_FILES;
+        self.ask_for(maps::PORTS, NAME, ports.iter().copied())?;
+        self.ask_for(maps::INODES, NAME, inodes.iter().map(|inode| *inode as u16))?;
+        let link = self.link(NAME)?;
+        let mut files = read(open(link, NAME)?, NAME)?;
+        // The program knows the lowest bits of the inodes alone.
+        files.retain(|file: &PortFile| {
+            inodes.contains(&file.owner.inode) || ports.contains(&file.owner.local.port())
+        });
+        Ok(latest(files, |file| (file.owner.sk, file.pid, file.fd)))
+    }
+
+    /// Makes what an iterator is created from.
+    fn link(&mut self, name: &'static str) -> io::Result<IterLink> {
         let iterator: &mut Iter =
             load::find(&mut self.ebpf, name).map_err(|error| refused(name, "be found", &error))?;
         iterator
@@ -78,15 +92,19 @@ impl PortReader {
             .map_err(|error| refused(name, "be attached", &error))
     }
 
-    fn ask_for(&mut self, ports: &[u16]) -> Result<(), MapError> {
-        let mut asked: Ports = [0; _];
-        for port in ports {
-            asked[usize::from(port / 64)] |= 1 << (port % 64);
+    /// Tells the iterators in that map what they are asked for.
+    fn ask_for(&mut self, map: &str, iterator: &str, numbers: impl Iterator<Item = u16>) -> io::Result<()> {
+        let mut asked: Bitmap = [0; _];
+        for number in numbers {
+            asked[usize::from(number / 64)] |= 1 << (number % 64);
         }
-        let map = self.ebpf.map_mut(maps::PORTS).ok_or(MapError::InvalidName {
-            name: maps::PORTS.to_owned(),
-        })?;
-        Array::<_, Ports>::try_from(map)?.set(0, asked, 0)
+        let bits = self
+            .ebpf
+            .map_mut(map)
+            .ok_or_else(|| MapError::InvalidName { name: map.to_owned() });
+        bits.and_then(Array::<_, Bitmap>::try_from)
+            .and_then(|mut bits| bits.set(0, asked, 0))
+            .map_err(|error| refused(iterator, "be told what is asked for", &error))
     }
 }
 

@@ -36,8 +36,8 @@ pub struct Held {
 pub struct Holders {
     /// By ascending pid and fd.
     pub held: Vec<Held>,
-    /// Processes whose descriptors may not be read: reading those of other users needs CAP_SYS_PTRACE and
-    /// CAP_DAC_READ_SEARCH.
+    /// Processes whose descriptors may not be read in /proc: those of other users need CAP_SYS_PTRACE and
+    /// CAP_DAC_READ_SEARCH. The kernel's iterator over descriptors leaves out none.
     pub unreadable: usize,
 }
 

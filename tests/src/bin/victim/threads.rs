@@ -2,22 +2,27 @@
 
 use std::fs;
 use std::io::{self, Error};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 
 use sockleak_tests::net::{self, Family, checked};
+use sockleak_tests::pidfd;
 
-use crate::dying;
+use crate::{dying, number};
 
 /// Does something in a new thread; the answer.
 pub fn obey(what: &[&str]) -> io::Result<String> {
     match *what {
         ["ends", ref way @ ..] => end_alone(way)?,
         ["execs"] => return Err(exec_elsewhere()),
-        ["owns-a-table"] => return own_a_table(),
+        ["owns-a-table"] => return own_a_table(listen),
+        ["owns-a-table", "takes", pid, fd] => {
+            let (pid, fd) = (number(pid)?, number(fd)?);
+            return own_a_table(move || pidfd::take_descriptor(pid, fd));
+        }
         _ => return Err(Error::other("no such thread")),
     }
     Ok(String::new())
@@ -49,15 +54,17 @@ fn exec_elsewhere() -> Error {
         .unwrap_or_else(|_| Error::other("the thread died"))
 }
 
-/// A thread with a table of descriptors of its own, in which it listens. The address of the listener.
-fn own_a_table() -> io::Result<String> {
+/// A thread with a table of descriptors of its own, in which it opens a socket. The address of that.
+fn own_a_table(open: impl FnOnce() -> io::Result<OwnedFd> + Send + 'static) -> io::Result<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
-        let listener = listen_apart();
-        let address = listener
+        // SAFETY: The copy has the same descriptors, so those of this thread stay what they are.
+        let apart = checked(unsafe { libc::unshare(libc::CLONE_FILES) });
+        let socket = apart.and_then(|_| open());
+        let address = socket
             .as_ref()
             .map_err(ToString::to_string)
-            .and_then(|listener| net::local_address(listener.as_fd()).map_err(|error| error.to_string()));
+            .and_then(|socket| net::local_address(socket.as_fd()).map_err(|error| error.to_string()));
         let _ = sender.send(address);
         loop {
             thread::park();
@@ -67,9 +74,7 @@ fn own_a_table() -> io::Result<String> {
     address.map(|address| address.to_string()).map_err(Error::other)
 }
 
-fn listen_apart() -> io::Result<std::os::fd::OwnedFd> {
-    // SAFETY: The copy has the same descriptors, so those of this thread stay what they are.
-    checked(unsafe { libc::unshare(libc::CLONE_FILES) })?;
+fn listen() -> io::Result<OwnedFd> {
     let address = Family::V4.address(0);
     let listener = net::socket(address, 0, 0)?;
     net::bind(&listener, address)?;

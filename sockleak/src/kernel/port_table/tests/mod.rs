@@ -1,3 +1,4 @@
+mod holders;
 mod kinds;
 mod reading;
 mod rule;
