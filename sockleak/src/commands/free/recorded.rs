@@ -143,12 +143,9 @@ fn parse(input: impl BufRead, limits: &Limits) -> Result<Recording> {
         let recorded = sockets.into_iter().flat_map(Socket::recorded);
         recording.add(recorded, &mut known, limits)?;
         for group in report.left_while_alive {
-            // What could not be seen may have no cookie.
-            let unnamed = group.count.saturating_sub(group.named());
-            if unnamed > 0 {
-                recording.unnamed.add(group.local(), group.remote(), unnamed);
-            }
             recording.add(group.recorded(), &mut known, limits)?;
+            let (local, remote) = (group.local(), group.remote());
+            recording.unnamed.add(local, remote, group.unnamed());
         }
     }
     ensure!(
@@ -229,22 +226,23 @@ impl Identity {
 }
 
 impl Group {
-    /// How many of them can be found again.
-    fn named(&self) -> u64 {
-        self.recorded().count() as u64
-    }
-
     fn recorded(&self) -> impl Iterator<Item = Recorded> {
-        let netns = self.netns.into_iter();
-        netns.flat_map(move |netns| {
-            let cookies = self.cookies.iter().flatten();
-            cookies.map(move |cookie| Recorded {
+        let named = self.netns.zip(self.cookies.as_ref());
+        named.into_iter().flat_map(move |(netns, cookies)| {
+            cookies.iter().map(move |cookie| Recorded {
                 netns,
                 local: self.local(),
                 remote: self.remote(),
                 cookie: Some(*cookie),
             })
         })
+    }
+
+    /// How many of them are only counted.
+    fn unnamed(&self) -> u64 {
+        let cookies = self.netns.and(self.cookies.as_ref());
+        self.count
+            .saturating_sub(cookies.map_or(0, |cookies| cookies.len() as u64))
     }
 
     fn local(&self) -> SocketAddr {

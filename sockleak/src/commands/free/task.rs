@@ -20,7 +20,7 @@ type Look = HashMap<u64, Sighting>;
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
     pub powers: Powers,
-    /// The user takes it upon himself to lose what peers have not acknowledged.
+    /// The user accepts to lose what peers have not acknowledged.
     pub discard_unsent: bool,
 }
 

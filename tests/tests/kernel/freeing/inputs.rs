@@ -18,7 +18,7 @@ use sockleak_tests::tracer::{Run, finish, run};
 use crate::refusals::{public_copy, refused};
 use crate::{Need, named, sandboxed, unprivileged};
 
-/// Somebody who is not root, and his group.
+/// A user who is not root, and a group.
 const NOBODY: u32 = 65534;
 
 pub fn tests() -> Vec<Trial> {

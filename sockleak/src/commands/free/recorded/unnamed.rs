@@ -18,6 +18,9 @@ pub struct Unnamed {
 impl Unnamed {
     /// Adds a group. A port of 0 is not told.
     pub fn add(&mut self, local: SocketAddr, remote: Option<SocketAddr>, count: u64) {
+        if count == 0 {
+            return;
+        }
         self.count = self.count.saturating_add(count);
         if local.port() != 0 {
             self.ports.insert(local.port());
