@@ -20,6 +20,10 @@ pub fn tests() -> Vec<Trial> {
         named![events_that_do_not_fit_into_the_ring],
     ));
     tests.extend(sandboxed(
+        &[Need::NoOthers, Need::SomeDescriptors],
+        named![more_sockets_than_an_old_kernel_has_memory_for],
+    ));
+    tests.extend(sandboxed(
         &[Need::NoOthers],
         named![
             three_inventories_for_which_the_maps_are_too_small,
@@ -174,6 +178,25 @@ fn three_inventories_for_which_the_maps_are_too_small() {
         assert_eq!(known.told_by(report).len() as u64 + missing, 401);
         report.agrees_with_the_kernel();
     }
+    tracer.finishes();
+}
+
+/// Before 6.1 the maps have all their memory from the beginning: for 4,096 records and what was open then, twice.
+fn more_sockets_than_an_old_kernel_has_memory_for() {
+    let types = fs::read("/sys/kernel/btf/vmlinux").expect("it is there");
+    let allocator = b"\0bpf_mem_alloc\0";
+    let allocates = types.windows(allocator.len()).any(|window| window == allocator);
+    let mut victim = Victim::start();
+    let mut tracer = Tracer::attach(victim.pid(), &["--max-sockets", "10000"]);
+    victim.does("pairs 4500 127.0.0.1");
+    let known = Inventory::of(victim.pid());
+    victim.killed_by(libc::SIGKILL);
+    let report = tracer.report_with_losses();
+    let (missing, slots) = lost(&report);
+    assert_eq!((missing == 0, slots), (allocates, 0), "{missing} are missing");
+    assert_eq!(known.count(), 9_001);
+    assert_eq!(known.told_by(&report).len() as u64 + missing, 9_001);
+    report.agrees_with_the_kernel();
     tracer.finishes();
 }
 
