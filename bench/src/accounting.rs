@@ -8,7 +8,7 @@ use std::ops::Sub;
 use anyhow::{Context as _, Result};
 use aya::maps::loaded_maps;
 use aya::programs::loaded_programs;
-use sockleak::kernel::btf::Btf;
+use sockleak_kernel::btf::Btf;
 
 use crate::fdinfo::{self, Map, Program};
 

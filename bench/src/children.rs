@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use sockleak::kernel::pidfd;
+use sockleak_kernel::pidfd;
 
 use crate::output::Output;
 use crate::process;

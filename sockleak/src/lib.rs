@@ -1,9 +1,7 @@
 //! sockleak says what a crashed process left of its sockets, why, and when they are free again.
 //!
-//! ARCHITECTURE.md names the rooms: [`kernel`] is the only door to the kernel, [`postmortem`] decides
-//! and does no I/O, [`output`] prints, and [`commands`] has one file for each verb.
+//! ARCHITECTURE.md names the rooms: [`output`] prints, and [`commands`] has one file for each verb. What is decided is
+//! in `sockleak-core`, and the only door to the kernel is `sockleak-kernel`.
 
 pub mod commands;
-pub mod kernel;
 pub mod output;
-pub mod postmortem;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use log::LevelFilter;
 use sockleak::commands::{self, cli::Cli};
-use sockleak::kernel::spawn::SpawnError;
 use sockleak::output::escape;
+use sockleak_kernel::spawn::SpawnError;
 
 /// Usage, or a refused environment.
 const REFUSED: u8 = 2;

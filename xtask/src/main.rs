@@ -4,7 +4,7 @@ mod bench;
 mod bpf;
 mod cargo;
 mod matrix;
-#[path = "../../sockleak/bpf/record.rs"]
+#[path = "../../sockleak-kernel/bpf/record.rs"]
 mod record;
 mod run;
 mod setup;

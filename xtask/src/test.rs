@@ -59,9 +59,9 @@ pub fn run(options: &Options, object: Option<&OsStr>) -> Result<()> {
 
     // Of these, those that are ignored because they need root or something of the kernel.
     let units = executable(
-        &["test", "--no-run", "--package", "sockleak", "--lib"],
+        &["test", "--no-run", "--package", "sockleak-kernel", "--lib"],
         object,
-        "sockleak",
+        "sockleak_kernel",
     )?;
     let mut words = vec![units, "--ignored".into()];
     words.extend(options.harness_args().map(OsStr::to_owned));

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use sockleak::kernel::stage;
 use sockleak_ebpf::programs;
+use sockleak_kernel::stage;
 
 pub use self::seen::Seen;
 use self::victims::Victims;

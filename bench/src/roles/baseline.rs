@@ -5,10 +5,10 @@ use std::io::Write as _;
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap};
 use clap::ValueEnum;
-use sockleak::kernel::running::Kernel;
-use sockleak::kernel::tracepoint::Hook;
-use sockleak::kernel::{kfunc, loader};
 use sockleak_ebpf::{globals, programs};
+use sockleak_kernel::running::Kernel;
+use sockleak_kernel::tracepoint::Hook;
+use sockleak_kernel::{kfunc, loader};
 
 use super::obey;
 

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use sockleak::kernel::stage;
+use sockleak_kernel::stage;
 
 use super::obey;
 use crate::process::own_cpu_time;

@@ -5,9 +5,9 @@ use std::io::stdout;
 use anyhow::{Context as _, Result};
 
 use super::cli::{CheckArgs, Common};
-use crate::kernel::btf::Btf;
-use crate::kernel::{fields, preflight};
 use crate::output::{Checks, FieldRow, RequirementRow};
+use sockleak_kernel::btf::Btf;
+use sockleak_kernel::{fields, preflight};
 
 /// Prints one line for each requirement, or for each struct member of another kernel; the exit status is 2
 /// when something required is missing.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use jiff::SignedDuration;
 
-use crate::kernel::{page, terminal};
 use crate::output::{self, Color, Format, Output};
-use crate::postmortem::Reuse;
+use sockleak_core::port::Reuse;
+use sockleak_kernel::{page, terminal};
 
 /// Default of `--max-sockets`.
 const MAX_SOCKETS: u32 = 262_144;

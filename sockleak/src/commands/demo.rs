@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result};
 
 use super::cli::{Common, TraceArgs};
 use super::{refuse_unmet, trace};
-use crate::kernel::netns::{self, Netns};
-use crate::kernel::preflight::{self, Requirement};
-use crate::kernel::{proc, stage};
+use sockleak_kernel::netns::{self, Netns};
+use sockleak_kernel::preflight::{self, Requirement};
+use sockleak_kernel::{proc, stage};
 
 /// Peers that do nothing.
 const IDLE: usize = 12;

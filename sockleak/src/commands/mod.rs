@@ -16,7 +16,7 @@ use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use self::cli::{Cli, TraceArgs, Verb};
-use crate::kernel::preflight::Requirement;
+use sockleak_kernel::preflight::Requirement;
 
 /// Runs what the command line asks for; the exit status.
 ///

@@ -10,13 +10,12 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
 use super::cli::BindArgs;
-use crate::kernel::netns::Netns;
-use crate::kernel::port_table::PortReader;
-use crate::kernel::sock_diag::{self, Filter, SockDiag};
-use crate::kernel::{clock, load, proc};
-use crate::postmortem::{
-    Endpoint, Family, Occupant, PortEvidence, PortFile, PortOwner, PortReport, Protocol, Snapshot, occupants,
-};
+use sockleak_core::observed::{Family, PortFile, Protocol, Snapshot};
+use sockleak_core::port::{Endpoint, Occupant, PortEvidence, PortOwner, PortReport, occupants};
+use sockleak_kernel::netns::Netns;
+use sockleak_kernel::port_table::PortReader;
+use sockleak_kernel::sock_diag::{self, Filter, SockDiag};
+use sockleak_kernel::{clock, load, proc};
 
 /// Looks at one port, as often as is wanted.
 pub struct Occupancy {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use super::cli::{Common, WaitArgs};
 use super::occupancy::{Occupancy, Scope};
 use crate::output::Status;
-use crate::postmortem::{PortReport, Reuse};
+use sockleak_core::port::{PortReport, Reuse};
 
 /// What ends without a timer of its own, because a peer answers or a process lets go, is noticed this late.
 const STEP: Duration = Duration::from_secs(1);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::postmortem::Removal;
+use sockleak_core::leftover::Removal;
 
 /// What was destroyed, or would be, and what was not.
 #[derive(Clone, Debug)]

@@ -134,7 +134,7 @@ impl<W: Write> LiveLine<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postmortem::testing::at;
+    use sockleak_core::testing::at;
 
     const WATCHING: Status = Status::Watching {
         processes: 1,

@@ -18,7 +18,10 @@ use clap::ValueEnum;
 use jiff::Timestamp;
 
 use self::text::words::plural;
-use crate::postmortem::{Death, Follower, Freed, PortReport, Process, Report, Reuse, State};
+use sockleak_core::leftover::Freed;
+use sockleak_core::observed::{Death, Process, State};
+use sockleak_core::port::{PortReport, Reuse};
+use sockleak_core::verdict::{Follower, Report};
 
 pub use checks::{Checks, FieldRow, RequirementRow};
 pub use escape::escape;

@@ -21,7 +21,7 @@ pub struct Object {
 /// What sockleak embeds.
 pub const PRODUCT: Object = Object {
     name: "sockleak",
-    folder: "sockleak/bpf",
+    folder: "sockleak-kernel/bpf",
     sources: &record::SOURCES,
 };
 /// What the bench measures it against. It shares modules with the product.

@@ -10,9 +10,10 @@ use jiff::Timestamp;
 
 use self::task::{Task, Terms};
 use super::cli::{Common, FreeArgs};
-use crate::kernel::{proc, sock_diag};
 use crate::output::{Freeing, Subject};
-use crate::postmortem::{Asked, Holder, Power, Powers, Recorded, Removal};
+use sockleak_core::leftover::{Asked, Power, Powers, Recorded, Removal};
+use sockleak_core::verdict::Holder;
+use sockleak_kernel::{proc, sock_diag};
 
 /// Which sockets are meant.
 enum Wanted {

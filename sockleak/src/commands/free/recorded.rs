@@ -12,8 +12,9 @@ use serde::Deserialize;
 use serde_json::error::Category;
 
 pub use self::unnamed::Unnamed;
-use crate::kernel::input;
-use crate::postmortem::{Outcome, Recorded};
+use sockleak_core::leftover::Recorded;
+use sockleak_core::verdict::Outcome;
+use sockleak_kernel::input;
 
 /// The sockets of all reports of a file, each once.
 #[derive(Debug, Default)]

@@ -6,12 +6,11 @@ use std::os::fd::AsFd as _;
 
 use anyhow::Result;
 
-use crate::kernel::netns::Netns;
-use crate::kernel::sock_diag::{DestroyError, Filter, SockDiag, SockDiagError};
-use crate::postmortem::{
-    Action, Attempt, DiscardRule, Family, Holder, Powers, Protocol, Reason, Recorded, Removable, Removal,
-    Sighting,
-};
+use sockleak_core::leftover::{Action, Attempt, DiscardRule, Powers, Reason, Recorded, Removable, Removal};
+use sockleak_core::observed::{Family, Protocol, Sighting};
+use sockleak_core::verdict::Holder;
+use sockleak_kernel::netns::Netns;
+use sockleak_kernel::sock_diag::{DestroyError, Filter, SockDiag, SockDiagError};
 
 /// What one look showed, by cookie. A socket that the kernel turned into a mini socket meanwhile may be told twice.
 type Look = HashMap<u64, Sighting>;

@@ -10,11 +10,11 @@ use super::lending::Lenders;
 use super::namespaces::Namespaces;
 use super::owned::Keys;
 use super::processes::{ProcessId, Processes};
-use crate::kernel::proc::{self, Held};
-use crate::kernel::sock_diag::{SockDiag, SockDiagError};
-use crate::kernel::tables::{TableError, Tables};
-use crate::kernel::translate::Translator;
-use crate::postmortem::{Family, Holding, Protocol, Snapshot, Socket, SocketId, State};
+use sockleak_core::observed::{Family, Holding, Protocol, Snapshot, Socket, SocketId, State};
+use sockleak_kernel::proc::{self, Held};
+use sockleak_kernel::sock_diag::{SockDiag, SockDiagError};
+use sockleak_kernel::tables::{TableError, Tables};
+use sockleak_kernel::translate::Translator;
 
 /// The sockets of one process, as the maps have them now.
 #[derive(Default)]

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use tokio::io::unix::AsyncFd;
 
 use super::interrupts::Interrupts;
-use crate::kernel::spawn::RunningChild;
-use crate::kernel::{pidfd, terminal, wait};
+use sockleak_kernel::spawn::RunningChild;
+use sockleak_kernel::{pidfd, terminal, wait};
 
 /// COMMAND.
 pub struct Command {

@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use super::interrupts::Interrupts;
 use super::looks::{self, Wanted};
 use super::session::Session;
-use crate::kernel::netns::Netns;
 use crate::output::Status;
-use crate::postmortem::{Family, FreeRule};
+use sockleak_core::observed::Family;
+use sockleak_core::verdict::FreeRule;
+use sockleak_kernel::netns::Netns;
 
 /// At least this often, since a peer can free a leftover at any moment.
 const LOOK: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sockleak_ebpf::{Death, ProcessKey};
 
 use super::processes::ProcessId;
-use crate::kernel::tables::Tables;
+use sockleak_kernel::tables::Tables;
 
 /// The deaths that are not forgotten, by PID.
 #[derive(Default)]

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::aftermath;
 use super::processes::ProcessId;
 use super::session::Session;
-use crate::kernel::proc;
+use sockleak_kernel::proc;
 
 /// A program whose process has become another one. The kernel closes its sockets on the way back to user mode,
 /// one right after the other: a pause means that the new program runs.

@@ -14,7 +14,7 @@ use super::countdown;
 use super::interrupts::Interrupts;
 use super::processes::ProcessId;
 use super::session::Session;
-use crate::kernel::{terminal, wait};
+use sockleak_kernel::{terminal, wait};
 
 type Logger = EbpfLogger<&'static dyn log::Log>;
 

@@ -12,10 +12,10 @@ use super::deaths::Deaths;
 use super::processes::{ProcessId, Stage};
 use super::session::Session;
 use super::targets::Target;
-use crate::kernel::pidfd::{self, PidfdError};
-use crate::kernel::tables::TableError;
-use crate::kernel::{clock, proc, wait};
-use crate::postmortem::Process;
+use sockleak_core::observed::Process;
+use sockleak_kernel::pidfd::{self, PidfdError};
+use sockleak_kernel::tables::TableError;
+use sockleak_kernel::{clock, proc, wait};
 
 impl Session<'_> {
     /// Watches the targets and their children from now on.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::kernel::{spawn, terminal};
+use sockleak_kernel::{spawn, terminal};
 
 /// The time that the main thread has to end by itself, once a second signal has come.
 const PATIENCE: Duration = Duration::from_secs(1);

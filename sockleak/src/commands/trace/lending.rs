@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use sockleak_ebpf::{ORIGIN_LIVE, STATE_CHANGES, SocketKey, SocketRecord, StateChange};
 
-use crate::kernel::tables::{TableError, Tables};
+use sockleak_kernel::tables::{TableError, Tables};
 
 /// Records of inventories that were reported and forgotten, by `sk`: a process that shared a socket may have
 /// died before the one that is reported already, and only the record of the first death has the changes.

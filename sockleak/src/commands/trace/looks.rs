@@ -13,14 +13,13 @@ use jiff::Timestamp;
 use super::aftermath::Shared;
 use super::namespaces::Namespaces;
 use super::rivals;
-use crate::kernel::local_ports;
-use crate::kernel::netns::Netns;
-use crate::kernel::port_table::PortReader;
-use crate::kernel::proc::{self, Held, Holders};
-use crate::kernel::sock_diag::{self, Filter, SockDiag, SockDiagError};
-use crate::postmortem::{
-    Destinations, Endpoint, Family, PortFile, PortOwner, Protocol, Sighting, Snapshot, Socket,
-};
+use sockleak_core::observed::{Family, PortFile, Protocol, Sighting, Snapshot, Socket};
+use sockleak_core::port::{Destinations, Endpoint, PortOwner};
+use sockleak_kernel::local_ports;
+use sockleak_kernel::netns::Netns;
+use sockleak_kernel::port_table::PortReader;
+use sockleak_kernel::proc::{self, Held, Holders};
+use sockleak_kernel::sock_diag::{self, Filter, SockDiag, SockDiagError};
 
 /// What is to be looked at after deaths, put together socket by socket.
 #[derive(Default)]

@@ -36,15 +36,15 @@ use self::session::Session;
 use self::targets::Target;
 use super::cli::{Common, TraceArgs};
 use super::{is_broken_pipe, refuse_unmet};
-use crate::kernel::clock::{self, BootClock};
-use crate::kernel::load::{self, Preparation, Settings};
-use crate::kernel::preflight::{self, Facts};
-use crate::kernel::running::Kernel;
-use crate::kernel::spawn::{self, Identity, StoppedChild};
-use crate::kernel::tables::{self, Tables};
-use crate::kernel::translate::Translator;
-use crate::kernel::{descriptors, proc};
 use crate::output::{GoesOn, Notice, Output, Watch};
+use sockleak_kernel::clock::{self, BootClock};
+use sockleak_kernel::load::{self, Preparation, Settings};
+use sockleak_kernel::preflight::{self, Facts};
+use sockleak_kernel::running::Kernel;
+use sockleak_kernel::spawn::{self, Identity, StoppedChild};
+use sockleak_kernel::tables::{self, Tables};
+use sockleak_kernel::translate::Translator;
+use sockleak_kernel::{descriptors, proc};
 
 /// Runs the verb; the exit status.
 ///

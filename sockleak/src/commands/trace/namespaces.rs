@@ -5,9 +5,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::processes::ProcessId;
-use crate::kernel::netns::Netns;
-use crate::kernel::time_wait::TimeWaitTable;
-use crate::postmortem::Overflow;
+use sockleak_core::verdict::Overflow;
+use sockleak_kernel::netns::Netns;
+use sockleak_kernel::time_wait::TimeWaitTable;
 
 #[derive(Default)]
 pub struct Namespaces {

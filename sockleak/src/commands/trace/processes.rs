@@ -6,8 +6,8 @@ use std::time::Instant;
 use sockleak_ebpf::WATCHED_SHARES_FILES;
 
 use super::executing::Former;
-use crate::kernel::proc;
-use crate::postmortem::{Process, Relation};
+use sockleak_core::observed::{Process, Relation};
+use sockleak_kernel::proc;
 
 /// How far a chain of parents is followed: a chain that was made of reused PIDs could have a loop.
 const MAX_ANCESTORS: usize = 64;

@@ -17,11 +17,11 @@ use super::owned::Keys;
 use super::processes::{ProcessId, Stage};
 use super::session::Session;
 use super::survey::Survey;
-use crate::kernel::netns::Netns;
-use crate::kernel::{proc, translate};
-use crate::postmortem::{
-    Cause, Death, Evidence, Lost, Outcome, Process, Report, Snapshot, State, examine, followers, settled,
-};
+use sockleak_core::leftover::followers;
+use sockleak_core::observed::{Cause, Death, Process, Snapshot, State};
+use sockleak_core::verdict::{Evidence, Lost, Outcome, Report, examine, settled};
+use sockleak_kernel::netns::Netns;
+use sockleak_kernel::{proc, translate};
 
 /// The report is made at the earliest this long after the pidfd became readable.
 const SETTLE_MIN: Duration = Duration::from_millis(50);

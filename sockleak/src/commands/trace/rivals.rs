@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsFd as _;
 
-use crate::kernel::netns::Netns;
-use crate::kernel::sock_diag::{Filter, SockDiag, SockDiagError};
-use crate::postmortem::{Family, Protocol, Sighting, State};
+use sockleak_core::observed::{Family, Protocol, Sighting, State};
+use sockleak_kernel::netns::Netns;
+use sockleak_kernel::sock_diag::{Filter, SockDiag, SockDiagError};
 
 /// Everybody's sockets that take ports from connections to these remote ports: those that are connected to them, and
 /// those that a bind() gave a port. `None` if there is no such port.

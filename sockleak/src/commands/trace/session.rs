@@ -16,13 +16,13 @@ use super::pace::Pace;
 use super::processes::{ProcessId, Processes};
 use super::survey::Survey;
 use crate::commands::cli::TraceArgs;
-use crate::kernel::decode::{self, Event};
-use crate::kernel::load::Loaded;
-use crate::kernel::tables::{Counters, Tables};
-use crate::kernel::translate::{self, Translator};
-use crate::kernel::{clock, tracepoint};
 use crate::output::{Loss, Notice, Output, ProcessChange, ProcessEvent, Status, TransitionEvent};
-use crate::postmortem::Countdown;
+use sockleak_core::leftover::Countdown;
+use sockleak_kernel::decode::{self, Event};
+use sockleak_kernel::load::Loaded;
+use sockleak_kernel::tables::{Counters, Tables};
+use sockleak_kernel::translate::{self, Translator};
+use sockleak_kernel::{clock, tracepoint};
 
 /// A socket that a living process closed is of no interest when it has been gone for this long.
 const STALE: Duration = Duration::from_secs(300);

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::kernel::{pidfd, proc};
-use crate::postmortem::Process;
+use sockleak_core::observed::Process;
+use sockleak_kernel::{pidfd, proc};
 
 /// A process that exists, and a pidfd that stays with it.
 pub struct Target {

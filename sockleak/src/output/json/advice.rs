@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use super::view::{Time, millis};
-use crate::postmortem::{Advice, Fact};
+use sockleak_core::advice::{Advice, Fact};
 
 #[derive(Serialize)]
 pub(super) struct AdviceView<'a> {
@@ -64,7 +64,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::postmortem::testing::sample;
+    use sockleak_core::testing::sample;
 
     #[test]
     fn a_piece_has_every_key() {

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::view::{Each, Time};
-use crate::postmortem::{Ephemeral, FreeRule, Return, TwReuse};
+use sockleak_core::port::{Ephemeral, Return, TwReuse};
+use sockleak_core::verdict::FreeRule;
 
 #[derive(Serialize)]
 pub(super) struct EphemeralView<'a> {
@@ -78,8 +79,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::postmortem::testing::{evidence, local_ports, outgoing, sighting};
-    use crate::postmortem::{State, examine};
+    use sockleak_core::observed::State;
+    use sockleak_core::testing::{evidence, local_ports, outgoing, sighting};
+    use sockleak_core::verdict::examine;
 
     #[test]
     fn a_row_has_every_key() {

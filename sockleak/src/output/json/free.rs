@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use super::report::HolderView;
 use super::view::{Each, Time};
-use crate::postmortem::{Action, Danger, Holder, Reason, Removal, State};
+use sockleak_core::leftover::{Action, Danger, Reason, Removal};
+use sockleak_core::observed::State;
+use sockleak_core::verdict::Holder;
 
 #[derive(Serialize)]
 pub(super) struct RemovalView<'a> {

@@ -21,9 +21,10 @@ use super::{
     Freeing, LiveLine, Loss, Notice, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch,
     escape, watch_line,
 };
-use crate::postmortem::{
-    Death, Follower, FreeRule, Freed, Outcome, PortReport, Process, Report, Reuse, State,
-};
+use sockleak_core::leftover::Freed;
+use sockleak_core::observed::{Death, Process, State};
+use sockleak_core::port::{PortReport, Reuse};
+use sockleak_core::verdict::{Follower, FreeRule, Outcome, Report};
 
 /// The version of the format. Fields and values may be added to it without another number.
 const VERSION: u32 = 1;

@@ -8,7 +8,8 @@ use serde::{Serialize, Serializer};
 use super::VERSION;
 use super::restart::RestartView;
 use super::view::{Each, Time, family, millis, protocol};
-use crate::postmortem::{FreeRule, How, PortHolder, PortReport, PortSocket, Restart, Reuse};
+use sockleak_core::port::{PortHolder, PortReport, PortSocket, Restart, Reuse};
+use sockleak_core::verdict::{FreeRule, How};
 
 #[derive(Serialize)]
 pub(super) struct PortView<'a> {

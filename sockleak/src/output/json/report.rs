@@ -9,9 +9,11 @@ use super::advice::AdviceView;
 use super::ephemeral::EphemeralView;
 use super::restart::RestartView;
 use super::view::{DeathView, Each, Time, family, millis, protocol};
-use crate::postmortem::{
-    Advice, Ephemeral, FreeRule, Holder, How, LeftWhileAlive, Lost, Outcome, Process, Report, ResetReason,
-    Restart, SocketReport, State, Summary, Transition, Why,
+use sockleak_core::advice::Advice;
+use sockleak_core::observed::{Process, ResetReason, State, Transition};
+use sockleak_core::port::{Ephemeral, Restart};
+use sockleak_core::verdict::{
+    FreeRule, Holder, How, LeftWhileAlive, Lost, Outcome, Report, SocketReport, Summary, Why,
 };
 
 #[derive(Serialize)]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Serialize, Serializer};
 
 use super::view::{Each, Time};
-use crate::postmortem::{Answer, BindVerdict, Obstacle, Restart, Reuse};
+use sockleak_core::port::{Answer, BindVerdict, Obstacle, Restart, Reuse};
 
 #[derive(Serialize)]
 pub(super) struct RestartView<'a> {

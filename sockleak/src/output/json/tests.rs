@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::output::Subject;
-use crate::postmortem::testing::{addr, at, evidence, process, sample, sighting, socket};
-use crate::postmortem::{
-    Attempt, Cause, DiscardRule, FreeRule, Freedom, Holder, Power, Powers, Protocol, Removal, Sender,
-    Sighting, Timer, examine, followers,
-};
+use sockleak_core::expiry::Freedom;
+use sockleak_core::leftover::{Attempt, DiscardRule, Power, Powers, Removal, followers};
+use sockleak_core::observed::{Cause, Protocol, Sender, Sighting, Timer};
+use sockleak_core::testing::{addr, at, evidence, process, sample, sighting, socket};
+use sockleak_core::verdict::{FreeRule, Holder, examine};
 
 fn lines(
     summary: bool,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use crate::postmortem::{Cause, Death, Family, Protocol, signal_name};
+use sockleak_core::observed::{Cause, Death, Family, Protocol, signal_name};
 
 /// A moment: RFC 3339 in UTC with nine digits.
 #[derive(Clone, Copy)]

@@ -2,7 +2,7 @@
 
 use super::style::{Ink, Style};
 use super::words::{block, clock, count, duration, plural, wrap};
-use crate::postmortem::{Advice, Fact};
+use sockleak_core::advice::{Advice, Fact};
 
 /// The lines of all pieces.
 pub(super) fn advice(pieces: &[Advice], style: &Style) -> Vec<String> {
@@ -89,7 +89,7 @@ mod tests {
     use jiff::tz::TimeZone;
 
     use super::*;
-    use crate::postmortem::testing::{at, sample};
+    use sockleak_core::testing::{at, sample};
 
     fn style(verbose: bool) -> Style {
         Style {

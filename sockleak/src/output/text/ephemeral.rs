@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use super::style::{Ink, Style};
 use super::words::{clock, count, plural, wrap};
-use crate::postmortem::{Ephemeral, FreeRule};
+use sockleak_core::port::Ephemeral;
+use sockleak_core::verdict::FreeRule;
 
 /// So many destinations are told.
 const NAMED: usize = 3;
@@ -106,8 +107,8 @@ mod tests {
     use jiff::tz::TimeZone;
 
     use super::*;
-    use crate::postmortem::testing::at;
-    use crate::postmortem::{Return, TwReuse};
+    use sockleak_core::port::{Return, TwReuse};
+    use sockleak_core::testing::at;
 
     fn style(width: usize) -> Style {
         Style {

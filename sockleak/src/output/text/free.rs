@@ -7,7 +7,9 @@ use super::style::{Ink, Style};
 use super::table::{HEADER, LIMIT, indent, line, widths};
 use super::words::{block, count, danger, plural, reason, unacknowledged};
 use crate::output::{Freeing, escape};
-use crate::postmortem::{Action, Danger, Reason, Removal, Side, Sides, State};
+use sockleak_core::leftover::{Action, Danger, Reason, Removal};
+use sockleak_core::observed::State;
+use sockleak_core::verdict::{Side, Sides};
 
 /// So many holders of a line are named.
 const NAMED: usize = 3;
@@ -219,8 +221,10 @@ fn some_of(mut named: impl Iterator<Item = String>) -> Option<String> {
 mod tests {
     use super::*;
     use crate::output::Subject;
-    use crate::postmortem::testing::{addr, at, sighting, socket};
-    use crate::postmortem::{DiscardRule, Holder, Power, Powers, Sighting};
+    use sockleak_core::leftover::{DiscardRule, Power, Powers};
+    use sockleak_core::observed::Sighting;
+    use sockleak_core::testing::{addr, at, sighting, socket};
+    use sockleak_core::verdict::Holder;
 
     const ABLE: Powers = Powers {
         time_wait: Power::Works,

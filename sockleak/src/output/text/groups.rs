@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 
-use crate::postmortem::{
-    FreeRule, LeftWhileAlive, Occupant, Outcome, PortSocket, Protocol, Report, Reuse, Side, Sides, State, Why,
-};
+use sockleak_core::observed::{Protocol, State};
+use sockleak_core::port::{Occupant, PortSocket, Reuse};
+use sockleak_core::verdict::{FreeRule, LeftWhileAlive, Outcome, Report, Side, Sides, Why};
 
 /// What the sockets of one line have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

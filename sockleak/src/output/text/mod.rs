@@ -21,7 +21,10 @@ use super::{
     Freeing, LiveLine, Loss, Notice, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch,
     escape, watch_line,
 };
-use crate::postmortem::{Death, Follower, Freed, PortReport, Process, Report, Reuse};
+use sockleak_core::leftover::Freed;
+use sockleak_core::observed::{Death, Process};
+use sockleak_core::port::{PortReport, Reuse};
+use sockleak_core::verdict::{Follower, Report};
 
 /// Reports on one writer, everything else on the other.
 #[derive(Debug)]

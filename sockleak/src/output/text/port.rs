@@ -8,7 +8,8 @@ use super::style::{Ink, Style};
 use super::table::table;
 use super::words::{first_few, how, plural, state, wrap};
 use crate::output::escape;
-use crate::postmortem::{Answer, Outcome, PortHolder, PortReport, PortSocket, Restart, Reuse};
+use sockleak_core::port::{Answer, PortHolder, PortReport, PortSocket, Restart, Reuse};
+use sockleak_core::verdict::Outcome;
 
 /// The lines about a port; some hold several.
 pub(super) fn port(report: &PortReport, style: &Style) -> Vec<String> {
@@ -85,7 +86,7 @@ fn sockets(sockets: &[&PortSocket], style: &Style) -> Vec<String> {
 
 /// A line for each process that has descriptors.
 fn holders(sockets: &[&PortSocket]) -> Vec<String> {
-    type Who<'a> = (u32, &'a str, Option<crate::postmortem::How>, bool);
+    type Who<'a> = (u32, &'a str, Option<sockleak_core::verdict::How>, bool);
     let mut by_holder: BTreeMap<Who<'_>, Vec<(&PortSocket, &PortHolder)>> = BTreeMap::new();
     for socket in sockets {
         for holder in &socket.holders {

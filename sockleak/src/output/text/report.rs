@@ -15,7 +15,8 @@ use super::words::{
     block, clock, count, death, duration, first_few, how, outcome, plural, sender, state, wrap,
 };
 use crate::output::escape;
-use crate::postmortem::{How, LeftWhileAlive, Outcome, Report, SocketReport, Why, followers};
+use sockleak_core::leftover::followers;
+use sockleak_core::verdict::{How, LeftWhileAlive, Outcome, Report, SocketReport, Why};
 
 /// The lines of a report; some hold several.
 pub(super) fn report(report: &Report, style: &Style) -> Vec<String> {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::style::{Ink, Style};
 use super::words::{clock, count, duration, wrap};
-use crate::postmortem::{Answer, BindVerdict, Obstacle, Restart, Reuse};
+use sockleak_core::port::{Answer, BindVerdict, Obstacle, Restart, Reuse};
 
 /// So many addresses get a line of their own.
 const NAMED: usize = 8;

@@ -5,7 +5,8 @@ use jiff::tz::TimeZone;
 use super::groups::Group;
 use super::style::{Ink, Style};
 use super::words::{block, clock, count, outcome, plural, state, why};
-use crate::postmortem::{FreeRule, Outcome, Reuse};
+use sockleak_core::port::Reuse;
+use sockleak_core::verdict::{FreeRule, Outcome};
 
 /// So many groups are printed.
 pub(super) const LIMIT: usize = 12;

@@ -6,8 +6,9 @@ use jiff::tz::TimeZone;
 use proptest::prelude::*;
 
 use super::*;
-use crate::postmortem::testing::{addr, at, evidence, process, sample, socket};
-use crate::postmortem::{Lost, State, examine};
+use sockleak_core::observed::State;
+use sockleak_core::testing::{addr, at, evidence, process, sample, socket};
+use sockleak_core::verdict::{Lost, examine};
 
 fn style() -> Style {
     Style {

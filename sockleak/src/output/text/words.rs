@@ -4,7 +4,9 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::output::escape;
-use crate::postmortem::{Cause, Danger, Death, How, Outcome, Reason, Sender, State, Why, signal_name};
+use sockleak_core::leftover::{Danger, Reason};
+use sockleak_core::observed::{Cause, Death, Sender, State, signal_name};
+use sockleak_core::verdict::{How, Outcome, Why};
 
 /// A number with its thousands set apart: `1,412`.
 pub(in crate::output) fn count(number: u64) -> String {
@@ -230,7 +232,7 @@ pub(super) fn first_few(parts: impl ExactSizeIterator<Item = String>) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postmortem::testing::at;
+    use sockleak_core::testing::at;
 
     #[test]
     fn numbers_are_readable() {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::output::{Json, LiveLine, Output as _};
-use crate::postmortem::Report as Written;
-use crate::postmortem::testing::{self, addr};
+use sockleak_core::testing::{self, addr};
+use sockleak_core::verdict::Report as Written;
 
 fn written(report: &Written, summary: bool) -> Vec<u8> {
     let mut text = Vec::new();

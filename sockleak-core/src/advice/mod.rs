@@ -1,0 +1,220 @@
+//! What to change in the program or its system, chosen from what this death left.
+//!
+//! A piece of advice is given only where a fact of the report speaks for it, and it says which.
+
+mod closing;
+mod listeners;
+mod peers;
+mod ports;
+mod survivors;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::expiry::Freedom;
+use crate::observed::{Snapshot, Socket, State};
+use crate::verdict::decide::leftover;
+use crate::verdict::{Follower, Outcome, Report, SocketReport};
+
+/// A piece of advice, and the facts that it rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advice {
+    pub words: &'static Words,
+    pub evidence: Grounds,
+}
+
+/// Facts by name; a name is the key in JSON.
+type Grounds = Vec<(&'static str, Fact)>;
+
+/// What a piece of advice always says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Words {
+    /// Stable.
+    pub id: &'static str,
+    /// What to do, in a line.
+    pub brief: &'static str,
+    /// What is the matter and what to do about it, as one does it in C.
+    pub text: &'static str,
+    /// What that is called elsewhere: the name of a language or runtime and its words for it.
+    pub runtimes: &'static [(&'static str, &'static str)],
+    /// What one pays for it.
+    pub cost: &'static str,
+    /// What people try here in vain.
+    pub will_not_help: &'static [&'static str],
+}
+
+/// A fact that speaks for a piece of advice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// So many of what its name says, which is a plural.
+    Count(u64),
+    /// These local ports, ascending.
+    Ports(Vec<u16>),
+    /// How long it took; its name ends in `_ms`.
+    Lasted(Duration),
+    /// When the last of them is free; `None` where that cannot be told.
+    FreeAt(Option<Timestamp>),
+}
+
+/// What advice is chosen from.
+pub(crate) struct Facts<'a> {
+    pub report: &'a Report,
+    /// What the process closed itself.
+    pub closed: &'a [&'a Socket],
+    /// Those of them that left something.
+    pub live: &'a [(&'a Socket, Follower)],
+    /// The namespaces and ports that it listened on.
+    pub listening: &'a HashSet<(u32, u16)>,
+    pub snapshots: &'a [Snapshot],
+}
+
+/// The advice for one death, what a restart needs first.
+pub(crate) fn advise(facts: &Facts<'_>) -> Vec<Advice> {
+    let piece = |piece: &Piece| {
+        Some(Advice {
+            words: piece.words,
+            evidence: (piece.grounds)(facts)?,
+        })
+    };
+    PIECES.iter().filter_map(piece).collect()
+}
+
+/// What is known to say, and when to say it.
+struct Piece {
+    words: &'static Words,
+    /// `None` where nothing speaks for it.
+    grounds: fn(&Facts<'_>) -> Option<Grounds>,
+}
+
+const PIECES: [Piece; 13] = [
+    Piece {
+        words: &listeners::LEFTOVER,
+        grounds: listeners::leftover_without_reuseaddr,
+    },
+    Piece {
+        words: &listeners::LISTENER,
+        grounds: listeners::listener_without_reuseaddr,
+    },
+    Piece {
+        words: &survivors::INHERITED,
+        grounds: survivors::inherited_listener,
+    },
+    Piece {
+        words: &survivors::SURVIVOR,
+        grounds: survivors::reuseport_survivor,
+    },
+    Piece {
+        words: &survivors::CORE_DUMP,
+        grounds: survivors::core_dump_held_port,
+    },
+    Piece {
+        words: &ports::EXHAUSTION,
+        grounds: ports::ephemeral_exhaustion,
+    },
+    Piece {
+        words: &ports::CHURN,
+        grounds: ports::time_wait_churn,
+    },
+    Piece {
+        words: &ports::FIXED_PORT,
+        grounds: ports::fixed_port_in_ephemeral_range,
+    },
+    Piece {
+        words: &closing::CLOSING_SIDE,
+        grounds: closing::closing_side,
+    },
+    Piece {
+        words: &closing::UNREAD,
+        grounds: closing::unread_data_reset,
+    },
+    Piece {
+        words: &closing::LINGER,
+        grounds: closing::linger_zero,
+    },
+    Piece {
+        words: &peers::UNREACHABLE,
+        grounds: peers::unreachable_peer,
+    },
+    Piece {
+        words: &peers::ZERO_WINDOW,
+        grounds: peers::zero_window_orphan,
+    },
+];
+
+impl<'a> Facts<'a> {
+    fn sockets(&self) -> impl Iterator<Item = &'a SocketReport> {
+        self.report.sockets.iter()
+    }
+
+    fn listeners(&self) -> impl Iterator<Item = &'a SocketReport> {
+        self.sockets()
+            .filter(|report| report.socket.state_at_death == State::Listen)
+    }
+
+    /// Those of the inventory, and those that the process closed itself: an exception that unwinds does so.
+    fn every_listener(&self) -> impl Iterator<Item = &'a Socket> {
+        let closed = self.closed.iter().copied();
+        self.listeners()
+            .map(|report| report.socket.as_ref())
+            .chain(closed.filter(|socket| socket.state_at_death == State::Listen))
+    }
+
+    /// What nobody holds and the kernel still keeps, by the death or before.
+    fn leftovers(&self) -> impl Iterator<Item = Left<'a>> {
+        let of_the_death = self.sockets().map(|report| Left {
+            socket: &report.socket,
+            outcome: report.outcome,
+            freedom: &report.freedom,
+        });
+        let before = self.live.iter().map(|(socket, left)| Left {
+            socket,
+            outcome: left.outcome(),
+            freedom: &left.freedom,
+        });
+        of_the_death
+            .chain(before)
+            .filter(|left| is_leftover(left.outcome))
+    }
+
+    /// It is a connection that the process accepted.
+    fn is_accepted(&self, socket: &Socket) -> bool {
+        self.listening.contains(&(socket.netns, socket.local.port()))
+    }
+}
+
+/// A leftover, whether it was made by the death or before.
+struct Left<'a> {
+    socket: &'a Socket,
+    outcome: Outcome,
+    freedom: &'a Freedom,
+}
+
+fn is_leftover(outcome: Outcome) -> bool {
+    State::ALL
+        .into_iter()
+        .any(|state| leftover(state) == Some(outcome))
+}
+
+/// The evidence, if there is anything to speak for the advice.
+fn given(count: u64, evidence: Grounds) -> Option<Grounds> {
+    (count > 0).then_some(evidence)
+}
+
+/// When the last of them is free; `None` if one has no moment.
+fn last_free<'a>(freedoms: impl Iterator<Item = &'a Freedom>) -> Fact {
+    let moments: Option<Vec<Timestamp>> = freedoms.map(|freedom| freedom.at()).collect();
+    Fact::FreeAt(moments.and_then(|moments| moments.into_iter().max()))
+}
+
+/// Their local ports, each once.
+fn local_ports<'a>(sockets: impl Iterator<Item = &'a Socket>) -> Fact {
+    let mut ports: Vec<u16> = sockets.map(|socket| socket.local.port()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    Fact::Ports(ports)
+}
+
+#[cfg(test)]
+mod tests;

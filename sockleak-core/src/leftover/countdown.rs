@@ -1,0 +1,319 @@
+//! Following what a report left until it is free.
+
+use std::collections::HashMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::expiry::Freedom;
+use crate::observed::{Sighting, Snapshot};
+use crate::verdict::{Follower, FreeRule, Outcome, Report, SocketReport};
+
+/// A leftover that was there at one look and gone at the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Freed {
+    /// As it was at the last look that showed it.
+    pub follower: Follower,
+    /// When that look began.
+    pub not_before: Timestamp,
+    /// When the look was that did not show it any more.
+    pub time: Timestamp,
+}
+
+/// What one look changed.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    pub freed: Vec<Freed>,
+    /// Those with another state or another moment than at the look before, such as a FIN_WAIT2 that became a
+    /// TIME_WAIT.
+    pub moved: Vec<Follower>,
+    /// How many may not be looked at any more: they are followed no longer.
+    pub out_of_sight: usize,
+}
+
+/// The sockets of a report that have to be followed until they are free: its leftovers, what is still held, and
+/// what the process left while it lived.
+///
+/// A socket that no look ever showed is not among them: it cannot be seen to go.
+pub fn followers(report: &Report) -> impl Iterator<Item = Follower> + Clone {
+    let of_the_death = report.sockets.iter().flat_map(parts).filter_map(|socket| {
+        let followed = matches!(
+            socket.outcome,
+            Outcome::Held
+                | Outcome::TimeWait
+                | Outcome::FinWait2
+                | Outcome::FinWait1
+                | Outcome::Closing
+                | Outcome::LastAck
+        );
+        Some(Follower {
+            pid: report.process.pid,
+            netns: socket.socket.netns,
+            protocol: socket.socket.protocol,
+            local: socket.socket.local,
+            remote: socket.socket.remote,
+            cookie: socket.seen_cookie.filter(|_| followed)?,
+            state: socket.state?,
+            fin_wait2_since: socket.socket.fin_wait2_since(),
+            freedom: socket.freedom,
+        })
+    });
+    of_the_death.chain(report.live_leftovers.iter().cloned())
+}
+
+/// What has to be followed of an entry: the TCP sockets that an MPTCP socket left, which outlive it, or itself.
+fn parts(report: &SocketReport) -> &[SocketReport] {
+    let left = |subflow: &SocketReport| subflow.seen_cookie.is_some();
+    if report.outcome != Outcome::Held && report.subflows.iter().any(left) {
+        &report.subflows
+    } else {
+        std::slice::from_ref(report)
+    }
+}
+
+/// A difference below this between two computed moments is the clock's and the timer's, not the socket's.
+const JITTER: SignedDuration = SignedDuration::from_secs(1);
+
+/// Leftovers on their way to be free.
+#[derive(Clone, Debug, Default)]
+pub struct Countdown {
+    hz: u32,
+    namespaces: HashMap<u32, Namespace>,
+}
+
+#[derive(Clone, Debug)]
+struct Namespace {
+    looked: Timestamp,
+    /// By cookie.
+    followers: HashMap<u64, Follower>,
+}
+
+impl Countdown {
+    /// Begins with nothing to follow. `hz` is CONFIG_HZ.
+    #[must_use]
+    pub fn new(hz: u32) -> Self {
+        Self {
+            hz,
+            namespaces: HashMap::new(),
+        }
+    }
+
+    /// Adds the followers of a report, which were last seen at `time`.
+    pub fn add(&mut self, followers: impl IntoIterator<Item = Follower>, time: Timestamp) {
+        for follower in followers {
+            let namespace = self
+                .namespaces
+                .entry(follower.netns)
+                .or_insert_with(|| Namespace {
+                    looked: time,
+                    followers: HashMap::new(),
+                });
+            namespace.followers.insert(follower.cookie, follower);
+        }
+    }
+
+    /// Compares a look at a namespace with the one before. A namespace that is gone took all its leftovers along.
+    pub fn look(&mut self, snapshot: &Snapshot) -> Look {
+        let mut look = Look::default();
+        if snapshot.refused.is_some() {
+            let namespace = self.namespaces.remove(&snapshot.netns);
+            look.out_of_sight = namespace.map_or(0, |namespace| namespace.followers.len());
+            return look;
+        }
+        let Some(namespace) = self.namespaces.get_mut(&snapshot.netns) else {
+            return look;
+        };
+        let mut gone = std::mem::take(&mut namespace.followers);
+        for sighting in snapshot.seen() {
+            let Some(mut follower) = gone.remove(&sighting.cookie) else {
+                continue;
+            };
+            if follower.update(sighting, snapshot, self.hz) {
+                look.moved.push(follower.clone());
+            }
+            namespace.followers.insert(sighting.cookie, follower);
+        }
+        look.freed = gone
+            .into_values()
+            .map(|mut follower| {
+                if snapshot.sightings.is_none() {
+                    follower.freedom = Freedom::open(FreeRule::NetnsGone);
+                }
+                Freed {
+                    follower,
+                    not_before: namespace.looked,
+                    time: snapshot.time,
+                }
+            })
+            .collect();
+        look.freed
+            .sort_unstable_by_key(|freed| (freed.follower.local, freed.follower.remote));
+        namespace.looked = snapshot.began;
+        if namespace.followers.is_empty() {
+            self.namespaces.remove(&snapshot.netns);
+        }
+        look
+    }
+
+    /// The namespaces that have to be looked at.
+    pub fn namespaces(&self) -> impl Iterator<Item = u32> + '_ {
+        self.namespaces.keys().copied()
+    }
+
+    /// Those that are not free yet.
+    pub fn followers(&self) -> impl Iterator<Item = &Follower> + '_ {
+        self.namespaces
+            .values()
+            .flat_map(|namespace| namespace.followers.values())
+    }
+
+    /// True when everything is free.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.namespaces.is_empty()
+    }
+
+    /// The first moment after `now` at which one of them may be free.
+    #[must_use]
+    pub fn next(&self, now: Timestamp) -> Option<Timestamp> {
+        self.followers()
+            .filter_map(|follower| follower.freedom.at())
+            .filter(|&at| at > now)
+            .min()
+    }
+
+    /// When the last of those is free for which a moment can be told: the latest of their latest moments.
+    #[must_use]
+    pub fn last(&self) -> Option<Timestamp> {
+        self.followers()
+            .filter_map(|follower| follower.freedom.latest())
+            .max()
+    }
+}
+
+impl Follower {
+    /// Takes over what a look said; true when the state or the moment is another than before.
+    fn update(&mut self, sighting: &Sighting, snapshot: &Snapshot, hz: u32) -> bool {
+        if self.freedom.rule == FreeRule::MptcpTimeout && sighting.state == self.state {
+            // Only its MPTCP socket has the timer.
+            return false;
+        }
+        let freedom = Freedom::of(sighting, snapshot, hz, self.fin_wait2_since);
+        let same_moment = match (self.freedom.at(), freedom.at()) {
+            (Some(before), Some(now)) => now.duration_since(before).abs() < JITTER || overdue(sighting),
+            (before, now) => before == now,
+        };
+        let moved = sighting.state != self.state || freedom.rule != self.freedom.rule || !same_moment;
+        // What was told last stays the measure: many small steps are a move as well.
+        if moved {
+            self.state = sighting.state;
+            self.freedom = freedom;
+        }
+        moved
+    }
+}
+
+/// Its timer should have fired: the wheel is late, and the moment of each look is the earliest one.
+fn overdue(sighting: &Sighting) -> bool {
+    sighting.expires.is_zero()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::observed::State;
+    use crate::testing::{at, evidence, sighting, snapshot, socket};
+    use crate::verdict::examine;
+
+    fn begin() -> (Countdown, Sighting) {
+        let closed = socket(State::Established).build();
+        let seen = sighting(&closed, State::FinWait2);
+        let report = examine(evidence(vec![closed], vec![seen.clone()]));
+        let mut countdown = Countdown::new(250);
+        countdown.add(followers(&report), report.time);
+        (countdown, seen)
+    }
+
+    fn look_at(millis: i64, sightings: Vec<Sighting>) -> Snapshot {
+        Snapshot {
+            began: at(millis),
+            time: at(millis),
+            ..snapshot(sightings)
+        }
+    }
+
+    #[test]
+    fn the_real_moment_lies_between_two_looks() {
+        let (mut countdown, mut seen) = begin();
+        assert_eq!(countdown.next(at(100)), Some(at(59_800)));
+        assert_eq!(countdown.last(), Some(at(61_848)));
+        seen.expires = Duration::from_millis(29_700);
+        let look = countdown.look(&look_at(30_100, vec![seen]));
+        assert!(look.freed.is_empty() && look.moved.is_empty());
+        let look = countdown.look(&look_at(60_700, Vec::new()));
+        assert_eq!(look.freed.len(), 1);
+        assert_eq!(look.freed[0].not_before, at(30_100));
+        assert_eq!(look.freed[0].time, at(60_700));
+        assert_eq!(look.freed[0].follower.freedom.rule, FreeRule::FinTimeout);
+        assert!(countdown.is_done());
+    }
+
+    #[test]
+    fn the_peers_fin_starts_another_minute() {
+        let (mut countdown, mut seen) = begin();
+        seen.state = State::TimeWait;
+        seen.expires = Duration::from_secs(60);
+        let look = countdown.look(&look_at(30_100, vec![seen]));
+        assert_eq!(look.moved.len(), 1);
+        assert_eq!(look.moved[0].freedom.at(), Some(at(90_100)));
+        assert_eq!(look.moved[0].outcome(), Outcome::TimeWait);
+    }
+
+    #[test]
+    fn small_steps_add_up_to_a_move() {
+        let (mut countdown, mut seen) = begin();
+        let mut moved = 0;
+        for look in 1..=4 {
+            // Chatter of the peer: at each look there are 59.7 s left.
+            seen.expires = Duration::from_millis(59_700);
+            moved += countdown
+                .look(&look_at(100 + look * 600, vec![seen.clone()]))
+                .moved
+                .len();
+        }
+        assert_eq!(moved, 2);
+    }
+
+    #[test]
+    fn a_late_timer_moves_nothing() {
+        let (mut countdown, mut seen) = begin();
+        seen.expires = Duration::ZERO;
+        assert!(countdown.look(&look_at(61_500, vec![seen])).moved.is_empty());
+    }
+
+    #[test]
+    fn a_namespace_takes_its_leftovers_along() {
+        let (mut countdown, _) = begin();
+        let gone = Snapshot {
+            sightings: None,
+            ..look_at(500, Vec::new())
+        };
+        let look = countdown.look(&gone);
+        assert_eq!(look.freed[0].follower.freedom.rule, FreeRule::NetnsGone);
+        assert!(countdown.is_done());
+    }
+
+    #[test]
+    fn what_may_not_be_looked_at_is_not_called_free() {
+        let (mut countdown, _) = begin();
+        let refused = Snapshot {
+            sightings: None,
+            refused: Some("it needs CAP_SYS_PTRACE".to_owned()),
+            ..look_at(500, Vec::new())
+        };
+        let look = countdown.look(&refused);
+        assert!(look.freed.is_empty() && countdown.is_done());
+        assert_eq!(look.out_of_sight, 1);
+    }
+}

@@ -1,0 +1,11 @@
+//! What is left: the countdown until it is free, and what may be destroyed.
+
+mod countdown;
+mod discard;
+mod hazard;
+mod removal;
+
+pub use countdown::{Countdown, Freed, Look, followers};
+pub use discard::{Discard, DiscardRule};
+pub use hazard::{Danger, Hazard};
+pub use removal::{Action, Asked, Attempt, Power, Powers, Reason, Recorded, Removable, Removal};

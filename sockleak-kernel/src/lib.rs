@@ -1,0 +1,33 @@
+//! The only door to the kernel, and the only `unsafe`.
+
+mod batch;
+pub mod btf;
+pub mod clock;
+pub mod decode;
+pub mod descriptors;
+pub mod fields;
+mod globals;
+pub mod input;
+pub mod kfunc;
+mod large_maps;
+pub mod load;
+mod load_error;
+pub mod loader;
+pub mod local_ports;
+pub mod netns;
+pub mod page;
+pub mod pidfd;
+pub mod port_table;
+pub mod preflight;
+pub mod proc;
+mod processor;
+pub mod running;
+pub mod sock_diag;
+pub mod spawn;
+pub mod stage;
+pub mod tables;
+pub mod terminal;
+pub mod time_wait;
+pub mod tracepoint;
+pub mod translate;
+pub mod wait;
