@@ -1,7 +1,7 @@
 //! Sockets and sightings for the tests.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -130,13 +130,13 @@ pub fn snapshot(sightings: Vec<Sighting>) -> Snapshot {
 impl Snapshot {
     /// What was seen, to be changed.
     pub fn seen_mut(&mut self) -> &mut Vec<Sighting> {
-        Rc::make_mut(self.sightings.get_or_insert_default())
+        Arc::make_mut(self.sightings.get_or_insert_default())
     }
 
     /// Everything that was seen, that of the rivals too.
     pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Sighting> {
         let lists = self.sightings.iter_mut().chain(&mut self.rivals);
-        lists.flat_map(|list| Rc::make_mut(list).iter_mut())
+        lists.flat_map(|list| Arc::make_mut(list).iter_mut())
     }
 }
 
@@ -284,7 +284,7 @@ pub fn sample() -> Report {
         let left = sighting(&closed, State::TimeWait);
         let look = &mut evidence.snapshots[0];
         for list in [&mut look.sightings, &mut look.rivals] {
-            Rc::make_mut(list.get_or_insert_default()).push(left.clone());
+            Arc::make_mut(list.get_or_insert_default()).push(left.clone());
         }
         evidence.live.push(closed.into());
     }

@@ -1,7 +1,7 @@
 //! What was looked up after the death: sock_diag's answers, who has the ports, and who else has the sockets.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -66,7 +66,7 @@ pub struct Snapshot {
     /// When sock_diag was read: what it did not show was gone by then.
     pub time: Timestamp,
     /// `None` when the namespace could not be looked into.
-    pub sightings: Option<Rc<Vec<Sighting>>>,
+    pub sightings: Option<Arc<Vec<Sighting>>>,
     /// Why it may not be looked into; `None` when it was, or when it is gone.
     pub refused: Option<String>,
     /// `net.ipv4.tcp_orphan_retries` as the kernel applies it (0 counts as 8); `None` where it could not be read.
@@ -74,14 +74,14 @@ pub struct Snapshot {
     /// What the namespace tells of missing TIME_WAITs; `None` where that is not known.
     pub overflow: Option<Overflow>,
     /// Everything that has one of the ports asked for, with its options; `None` where they could not be read.
-    pub owners: Option<Vec<Rc<PortOwner>>>,
+    pub owners: Option<Vec<Arc<PortOwner>>>,
     /// Sockets that are only bound are among the owners or the sightings, if there are any.
     pub shows_bound: bool,
     /// How connect() chooses local ports there; `None` where that is not known.
     pub local_ports: Option<LocalPorts>,
     /// Whoever has them, the sockets that are connected to a remote port of the process's outgoing connections, and those
     /// that listen or are bound only. `None` where nobody asked for them.
-    pub rivals: Option<Rc<Vec<Sighting>>>,
+    pub rivals: Option<Arc<Vec<Sighting>>>,
 }
 
 impl Snapshot {

@@ -1,5 +1,5 @@
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::*;
 use crate::observed::Origin;
@@ -12,7 +12,7 @@ fn death(sockets: Vec<Socket>, state: State, others: Vec<Sighting>) -> Evidence 
     let mut evidence = evidence(sockets, left.clone());
     let look = &mut evidence.snapshots[0];
     look.local_ports = Some(local_ports());
-    look.rivals = Some(Rc::new(left.into_iter().chain(others).collect()));
+    look.rivals = Some(Arc::new(left.into_iter().chain(others).collect()));
     evidence
 }
 

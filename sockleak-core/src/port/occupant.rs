@@ -1,7 +1,7 @@
 //! The sockets that have a port, and until when: what a look at a network namespace tells of them.
 
 use std::collections::{BTreeSet, HashMap};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::expiry::Freedom;
 use crate::observed::{Family, Protocol, Sighting, Snapshot, Socket, State, Timer};
@@ -12,7 +12,7 @@ use crate::verdict::{FreeRule, Outcome, SocketReport};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Occupant {
     /// Shared by the reports that tell of it.
-    pub owner: Rc<PortOwner>,
+    pub owner: Arc<PortOwner>,
     pub freedom: Freedom,
 }
 
@@ -104,7 +104,7 @@ pub fn occupants(
             None => Freedom::open(FreeRule::Unknown),
         };
         Occupant {
-            owner: Rc::clone(owner),
+            owner: Arc::clone(owner),
             freedom,
         }
     }));
@@ -141,7 +141,7 @@ fn from_sighting(netns: u32, seen: &Sighting, known: Option<&Socket>) -> PortOwn
 /// any where the namespace may not be looked into.
 fn from_record(socket: &Socket) -> Occupant {
     Occupant {
-        owner: Rc::new(PortOwner {
+        owner: Arc::new(PortOwner {
             sk: socket.id.sk,
             netns: socket.netns,
             protocol: socket.protocol,

@@ -1,5 +1,5 @@
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::*;
 use crate::observed::Family;
@@ -186,7 +186,7 @@ fn another_namespace_is_in_nobodys_way() {
     let look = &mut evidence.looks[0];
     look.netns = 7;
     for owner in look.owners.iter_mut().flatten() {
-        Rc::make_mut(owner).netns = 7;
+        Arc::make_mut(owner).netns = 7;
     }
     evidence.looks.push(snapshot(Vec::new()));
     let report = PortReport::examine(evidence);

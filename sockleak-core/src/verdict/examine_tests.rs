@@ -336,3 +336,11 @@ fn a_full_table_explains_missing_time_waits() {
     assert_eq!(missing_time_waits(overflow(0, true)), nothing);
     assert_eq!(missing_time_waits(None), nothing);
 }
+
+/// A report can be made in one thread and written in another.
+#[test]
+fn evidence_and_reports_go_to_other_threads() {
+    fn is_send<T: Send>() {}
+    is_send::<Evidence>();
+    is_send::<Report>();
+}

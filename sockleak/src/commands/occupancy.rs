@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
@@ -125,7 +125,7 @@ impl Occupancy {
         let owners = match &mut self.reader {
             Some(reader) => {
                 let owners = reader.owners(namespace.as_fd(), &[self.port])?;
-                Some(owners.into_iter().map(Rc::new).collect())
+                Some(owners.into_iter().map(Arc::new).collect())
             }
             None => None,
         };

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd as _;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -108,7 +108,7 @@ impl Looks {
                 snapshot.owners = listed(reader, namespace, &wanted.bound);
             }
             if let (Some(namespace), Some(rules)) = (namespace, &local_ports) {
-                snapshot.rivals = rivals::of(namespace, &destinations.ports(rules))?.map(Rc::new);
+                snapshot.rivals = rivals::of(namespace, &destinations.ports(rules))?.map(Arc::new);
             }
             snapshot.local_ports = local_ports;
             snapshot.overflow = namespaces.overflow(inode);
@@ -145,7 +145,7 @@ impl Place {
 
 /// Who has the ports that processes listened on or were bound to, as the tables of the namespace tell. `None` where it
 /// cannot be read; why is a warning, and the report then knows the dead process's sockets only.
-fn listed(reader: &mut PortReader, namespace: &Netns, ports: &BTreeSet<u16>) -> Option<Vec<Rc<PortOwner>>> {
+fn listed(reader: &mut PortReader, namespace: &Netns, ports: &BTreeSet<u16>) -> Option<Vec<Arc<PortOwner>>> {
     let ports: Vec<u16> = ports.iter().copied().collect();
     if ports.is_empty() {
         return None;
@@ -153,7 +153,7 @@ fn listed(reader: &mut PortReader, namespace: &Netns, ports: &BTreeSet<u16>) -> 
     let owners = told(reader.owners(namespace.as_fd(), &ports))?;
     // collect() would keep the memory of the list that it consumes.
     let mut shared = Vec::with_capacity(owners.len());
-    shared.extend(owners.into_iter().map(Rc::new));
+    shared.extend(owners.into_iter().map(Arc::new));
     Some(shared)
 }
 
@@ -190,7 +190,7 @@ fn add_only_bound(snapshot: &mut Snapshot, ports: &BTreeSet<u16>, files: Option<
             && ports.contains(&owner.local.port())
             && known.insert(owner.sk)
     });
-    owners.extend(only_bound.cloned().map(Rc::new));
+    owners.extend(only_bound.cloned().map(Arc::new));
 }
 
 /// Who else has these sockets. /proc is searched where the descriptors could not be read; processes that may not be looked
@@ -249,7 +249,7 @@ pub fn look(inode: u32, namespace: Option<&Netns>, wanted: &Wanted) -> Result<Sn
         Some(Err(SockDiagError::Io(error))) if error.kind() == ErrorKind::PermissionDenied => {
             (None, Some(error.to_string()))
         }
-        Some(dumped) => (Some(Rc::new(dumped?)), None),
+        Some(dumped) => (Some(Arc::new(dumped?)), None),
     };
     Ok(Snapshot {
         netns: inode,
