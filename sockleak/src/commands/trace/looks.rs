@@ -275,3 +275,71 @@ fn dump(namespace: &Netns, wanted: &Wanted) -> Result<Vec<Sighting>, SockDiagErr
     }
     Ok(sightings)
 }
+
+#[cfg(test)]
+mod tests {
+    use sockleak_core::observed::State;
+    use sockleak_core::port::Reuse;
+    use sockleak_core::testing::{addr, snapshot};
+
+    use super::*;
+
+    /// A socket that is only bound, to that port.
+    fn file(pid: u32, fd: u32, inode: u64, port: u16) -> PortFile {
+        let owner = PortOwner {
+            sk: 0x1000 + inode,
+            netns: snapshot(Vec::new()).netns,
+            protocol: Protocol::Tcp,
+            family: Family::Ipv4,
+            local: addr(&format!("127.0.0.1:{port}")),
+            remote: None,
+            state: State::Close,
+            mini: false,
+            reuse: Some(Reuse::default()),
+            v6only: None,
+            device: 0,
+            uid: None,
+            cookie: None,
+            inode,
+            bucket: None,
+        };
+        let comm = format!("of {pid}");
+        PortFile { pid, comm, fd, owner }
+    }
+
+    #[test]
+    fn holders_are_the_others_in_order_and_of_what_is_asked_for() {
+        let own = std::process::id();
+        let files = [(own, 3, 7), (30, 4, 7), (20, 9, 8), (20, 5, 7), (10, 3, 9)];
+        let files = files.map(|(pid, fd, inode)| file(pid, fd, inode, 80)).to_vec();
+        let found = holders(Some(files), &HashSet::from([7, 8]));
+        let told: Vec<_> = found
+            .held
+            .iter()
+            .map(|held| (held.pid, held.fd, held.inode))
+            .collect();
+        assert_eq!(told, [(20, 5, 7), (20, 9, 8), (30, 4, 7)]);
+        assert_eq!((found.held[0].comm.as_str(), found.unreadable), ("of 20", 0));
+    }
+
+    #[test]
+    fn what_is_only_bound_is_added_once_where_it_is() {
+        let listening = file(10, 3, 1, 80);
+        let mut elsewhere = file(10, 4, 2, 80);
+        elsewhere.owner.netns += 1;
+        let files = [
+            listening.clone(),
+            elsewhere,
+            file(10, 5, 3, 80),
+            file(20, 5, 3, 80),
+            file(10, 6, 4, 81),
+        ];
+        let mut look = snapshot(Vec::new());
+        look.owners = Some(vec![Arc::new(listening.owner)]);
+        add_only_bound(&mut look, &BTreeSet::from([80]), Some(&files));
+        let owners = look.owners.iter().flatten();
+        assert_eq!(owners.map(|owner| owner.inode).collect::<Vec<_>>(), [1, 3]);
+        add_only_bound(&mut look, &BTreeSet::from([80]), None);
+        assert_eq!(look.owners, None);
+    }
+}

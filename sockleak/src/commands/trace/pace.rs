@@ -3,14 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-/// In a row of deaths, one look in this time.
+/// In a row of deaths, one look in this time, or in so many times the time that the last search took, if that is longer.
 const PERIOD: Duration = Duration::from_millis(250);
+const SHARE: u32 = 4;
+/// And in no more than this, so that no report comes much later.
+const LONGEST: Duration = Duration::from_secs(1);
 /// After a quiet time one look more, but not before this time: what has not settled at first mostly has by then.
 const STEP: Duration = Duration::from_millis(100);
-/// The searches take one part of so many of the time: where one takes longer than 25 ms, looks are rarer.
-const SHARE: u32 = 10;
-/// But no rarer than this: reports are waited for.
-const LONGEST: Duration = Duration::from_secs(1);
 
 /// When the next look may be.
 pub struct Pace {
@@ -66,10 +65,10 @@ mod tests {
     fn a_row_of_deaths_has_four_looks_a_second() {
         let mut pace = Pace::default();
         let began = Instant::now();
-        let first = looks(&mut pace, began, 1_500, 25);
+        let first = looks(&mut pace, began, 1_500, 62);
         assert_eq!(first, [0, 100, 250, 500, 750, 1_000, 1_250]);
         let later = began + Duration::from_millis(1_500);
-        assert_eq!(looks(&mut pace, later, 600, 25), [0, 250, 500]);
+        assert_eq!(looks(&mut pace, later, 600, 62), [0, 250, 500]);
     }
 
     #[test]
@@ -82,13 +81,10 @@ mod tests {
     }
 
     #[test]
-    fn long_searches_take_a_tenth_of_the_time() {
-        let searched = |millis| looks(&mut Pace::default(), Instant::now(), 2_500, millis);
-        assert_eq!(searched(60), [0, 100, 600, 1_200, 1_800, 2_400]);
-        assert_eq!(
-            searched(300),
-            [0, 100, 1_000, 2_000],
-            "and no look waits for longer than a second"
-        );
+    fn long_searches_come_less_often_and_once_a_second_at_least() {
+        let began = Instant::now();
+        let of = |searched| looks(&mut Pace::default(), began, 3_500, searched);
+        assert_eq!(of(200), [0, 100, 800, 1_600, 2_400, 3_200]);
+        assert_eq!(of(5_000), [0, 100, 1_000, 2_000, 3_000]);
     }
 }
