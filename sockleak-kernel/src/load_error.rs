@@ -155,9 +155,16 @@ pub(super) fn refused(name: &'static str, error: ProgramError) -> LoadError {
             verifier_log,
         } => {
             let log = verifier_log.to_string();
+            // The verifier says the same as the kernel where a right is missing, but with words of its own.
+            let rejected = io_error.raw_os_error() == Some(libc::EACCES) && !log.trim().is_empty();
+            let reason = if rejected {
+                io::Error::other(format!("the verifier rejected it: {io_error}"))
+            } else {
+                io_error
+            };
             LoadError::Program {
                 name,
-                reason: io_error,
+                reason,
                 log: if log::log_enabled!(log::Level::Debug) {
                     format!("\n{log}")
                 } else {

@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::{fs, io};
 
-use jiff::Timestamp;
 pub use parse::{Stat, Status};
 pub use table::links_to;
 
@@ -111,27 +110,30 @@ pub fn process(pid: u32, target: bool) -> io::Result<Process> {
     Ok(Process {
         pid,
         ns_pid: status(pid).ok().and_then(|status| status.ns_pid),
+        started: BootClock::sample().timestamp(started_ns(&stat)),
         comm: stat.comm,
         exe: fs::read_link(format!("/proc/{pid}/exe"))
             .ok()
             .map(|path| path.to_string_lossy().into_owned()),
         cgroup: read(pid, "cgroup").ok().and_then(|text| parse::cgroup(&text)),
-        started: started(stat.start_ticks),
         target,
     })
 }
 
-/// The wall-clock time of the start time of `/proc/PID/stat`. Since 5.11 that is one of the reader's time namespace
-/// (`do_task_stat`, fs/proc/array.c), before one of the kernel: this process began a moment ago by one of the two.
-fn started(ticks: u64) -> Option<Timestamp> {
+/// When a process started, in nanoseconds of the kernel's boot time, cut to a tick.
+///
+/// Since 5.11 `/proc/PID/stat` tells it in the reader's time namespace (`do_task_stat`, fs/proc/array.c), before in the
+/// kernel's: this process began a moment ago by one of the two.
+#[must_use]
+pub fn started_ns(stat: &Stat) -> u64 {
     static AHEAD: LazyLock<i128> = LazyLock::new(|| {
         let (now, ahead) = (i128::from(clock::boottime_ns()), clock::namespace_offset());
-        let own = stat(std::process::id()).map_or(now, |own| clock::from_ticks(own.start_ticks).into());
+        let own = self::stat(std::process::id()).map_or(now, |own| clock::from_ticks(own.start_ticks).into());
         let is_ahead = (now + ahead - own).abs() < (now - own).abs();
         if is_ahead { ahead } else { 0 }
     });
-    let since_boot = i128::from(clock::from_ticks(ticks)) - *AHEAD;
-    BootClock::sample().timestamp(u64::try_from(since_boot).unwrap_or(0))
+    let since_boot = i128::from(clock::from_ticks(stat.start_ticks)) - *AHEAD;
+    u64::try_from(since_boot).unwrap_or(0)
 }
 
 /// Every process that descends from one, without itself, in the order of the generations.
@@ -332,7 +334,7 @@ mod tests {
             known.exe.unwrap(),
             std::env::current_exe().unwrap().to_string_lossy()
         );
-        let age = Timestamp::now().duration_since(known.started.unwrap());
+        let age = jiff::Timestamp::now().duration_since(known.started.unwrap());
         assert!(age.as_secs() < 24 * 3600 && age.as_millis() > -100, "{age:?}");
         assert!(!stat(own).unwrap().is_kernel_thread());
         assert_eq!(stat(u32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);

@@ -1,7 +1,5 @@
 //! The texts of /proc, as proc(5) describes them.
 
-use crate::clock;
-
 /// PF_EXITING of include/linux/sched.h.
 const PF_EXITING: u32 = 0x4;
 /// PF_KTHREAD of include/linux/sched.h.
@@ -57,12 +55,6 @@ impl Stat {
     #[must_use]
     pub fn is_exiting(&self) -> bool {
         self.is_zombie() || self.flags & PF_EXITING != 0
-    }
-
-    /// When it started, in boot-time nanoseconds, cut to a tick.
-    #[must_use]
-    pub fn started_ns(&self) -> u64 {
-        clock::from_ticks(self.start_ticks)
     }
 
     /// It has no descriptors and no namespaces, or is about to lose them: dead, dying, or a thread of the kernel. What

@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         named![
             moments_are_those_of_the_wall_clock,
             losses_before_a_death_are_not_its_own,
+            children_live_as_long_as_they_do,
             a_namespace_for_children_only,
         ],
     )
@@ -77,6 +78,29 @@ fn tells_right_moments(command: impl FnOnce(&str) -> Command) {
     let changes = report.sockets().iter();
     let mut changes = changes.flat_map(|socket| socket["transitions"].as_array().expect("a list"));
     is_within("the first close", &changes.next().expect("changes")["time"], died);
+}
+
+/// Whether a child is still the process that it was is told by when it started.
+fn children_live_as_long_as_they_do() {
+    for seconds in [AHEAD, behind()] {
+        let (mut victim, _peers) = Victim::serving("4", 2);
+        let child = victim.forks("fork");
+        let mut command = sockleak_on(&victim.pid().to_string());
+        time_namespace::move_ahead(&mut command, seconds);
+        let mut tracer = Tracer::spawn(&mut command);
+        tracer.watches();
+        victim.listen("4");
+        let later = victim.forks("fork");
+        for pid in [child, later] {
+            victim.kill_child(pid);
+            let report = tracer.report();
+            assert_eq!(report["process"]["pid"], pid, "{report}");
+            assert_eq!(report["death"]["signal"], 9, "{report}");
+        }
+        victim.killed_by(libc::SIGKILL);
+        assert_eq!(tracer.report()["process"]["pid"], victim.pid());
+        tracer.finishes();
+    }
 }
 
 fn moments_are_those_of_the_wall_clock() {

@@ -39,17 +39,32 @@ pub fn tests() -> Vec<Trial> {
 const WORKERS: usize = 8;
 
 /// A victim with workers, all of which have its listener.
-fn family() -> Victim {
-    let mut victim = Victim::start();
-    victim.listen("4");
-    add_workers(&mut victim);
-    victim
+struct Family {
+    victim: Victim,
+    workers: Vec<i32>,
 }
 
-fn add_workers(victim: &mut Victim) {
-    victim.tell(&format!("workers {WORKERS} 0"));
-    for _ in 0..WORKERS {
-        victim.answer();
+impl Family {
+    fn start() -> Self {
+        let mut victim = Victim::start();
+        victim.listen("4");
+        let workers = Self::fork(&mut victim, WORKERS, 0);
+        Self { victim, workers }
+    }
+
+    fn fork(victim: &mut Victim, count: usize, connections: usize) -> Vec<i32> {
+        victim.tell(&format!("workers {count} {connections}"));
+        let pid = |_| victim.answer().parse().expect("a process id");
+        (0..count).map(pid).collect()
+    }
+
+    /// Kills all of them while sockleak is stopped: it sees every death at once.
+    #[track_caller]
+    fn die_unseen(&mut self, tracer: &Tracer) {
+        tracer.stops();
+        self.victim.group_killed();
+        let is_dead = |pid: &i32| matches!(state(*pid), None | Some('Z' | 'X'));
+        wait_until("the deaths of the workers", || self.workers.iter().all(is_dead));
     }
 }
 
@@ -63,28 +78,27 @@ fn all_are_reported(tracer: &mut Tracer) {
 
 fn a_signal_right_after_nine_deaths_loses_none() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        let mut victim = family();
-        let mut tracer = Tracer::attach(victim.pid(), &[]);
-        victim.group_killed();
+        let mut family = Family::start();
+        let mut tracer = Tracer::attach(family.victim.pid(), &[]);
+        family.die_unseen(&tracer);
         tracer.signal(signal);
+        tracer.signal(libc::SIGCONT);
         all_are_reported(&mut tracer);
     }
 }
 
-/// While sockleak is stopped, everything happens that it then sees at once.
 fn the_end_of_the_duration_right_after_nine_deaths_loses_none() {
     let duration = scaled(Duration::from_secs(2));
-    let mut victim = Victim::start();
-    let address = victim.listen("4");
-    add_workers(&mut victim);
-    let _peers = victim.accept(address, 1);
-    let mut tracer = Tracer::attach(victim.pid(), &["-d", &format!("{}ms", duration.as_millis())]);
-    victim.does("close");
+    let mut family = Family::start();
+    let address = family.victim.listen("4");
+    let _peers = family.victim.accept(address, 1);
+    let options = ["-d", &format!("{}ms", duration.as_millis())];
+    let mut tracer = Tracer::attach(family.victim.pid(), &options);
+    family.victim.does("close");
     // The time runs from now on at the latest.
     tracer.record("transition");
     let started = Instant::now();
-    tracer.stops();
-    victim.group_killed();
+    family.die_unseen(&tracer);
     wait_until("the end of the duration", || started.elapsed() > duration);
     tracer.signal(libc::SIGCONT);
     all_are_reported(&mut tracer);
@@ -96,10 +110,12 @@ fn once_reports_all_that_died_together() {
     let address = victim.listen("4");
     victim.tell("workers 1 1");
     let peer = Peer::connect(address);
-    victim.answer();
+    let worker = victim.answer().parse().expect("a process id");
     let mut tracer = Tracer::attach(victim.pid(), &["--once"]);
     peer.cut_off();
-    victim.group_killed();
+    let workers = vec![worker];
+    Family { victim, workers }.die_unseen(&tracer);
+    tracer.signal(libc::SIGCONT);
     let reports = tracer.reports(2);
     assert!(reports.values().all(|report| report["death"]["signal"] == 9));
     tracer.finishes();
@@ -113,7 +129,8 @@ fn a_hangup_ends_a_trace_unless_it_is_ignored() {
     tracer.finishes();
 
     let (mut victim, _peers) = Victim::serving("4", 1);
-    let mut command = Command::new("nohup");
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"trap "" HUP; exec "$0" "$@""#]);
     command.arg(programs::sockleak()).args(["-o", "json", "--pid"]);
     let mut tracer = Tracer::spawn(command.arg(victim.pid().to_string()));
     tracer.watches();
@@ -122,6 +139,12 @@ fn a_hangup_ends_a_trace_unless_it_is_ignored() {
     victim.killed_by(libc::SIGKILL);
     assert_eq!(tracer.report()["death"]["signal"], 9);
     tracer.finishes();
+}
+
+/// The state of a process, as /proc/PID/stat has it; `None` without a process.
+fn state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// Whether the process has a handler for that signal (proc(5)).
@@ -216,6 +239,7 @@ fn a_command_outlives_the_duration() {
     let pid = tracer.line_of_command().parse().expect("a process id");
     assert_eq!(tracer.report()["death"], Value::Null);
     tracer.says_on_stderr("time is up");
+    wait_until("the stop of the command", || state(pid) == Some('T'));
     pidfd::signal(pid, libc::SIGCONT).expect("the command is stopped");
     assert_eq!(tracer.status(), 7);
 }

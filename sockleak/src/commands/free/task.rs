@@ -195,11 +195,13 @@ impl Task {
 
 /// `None` when nobody has the namespace, or a privilege is missing.
 fn enter(netns: u32) -> io::Result<Option<SockDiag>> {
-    let Some(namespace) = Netns::find(netns)? else {
-        return Ok(None);
-    };
-    match SockDiag::open(Some(namespace.as_fd())) {
-        Ok(diag) => Ok(Some(diag)),
+    let entered = Netns::find(netns).and_then(|found| {
+        found
+            .map(|namespace| SockDiag::open(Some(namespace.as_fd())))
+            .transpose()
+    });
+    match entered {
+        Ok(diag) => Ok(diag),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
         Err(error) => Err(error),
     }

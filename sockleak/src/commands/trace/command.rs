@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use tokio::io::unix::AsyncFd;
 
 use super::interrupts::Interrupts;
-use sockleak_kernel::spawn::RunningChild;
+use sockleak_kernel::spawn::{RunningChild, StoppedChild};
 use sockleak_kernel::{pidfd, terminal, wait};
 
 /// COMMAND.
@@ -20,12 +20,15 @@ pub struct Command {
 }
 
 impl Command {
+    /// Lets it run. It does not if its end could not be waited for.
+    ///
     /// # Errors
-    /// When its end cannot be waited for.
-    pub fn new(child: RunningChild, program: String) -> Result<Self> {
+    /// When there is no descriptor for it, or when it cannot be run.
+    pub fn release(child: StoppedChild) -> Result<Self> {
         let pidfd = wait::readable(pidfd::open(child.pid())?).context("cannot wait for COMMAND")?;
+        let program = child.program().to_owned();
         Ok(Self {
-            child,
+            child: child.release()?,
             program,
             pidfd,
         })

@@ -72,7 +72,8 @@ impl Session<'_> {
             let new: Vec<u32> = proc::descendants(pid)
                 .context("cannot read /proc")?
                 .into_iter()
-                .filter(|child| self.process_at(*child, u64::MAX).is_none() && tried.insert(*child))
+                // Whom the hook of its fork watches is added by the event of that.
+                .filter(|child| self.tables.watched(*child).is_none() && tried.insert(*child))
                 .collect();
             if new.is_empty() {
                 return Ok(());
@@ -98,14 +99,22 @@ impl Session<'_> {
             return Ok(());
         };
         self.namespaces.enter(id);
-        if proc::share_files(pid, found.parent) == Some(true) {
-            self.processes.share_files(pid, found.parent);
+        let missed_exit =
+            found.still_there().is_err() || proc::stat(pid).map_or(true, |stat| stat.is_exiting());
+        let Target {
+            process,
+            parent,
+            pidfd,
+            ..
+        } = found;
+        if proc::share_files(pid, parent) == Some(true) {
+            self.processes.share_files(pid, parent);
         }
-        self.processes.add(id, found.process, found.parent);
+        self.processes.add(id, process, parent);
         // The exit hook may have passed before it was watched. Otherwise it tells of the death, and a living
         // process needs no descriptor until then.
-        if proc::stat(pid).map_or(true, |stat| stat.is_exiting()) {
-            self.await_death(id, found.pidfd)?;
+        if missed_exit {
+            self.await_death(id, pidfd)?;
         }
         Ok(())
     }
@@ -138,7 +147,7 @@ impl Session<'_> {
     /// What was read of its PID just now was this process's. A dead one may have lost its PID to another.
     pub(super) fn is_still(&self, id: ProcessId) -> bool {
         self.watched(id).is_some()
-            || proc::stat(id.pid).is_ok_and(|stat| stat.is_exiting() && stat.started_ns() <= id.since)
+            || proc::stat(id.pid).is_ok_and(|stat| stat.is_exiting() && proc::started_ns(&stat) <= id.since)
     }
 
     /// The entry of a living process.
@@ -245,7 +254,7 @@ impl Session<'_> {
             .map(|(id, _)| id)
             .collect();
         for id in unseen {
-            let is_another = || proc::stat(id.pid).is_ok_and(|stat| stat.started_ns() > id.since);
+            let is_another = || proc::stat(id.pid).is_ok_and(|stat| proc::started_ns(&stat) > id.since);
             let lives = match pidfd::open(id.pid) {
                 Ok(pidfd) => !pidfd::has_exited(pidfd.as_fd()) && !is_another(),
                 Err(PidfdError::Io { .. }) => true,

@@ -173,8 +173,7 @@ async fn trace(
     let mut command = match begin {
         Begin::Nothing => None,
         Begin::Release(child) => {
-            let program = child.program().to_owned();
-            let command = Command::new(child.release()?, program)?;
+            let command = Command::release(child)?;
             let words = Notice::Command(command.name(), GoesOn::Abandoned).line();
             interrupts.leave_words(command.name().0, words);
             Some(command)

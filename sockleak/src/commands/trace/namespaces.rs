@@ -88,10 +88,12 @@ impl Namespaces {
             None => Netns::find(inode),
         };
         match found {
-            Ok(Some(namespace)) => {
-                self.open.insert(inode, Opened::now(namespace));
+            Ok(found) => {
+                self.refused.remove(&inode);
+                if let Some(namespace) = found {
+                    self.open.insert(inode, Opened::now(namespace));
+                }
             }
-            Ok(None) => {}
             Err(error) => {
                 self.refused.insert(inode, error.to_string());
             }
