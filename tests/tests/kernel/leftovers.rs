@@ -58,7 +58,9 @@ fn an_idle_peer_leaves_fin_wait2() {
 }
 
 fn a_peer_that_closes_then_leaves_time_wait() {
-    let (mut victim, peers) = Victim::serving("4", 3);
+    let mut victim = Victim::start();
+    let address = victim.listen("4");
+    let peers = victim.accept(address, 3);
     let mut tracer = Tracer::attach(victim.pid(), &[]);
     let peers: Vec<_> = peers.into_iter().map(Peer::closes_when_closed).collect();
     // The report does not wait for a peer that is late on a busy machine.
@@ -67,7 +69,7 @@ fn a_peer_that_closes_then_leaves_time_wait() {
     for peer in peers {
         peer.join().expect("it has closed");
     }
-    counts_timewaits(3);
+    wait_until("TIME_WAIT", || judge::count(address.port(), "TIME_WAIT") == 3);
     tracer.signal(libc::SIGCONT);
     let report = tracer.report();
     report.shows(&[
