@@ -6,6 +6,7 @@ use std::thread::{self, ScopedJoinHandle};
 
 use aya::Ebpf;
 use aya::programs::{Iter, Program, ProgramError};
+use sockleak_core::observed::BlindSpot;
 use sockleak_ebpf::{maps, programs};
 
 use super::btf::MissingMember;
@@ -50,8 +51,8 @@ pub struct Loaded {
     pub ebpf: Ebpf,
     /// Tells who has a port; `None` until [`Loaded::add_port_reader`], and where the kernel refuses it.
     pub ports: Option<PortReader>,
-    /// Sentences about what this kernel cannot tell.
-    pub blind: Vec<String>,
+    /// What this kernel cannot tell.
+    pub blind: Vec<BlindSpot>,
 }
 
 impl Loaded {
@@ -60,11 +61,9 @@ impl Loaded {
     pub fn add_port_reader(&mut self, kernel: &Kernel) {
         match port_reader(kernel) {
             Ok(reader) => self.ports = Some(reader),
-            Err(error) => self.blind.push(format!(
-                "the sockets that have a port cannot be read from the kernel, so options that sock_diag does not tell \
-                 are not known: {}",
-                error.sentence()
-            )),
+            Err(error) => self.blind.push(BlindSpot::PortReaderRefused {
+                why: error.sentence(),
+            }),
         }
     }
 }
@@ -106,10 +105,7 @@ pub fn load(kernel: &Kernel, prepared: Preparation) -> Result<Loaded, LoadError>
     // 5.10 refuses bpf_get_socket_cookie in tracing programs.
     if refuses_state_hook(&loaded) {
         let mut loaded = load_with(kernel, prepare(settings), kfuncs, false)?;
-        loaded.blind.push(
-            "this kernel's tracing programs make no socket cookies: sockets are told apart by their addresses"
-                .to_owned(),
-        );
+        loaded.blind.push(BlindSpot::NoCookies);
         return Ok(loaded);
     }
     loaded
@@ -261,7 +257,7 @@ pub(super) fn port_reader(kernel: &Kernel) -> Result<PortReader, LoadError> {
 
 /// What is not known because the kernel lacks an optional member. Of `f_count` and `f_ref` each kernel has one,
 /// a kernel without IPv6 or io_uring needs none of theirs, and what tells the current task has a helper for it.
-fn blind(resolved: &[Resolved]) -> Vec<String> {
+fn blind(resolved: &[Resolved]) -> Vec<BlindSpot> {
     const MAY_LACK: [&str; 5] = [
         "TASK_IO_URING",
         "SK_V6_DADDR",
@@ -288,7 +284,9 @@ fn blind(resolved: &[Resolved]) -> Vec<String> {
         .filter(|row| !no_mptcp(row))
         .filter(|row| no_references || !REFERENCES.contains(&row.field.global))
         .filter_map(|row| row.problem.as_ref())
-        .map(|problem| format!("{problem}, so what depends on it is not known"))
+        .map(|problem| BlindSpot::FieldMissing {
+            problem: problem.to_string(),
+        })
         .collect()
 }
 

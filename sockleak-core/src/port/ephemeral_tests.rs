@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::*;
-use crate::observed::Origin;
+use crate::observed::{BlindSpot, Origin};
 use crate::testing::{addr, at, evidence, local_ports, outgoing, sighting, socket};
 use crate::verdict::{Evidence, examine};
 
@@ -256,10 +256,7 @@ fn what_cannot_be_counted_is_said() {
     let unknown = |evidence: Evidence| {
         let report = examine(evidence);
         assert_eq!(report.ephemeral, []);
-        report
-            .blind
-            .iter()
-            .any(|sentence| sentence.contains("ports of connect()"))
+        report.blind.contains(&BlindSpot::EphemeralUncounted)
     };
     let mut without_rules = ten(State::TimeWait, Vec::new());
     without_rules.snapshots[0].local_ports = None;

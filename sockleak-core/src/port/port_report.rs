@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use jiff::Timestamp;
 
 use crate::expiry::Freedom;
-use crate::observed::{PortFile, Protocol, Snapshot, State};
+use crate::observed::{BlindSpot, PortFile, Protocol, Snapshot, State};
 use crate::port::{Answer, Endpoint, Occupant, PortOwner, Restart, Reuse, occupants};
 use crate::verdict::{FreeRule, How};
 
@@ -27,7 +27,7 @@ pub struct PortEvidence {
     /// Those of their processes that write a core dump.
     pub dumping: HashSet<u32>,
     /// What could not be seen, as sentences.
-    pub blind: Vec<String>,
+    pub blind: Vec<BlindSpot>,
     /// CONFIG_HZ, for the slack of the timer wheel.
     pub hz: u32,
 }
@@ -44,7 +44,7 @@ pub struct PortReport {
     pub sockets: Vec<PortSocket>,
     /// For the own namespace first, and then for each other one that has the port.
     pub restart: Vec<Restart>,
-    pub blind: Vec<String>,
+    pub blind: Vec<BlindSpot>,
 }
 
 /// A socket that has the port, and who has it.

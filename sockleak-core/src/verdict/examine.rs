@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::advice::{Facts, advise};
 use crate::expiry::Freedom;
-use crate::observed::{Death, Holding, Process, Protocol, Relation, Snapshot, Socket, State};
+use crate::observed::{BlindSpot, Death, Holding, Process, Protocol, Relation, Snapshot, Socket, State};
 use crate::port::{ephemeral, restart};
 use crate::verdict::decide::{Ending, decide};
 use crate::verdict::join::{Sight, join};
@@ -36,7 +36,7 @@ pub struct Evidence {
     /// A thread of the process used io_uring.
     pub io_uring: bool,
     /// What could not be seen on this kernel, as sentences.
-    pub blind: Vec<String>,
+    pub blind: Vec<BlindSpot>,
     pub lost: Lost,
     /// CONFIG_HZ, for the slack of the timer wheel.
     pub hz: u32,
@@ -121,10 +121,7 @@ pub fn examine(evidence: Evidence) -> Report {
     blind.extend(snapshots.iter().filter_map(not_looked_into));
     let doubtful = overflow::explain(&mut sockets, &snapshots);
     if doubtful > 0 {
-        blind.push(format!(
-            "TIME_WAITs are missing ({doubtful}) where tcp_max_tw_buckets was reached meanwhile: which of them for that \
-             reason is not known."
-        ));
+        blind.push(BlindSpot::TimeWaitsMissing { sockets: doubtful });
     }
     let is_nobodys = |report: &SocketReport| match report.outcome {
         Outcome::Held => report.holders.is_empty(),
@@ -132,10 +129,7 @@ pub fn examine(evidence: Evidence) -> Report {
         _ => false,
     };
     if unread > 0 && sockets.iter().any(is_nobodys) {
-        blind.push(format!(
-            "The descriptors of some processes ({unread}) could not be read, which needs CAP_SYS_PTRACE and \
-             CAP_DAC_READ_SEARCH (sudo): they may hold what nobody is named for."
-        ));
+        blind.push(BlindSpot::DescriptorsUnreadable { processes: unread });
     }
 
     let restart = restart::of_report(&sockets, &live, &snapshots, hz);
@@ -156,8 +150,7 @@ pub fn examine(evidence: Evidence) -> Report {
     let (ephemeral, is_unknown) = ephemeral::count(&report, &listening, &snapshots);
     report.ephemeral = ephemeral;
     if is_unknown {
-        let told = "The ports of connect() could not be counted: how many are left for new connections is not known.";
-        report.blind.push(told.into());
+        report.blind.push(BlindSpot::EphemeralUncounted);
     }
     report.advice = advise(&Facts {
         report: &report,
@@ -294,29 +287,26 @@ fn may_be_left(socket: &Socket) -> bool {
 }
 
 /// That a namespace may not be looked into, and why.
-fn not_looked_into(snapshot: &Snapshot) -> Option<String> {
-    let why = snapshot.refused.as_ref()?;
+fn not_looked_into(snapshot: &Snapshot) -> Option<BlindSpot> {
+    let why = snapshot.refused.clone()?;
     let netns = snapshot.netns;
-    Some(format!(
-        "The network namespace net:[{netns}] could not be looked into, so what is left in it is not known: {why}."
-    ))
+    Some(BlindSpot::NetnsRefused { netns, why })
 }
 
-fn blind_spots(mut blind: Vec<String>, io_uring: bool, unreachable: bool, incomplete: usize) -> Vec<String> {
+fn blind_spots(
+    mut blind: Vec<BlindSpot>,
+    io_uring: bool,
+    unreachable: bool,
+    incomplete: usize,
+) -> Vec<BlindSpot> {
     if incomplete > 0 {
-        blind.push(format!(
-            "Subflows of MPTCP sockets ({incomplete}) were not looked at: what those left is not known."
-        ));
+        blind.push(BlindSpot::SubflowsSkipped { sockets: incomplete });
     }
     if io_uring {
-        blind.push(
-            "The process used io_uring, which can hold sockets that are in no fd table: those are not listed."
-                .into(),
-        );
+        blind.push(BlindSpot::IoUring);
     }
     if unreachable {
-        blind
-            .push("A network namespace was not there any more: what its sockets left cannot be told.".into());
+        blind.push(BlindSpot::NetnsGone);
     }
     blind
 }

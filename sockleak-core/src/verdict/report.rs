@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::advice::Advice;
 use crate::expiry::Freedom;
-use crate::observed::{Death, Process, Protocol, Socket, State};
+use crate::observed::{BlindSpot, Death, Process, Protocol, Socket, State};
 use crate::port::{Ephemeral, Restart};
 
 /// Everything there is to say about one death.
@@ -27,7 +27,7 @@ pub struct Report {
     /// What to change, what a restart needs first.
     pub advice: Vec<Advice>,
     /// What could not be seen, as sentences.
-    pub blind: Vec<String>,
+    pub blind: Vec<BlindSpot>,
     pub lost: Lost,
     /// One for each address and port that it listened on or was bound to.
     pub restart: Vec<Restart>,

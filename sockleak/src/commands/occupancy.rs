@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
 use super::cli::BindArgs;
-use sockleak_core::observed::{Family, PortFile, Protocol, Snapshot};
+use sockleak_core::observed::{BlindSpot, Family, PortFile, Protocol, Snapshot};
 use sockleak_core::port::{Endpoint, Occupant, PortEvidence, PortOwner, PortReport, occupants};
 use sockleak_kernel::netns::Netns;
 use sockleak_kernel::port_table::PortReader;
@@ -74,16 +74,17 @@ impl Occupancy {
     /// # Errors
     /// When sock_diag does not answer in the own namespace, or /proc cannot be read.
     pub fn look(&mut self, scope: Scope) -> Result<PortReport> {
-        let mut blind: Vec<String> = self.blind.iter().map(|why| without_reader(why)).collect();
+        let mut blind = Vec::new();
+        if let Some(why) = self.blind.clone() {
+            let lists_bound = sock_diag::lists_bound();
+            blind.push(BlindSpot::PortListRefused { lists_bound, why });
+        }
         let namespaces = match scope {
             Scope::Own => vec![(Netns::current()?, PathBuf::new())],
             Scope::All => {
                 let (all, refused) = Netns::all()?;
                 if refused > 0 {
-                    blind.push(format!(
-                        "The network namespaces of some processes ({refused}) may not be looked into, which needs \
-                         root and CAP_SYS_PTRACE: what only those have is not listed."
-                    ));
+                    blind.push(BlindSpot::NamespacesRefused { processes: refused });
                 }
                 all
             }
@@ -94,7 +95,10 @@ impl Occupancy {
             match self.look_into(namespace) {
                 Ok(look) => looks.push(look),
                 Err(error) if namespace.inode() == own => return Err(error),
-                Err(error) => blind.push(format!("{} was not looked into: {error:#}", path.display())),
+                Err(error) => blind.push(BlindSpot::NetnsUnread {
+                    path: path.display().to_string(),
+                    why: format!("{error:#}"),
+                }),
             }
         }
         let time = looks.first().map_or_else(Timestamp::now, |look| look.time);
@@ -146,18 +150,12 @@ impl Occupancy {
     }
 
     /// Who has descriptors of what was seen: as the kernel lists them, or as far as /proc may be read.
-    fn files(&mut self, looks: &[Snapshot], blind: &mut Vec<String>) -> Result<Vec<PortFile>> {
+    fn files(&mut self, looks: &[Snapshot], blind: &mut Vec<BlindSpot>) -> Result<Vec<PortFile>> {
         match &mut self.reader {
             Some(reader) if !self.nested => return Ok(reader.files(&[self.port])?),
-            Some(_) => blind.push(format!(
-                "In a PID namespace of its own, such as a container's: processes outside that have the port are not \
-                 named{}. Ask on the host, or with `docker run --pid=host`.",
-                if sock_diag::lists_bound() {
-                    ""
-                } else {
-                    ", and sockets that are only bound are not listed"
-                }
-            )),
+            Some(_) => blind.push(BlindSpot::NestedPidNamespace {
+                lists_bound: sock_diag::lists_bound(),
+            }),
             None => {}
         }
         let ports = BTreeSet::from([self.port]);
@@ -169,10 +167,9 @@ impl Occupancy {
             .collect();
         let holders = proc::holders(&held.keys().copied().collect())?;
         if holders.unreadable > 0 {
-            blind.push(format!(
-                "The descriptors of some processes ({}) may not be read without root: who has a socket may be missing.",
-                holders.unreadable
-            ));
+            blind.push(BlindSpot::HoldersUnreadable {
+                processes: holders.unreadable,
+            });
         }
         Ok(holders
             .held
@@ -215,16 +212,4 @@ fn parents(pids: &HashSet<u32>) -> HashMap<u32, u32> {
         }
     }
     parents
-}
-
-fn without_reader(why: &str) -> String {
-    let bound = if sock_diag::lists_bound() {
-        ""
-    } else {
-        ", sockets that are only bound"
-    };
-    format!(
-        "The kernel's list of who has the port could not be read, so SO_REUSEADDR of what is left{bound} and who else \
-         has a descriptor are not known: {why}."
-    )
 }

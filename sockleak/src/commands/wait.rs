@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::cli::{Common, WaitArgs};
 use super::occupancy::{Occupancy, Scope};
-use crate::output::Status;
+use crate::output::{Status, blind_sentences};
 use sockleak_core::port::{PortReport, Reuse};
 
 /// What ends without a timer of its own, because a peer answers or a process lets go, is noticed this late.
@@ -32,7 +32,7 @@ pub fn run(common: &Common, args: &WaitArgs) -> Result<u8> {
             bail!(
                 "whether a restart can bind port {} cannot be seen here\n{}",
                 report.port,
-                report.blind.join("\n")
+                blind_sentences(&report.blind).join("\n")
             );
         }
         let is_free = report.is_free(reuse);

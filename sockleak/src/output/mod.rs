@@ -3,6 +3,7 @@
 //! Data goes to the one writer that an [`Output`] was made with, status to the other. Errors of the writers are
 //! passed up as they are: what a closed pipe means is not decided here.
 
+mod blind;
 mod checks;
 mod escape;
 mod freeing;
@@ -23,6 +24,7 @@ use sockleak_core::observed::{Death, Process, State};
 use sockleak_core::port::{PortReport, Reuse};
 use sockleak_core::verdict::{Follower, Report};
 
+pub use blind::sentences as blind_sentences;
 pub use checks::{Checks, FieldRow, RequirementRow};
 pub use escape::escape;
 pub use freeing::{Freeing, Subject};

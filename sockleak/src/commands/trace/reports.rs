@@ -18,7 +18,7 @@ use super::processes::{ProcessId, Stage};
 use super::session::Session;
 use super::survey::Survey;
 use sockleak_core::leftover::followers;
-use sockleak_core::observed::{Cause, Death, Process, Snapshot, State};
+use sockleak_core::observed::{BlindSpot, Cause, Death, Process, Snapshot, State};
 use sockleak_core::verdict::{Evidence, Lost, Outcome, Report, examine, settled};
 use sockleak_kernel::netns::Netns;
 use sockleak_kernel::{proc, translate};
@@ -178,18 +178,10 @@ impl Session<'_> {
         let lives = followed.is_some_and(|followed| matches!(followed.stage, Stage::Alive | Stage::Dying));
         let mut blind = self.loaded.blind.clone();
         if death.is_none() && !followed.is_some_and(|followed| matches!(followed.stage, Stage::Alive)) {
-            blind.push(
-                "The exit hook did not see the process: the kernel skipped it, or the process was dying already when it \
-                 was attached. How it died and what it held is not known."
-                    .into(),
-            );
+            blind.push(BlindSpot::ExitUnseen);
         }
         if death.is_some_and(|death| death.watched.flags & WATCHED_MANY_TABLES != 0) {
-            blind.push(
-                "Threads of the process had fd tables of their own: sockets that were only in another one than the last \
-                 thread's are not listed."
-                    .into(),
-            );
+            blind.push(BlindSpot::OtherTables);
         }
         let living = self.watched(id);
         let snapshots = of_interest(&gathered.snapshots, &records);

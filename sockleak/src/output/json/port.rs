@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use super::VERSION;
 use super::restart::RestartView;
 use super::view::{Each, Time, family, millis, protocol};
+use crate::output::blind;
 use sockleak_core::port::{PortHolder, PortReport, PortSocket, Restart, Reuse};
 use sockleak_core::verdict::{FreeRule, How};
 
@@ -22,7 +23,7 @@ pub(super) struct PortView<'a> {
     netns: u32,
     sockets: Sockets<'a>,
     restart: Each<'a, Restart, RestartView<'a>>,
-    blind: &'a [String],
+    blind: Vec<String>,
 }
 
 impl<'a> PortView<'a> {
@@ -35,7 +36,7 @@ impl<'a> PortView<'a> {
             netns: report.own,
             sockets: Sockets(report),
             restart: Each(&report.restart, RestartView::new),
-            blind: &report.blind,
+            blind: blind::sentences(&report.blind),
         }
     }
 }

@@ -9,6 +9,7 @@ use super::advice::AdviceView;
 use super::ephemeral::EphemeralView;
 use super::restart::RestartView;
 use super::view::{DeathView, Each, Time, family, millis, protocol};
+use crate::output::blind;
 use sockleak_core::advice::Advice;
 use sockleak_core::observed::{Process, ResetReason, State, Transition};
 use sockleak_core::port::{Ephemeral, Restart};
@@ -30,7 +31,7 @@ pub(super) struct ReportView<'a> {
     restart: Each<'a, Restart, RestartView<'a>>,
     ephemeral: Each<'a, Ephemeral, EphemeralView<'a>>,
     advice: Each<'a, Advice, AdviceView<'a>>,
-    blind: &'a [String],
+    blind: Vec<String>,
     lost: Lost,
 }
 
@@ -55,7 +56,7 @@ impl<'a> ReportView<'a> {
             restart: Each(&report.restart, RestartView::new),
             ephemeral: Each(&report.ephemeral, EphemeralView::new),
             advice: Each(&report.advice, AdviceView::new),
-            blind: &report.blind,
+            blind: blind::sentences(&report.blind),
             lost: report.lost,
         }
     }

@@ -7,6 +7,7 @@ use super::restart::restarts;
 use super::style::{Ink, Style};
 use super::table::table;
 use super::words::{first_few, how, plural, state, wrap};
+use crate::output::blind;
 use crate::output::escape;
 use sockleak_core::port::{Answer, PortHolder, PortReport, PortSocket, Restart, Reuse};
 use sockleak_core::verdict::Outcome;
@@ -36,8 +37,9 @@ pub(super) fn port(report: &PortReport, style: &Style) -> Vec<String> {
     }
     if !report.blind.is_empty() {
         lines.push(String::new());
-        let notes = report.blind.iter().map(|blind| format!("note: {blind}"));
-        lines.extend(notes.map(|note| wrap(&note, style.columns(), 6)));
+        let notes = blind::sentences(&report.blind);
+        let note = |sentence| wrap(&format!("note: {sentence}"), style.columns(), 6);
+        lines.extend(notes.iter().map(note));
     }
     lines.push(String::new());
     lines.append(&mut restarts(&own_restarts(report), report.time, style));

@@ -14,6 +14,7 @@ use super::table::table;
 use super::words::{
     block, clock, count, death, duration, first_few, how, outcome, plural, sender, state, wrap,
 };
+use crate::output::blind;
 use crate::output::escape;
 use sockleak_core::leftover::followers;
 use sockleak_core::verdict::{How, LeftWhileAlive, Outcome, Report, SocketReport, Why};
@@ -172,7 +173,7 @@ fn left_as(left: Outcome) -> String {
 }
 
 fn remarks(report: &Report) -> Vec<String> {
-    let mut remarks = report.blind.clone();
+    let mut remarks = blind::sentences(&report.blind);
     let lost = &report.lost;
     if lost.inventory > 0 {
         let sockets = plural(lost.inventory, "socket", "sockets");
