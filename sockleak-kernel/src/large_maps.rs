@@ -67,11 +67,11 @@ impl LargeMaps {
     /// When the kernel refuses one.
     pub fn take_places(self, ebpf: &Ebpf, allocates_entries: bool) -> Result<(), LoadError> {
         let made = self.thread.and_then(|thread| thread.join().ok()?.ok());
-        let made = match made {
-            _ if !allocates_entries => make(preallocated(self.room))?,
+        let made = match made.filter(|_| allocates_entries) {
             Some(made) => made,
             // What failed there, for want of memory at that moment or for good, is tried again and tells why.
-            None => make(definitions(self.room))?,
+            None if allocates_entries => make(definitions(self.room))?,
+            None => make(preallocated(self.room))?,
         };
         for (name, large) in made {
             let Some(Map::HashMap(small)) = ebpf.map(name) else {
