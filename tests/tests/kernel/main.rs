@@ -25,6 +25,7 @@ mod leftovers;
 mod losses;
 mod mptcp;
 mod namespace_ends;
+mod obstacles;
 mod out_of_memory;
 mod passing;
 mod port_table;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         losses::tests(),
         mptcp::tests(),
         namespace_ends::tests(),
+        obstacles::tests(),
         out_of_memory::tests(),
         passing::tests(),
         port_table::tests(),

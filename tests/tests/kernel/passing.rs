@@ -87,27 +87,25 @@ fn a_stranger_took_the_listener() {
 
 /// `/proc/PID/fd` is the table of the first thread, and empty once that has ended.
 fn a_holder_whose_first_thread_has_ended() {
-    let (mut victim, _peers) = Victim::serving("4", 1);
-    let mut holder = Victim::start();
-    let fd = victim.does("fd listener");
-    holder.does(&format!("take {} {fd}", victim.pid()));
-    holder.does("leader-exit");
-    let mut tracer = Tracer::attach(victim.pid(), &[]);
-    victim.killed_by(libc::SIGKILL);
-    let report = tracer.report();
-    report.shows(&[
-        "1 LISTEN held unknown holder",
-        "1 ESTABLISHED fin_wait2 closed_by_kernel fin_timeout",
-    ]);
-    assert_eq!(pids_of_holders(report.listener()), [holder.pid()], "{report}");
+    a_stranger_holds_the_listener(|holder, victim, fd| {
+        holder.does(&format!("take {victim} {fd}"));
+        holder.does("leader-exit");
+    });
 }
 
 /// Its process has no such descriptor in `/proc/PID/fd`.
 fn a_holder_that_is_a_thread_with_a_table_of_its_own() {
+    a_stranger_holds_the_listener(|holder, victim, fd| {
+        holder.does(&format!("thread owns-a-table takes {victim} {fd}"));
+    });
+}
+
+#[track_caller]
+fn a_stranger_holds_the_listener(takes: impl FnOnce(&mut Victim, u32, &str)) {
     let (mut victim, _peers) = Victim::serving("4", 1);
     let mut holder = Victim::start();
     let fd = victim.does("fd listener");
-    holder.does(&format!("thread owns-a-table takes {} {fd}", victim.pid()));
+    takes(&mut holder, victim.pid(), &fd);
     let mut tracer = Tracer::attach(victim.pid(), &[]);
     victim.killed_by(libc::SIGKILL);
     let report = tracer.report();

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,7 @@ pub fn tests() -> Vec<Trial> {
             a_hangup_ends_a_trace_unless_it_is_ignored,
             a_second_signal_ends_a_trace_that_nobody_reads,
             a_second_signal_leaves_a_command_with_a_word,
+            a_command_that_has_ended_gives_its_status_though_nobody_reads,
             a_command_outlives_the_reader_of_stdout,
             a_command_outlives_the_duration,
             a_daemon_outlives_a_command_that_nobody_reads,
@@ -158,19 +161,11 @@ fn catches(pid: u32, signal: i32) -> bool {
 /// It waits in a write to a pipe that is full.
 fn a_second_signal_ends_a_trace_that_nobody_reads() {
     let (mut victim, _peers) = Victim::serving("4", 40);
-    let (_reader, writer) = io::pipe().expect("a pipe");
-    // SAFETY: The call takes integers, and the descriptor is open.
-    checked(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) }).expect("a small pipe");
     let mut command = Command::new(programs::sockleak());
     command.args(["-o", "json", "--pid", &victim.pid().to_string()]);
-    let mut tracer = Tracer::spawn_into(&mut command, writer.into());
-    tracer.says_on_stderr("watching");
+    let (mut tracer, _reader) = stalled(&mut command);
     victim.killed_by(libc::SIGKILL);
-    let call = format!("/proc/{}/syscall", tracer.pid());
-    let write = format!("{} ", libc::SYS_write);
-    wait_until("a write that is stuck", || {
-        fs::read_to_string(&call).is_ok_and(|call| call.starts_with(&write))
-    });
+    is_stuck(&tracer);
     tracer.signal(libc::SIGINT);
     tracer.signal(libc::SIGTERM);
     let status = tracer.status();
@@ -178,6 +173,58 @@ fn a_second_signal_ends_a_trace_that_nobody_reads() {
         [128 + libc::SIGINT, 128 + libc::SIGTERM].contains(&status),
         "{status}"
     );
+}
+
+fn a_command_that_has_ended_gives_its_status_though_nobody_reads() {
+    let folder = tempfile::tempdir().expect("an empty folder");
+    let out = folder.path().join("out");
+    let script = r#"exec "$0" "listen 4" "accept 40" "die _exit 7" > "$OUT""#;
+    let mut command = Command::new(programs::sockleak());
+    command.args(["-o", "json", "--", "sh", "-c", script]);
+    command.arg(programs::victim()).env("OUT", &out);
+    let (mut tracer, _reader) = stalled(&mut command);
+    let address = address_in(&out);
+    let _peers: Vec<_> = (0..40).map(|_| Peer::connect(address)).collect();
+    is_stuck(&tracer);
+    tracer.signal(libc::SIGINT);
+    tracer.signal(libc::SIGTERM);
+    assert_eq!(tracer.status(), 7);
+    assert!(!tracer.stderr().contains("keeps running"), "{}", tracer.stderr());
+}
+
+/// Starts it with a small pipe that nobody reads as stdout.
+fn stalled(command: &mut Command) -> (Tracer, io::PipeReader) {
+    let (reader, writer) = io::pipe().expect("a pipe");
+    // SAFETY: The call takes integers, and the descriptor is open.
+    checked(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) }).expect("a small pipe");
+    let mut tracer = Tracer::spawn_into(command, writer.into());
+    tracer.says_on_stderr("watching");
+    (tracer, reader)
+}
+
+/// Waits until it waits in a write.
+#[track_caller]
+fn is_stuck(tracer: &Tracer) {
+    let call = format!("/proc/{}/syscall", tracer.pid());
+    let write = format!("{} ", libc::SYS_write);
+    wait_until("a write that is stuck", || {
+        fs::read_to_string(&call).is_ok_and(|call| call.starts_with(&write))
+    });
+}
+
+/// The address in the first answer of a victim that writes to that file.
+#[track_caller]
+fn address_in(out: &Path) -> SocketAddr {
+    let mut address = None;
+    wait_until("the address of the command", || {
+        let said = fs::read_to_string(out).unwrap_or_default();
+        let first = said
+            .split_once('\n')
+            .and_then(|(first, _)| first.strip_prefix("ok "));
+        address = first.and_then(|address| address.parse().ok());
+        address.is_some()
+    });
+    address.expect("it was waited for")
 }
 
 /// A COMMAND that ignores signals, which goes when this value does.
@@ -215,16 +262,7 @@ fn a_command_outlives_the_reader_of_stdout() {
     let mut tracer = Tracer::spawn_into(&mut command, writer.into());
     tracer.says_on_stderr("watching");
     drop(reader);
-    let mut address = None;
-    wait_until("the address of the command", || {
-        let said = fs::read_to_string(&out).unwrap_or_default();
-        let first = said
-            .split_once('\n')
-            .and_then(|(first, _)| first.strip_prefix("ok "));
-        address = first.and_then(|address| address.parse().ok());
-        address.is_some()
-    });
-    let _peer = Peer::connect(address.expect("it was waited for"));
+    let _peer = Peer::connect(address_in(&out));
     assert_eq!(tracer.status(), 7);
     let stderr = tracer.stderr();
     assert_eq!(
