@@ -4,8 +4,9 @@ use std::io::{self, ErrorKind};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::netns::Netns;
 use sockleak_core::port::{LocalPorts, TwReuse};
+
+use super::netns::Netns;
 
 /// Reads them in a network namespace.
 ///

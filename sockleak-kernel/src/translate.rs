@@ -4,6 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use jiff::Timestamp;
 use smallvec::SmallVec;
+use sockleak_core::observed::{
+    Exit, Family, Linger, Origin, Protocol, ResetReason, ResetReceived, Sender, SignalSent, Socket, SocketId,
+    State, Transition,
+};
 use sockleak_ebpf::{
     DEATH_OOM, Death as DeathRecord, NO_FD, NO_LINGER, ORIGIN_LIVE, ORIGIN_SUBFLOW, SIGNAL_GROUP_EXIT,
     SOCKET_ERR_RESET, SOCKET_REPAIR, SOCKET_REUSE, SOCKET_REUSEPORT, SOCKET_SUBFLOWS, SOCKET_V6ONLY,
@@ -11,10 +15,6 @@ use sockleak_ebpf::{
 };
 
 use super::clock::BootClock;
-use sockleak_core::observed::{
-    Exit, Family, Linger, Origin, Protocol, ResetReason, ResetReceived, Sender, SignalSent, Socket, SocketId,
-    State, Transition,
-};
 
 const AF_INET6: u16 = 10;
 const IPPROTO_MPTCP: u16 = 262;

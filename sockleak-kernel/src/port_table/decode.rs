@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use sockleak_core::observed::{Family, PortFile};
+use sockleak_core::port::{Bucket, PortOwner, Reuse, SharedAddress};
 use sockleak_ebpf::{
     FASTREUSEPORT_ANY, FASTREUSEPORT_STRICT, NO_UID, PORT_BUCKET, PORT_MINI, PortFileRecord, PortRecord,
     SOCKET_REUSE, SOCKET_REUSEPORT, SOCKET_V6ONLY,
@@ -9,8 +11,6 @@ use sockleak_ebpf::{
 
 use crate::decode::{DecodeError, Fields};
 use crate::translate;
-use sockleak_core::observed::{Family, PortFile};
-use sockleak_core::port::{Bucket, PortOwner, Reuse, SharedAddress};
 
 /// What an iterator writes of each thing that it finds.
 pub trait Record: Sized {
@@ -121,9 +121,9 @@ fn bucket(record: &PortRecord) -> Bucket {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use sockleak_core::observed::{Protocol, State};
 
     use super::*;
-    use sockleak_core::observed::{Protocol, State};
 
     proptest! {
         #[test]

@@ -18,12 +18,12 @@ use aya::Ebpf;
 use aya::maps::{Array, MapError};
 use aya::programs::Iter;
 use aya::programs::iter::IterLink;
+use sockleak_core::observed::PortFile;
+use sockleak_core::port::PortOwner;
 use sockleak_ebpf::{Bitmap, maps, programs};
 
 use self::decode::Record;
 use super::{load, netns};
-use sockleak_core::observed::PortFile;
-use sockleak_core::port::PortOwner;
 
 /// How much is read at a time: what the kernel keeps of an iterator's output (`bpf_seq_read`,
 /// kernel/bpf/bpf_iter.c).

@@ -3,6 +3,8 @@
 use std::os::fd::AsFd;
 use std::{fs, io};
 
+use sockleak_core::observed::{Family, Protocol, State};
+
 use super::Rights;
 use crate::btf::BtfError;
 use crate::clock;
@@ -12,7 +14,6 @@ use crate::port_table::PortReader;
 use crate::proc;
 use crate::running::Kernel;
 use crate::sock_diag::{Filter, SockDiag, SockDiagError};
-use sockleak_core::observed::{Family, Protocol, State};
 
 /// Everything that the requirements are judged by.
 #[derive(Debug)]

@@ -1,12 +1,12 @@
 use std::io;
 
+use sockleak_core::observed::Protocol;
 use sockleak_ebpf::MISSING;
 
 use super::*;
 use crate::btf::{BtfError, MissingMember};
 use crate::fields::{FIELDS, Problem};
 use crate::sock_diag::SockDiagError;
-use sockleak_core::observed::Protocol;
 
 const ALL_CAPABILITIES: u64 = 0x1ff_ffff_ffff;
 

@@ -10,11 +10,11 @@ use std::sync::LazyLock;
 use std::{fs, io};
 
 pub use parse::{Stat, Status};
+use sockleak_core::observed::Process;
 pub use table::links_to;
 
 use self::table::table;
 use super::clock::{self, BootClock};
-use sockleak_core::observed::Process;
 
 /// Inode of the initial PID namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h).
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;

@@ -7,8 +7,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::LazyLock;
 
-use super::{Filter, SockDiag, SockDiagError};
 use sockleak_core::observed::{Family, Protocol};
+
+use super::{Filter, SockDiag, SockDiagError};
 
 /// Sockets that are only bound are listed, as they are from 6.8 on (`inet_diag_dump_icsk`, net/ipv4/inet_diag.c); false
 /// where that cannot be found out.

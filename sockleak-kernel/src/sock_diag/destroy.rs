@@ -8,11 +8,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::BufMut;
+use sockleak_core::leftover::Removable;
+use sockleak_core::observed::{Family, Protocol, Sighting};
 
 use super::{SockDiag, SockDiagError, wire};
 use crate::proc;
-use sockleak_core::leftover::Removable;
-use sockleak_core::observed::{Family, Protocol, Sighting};
 
 /// include/uapi/linux/sock_diag.h.
 const SOCK_DESTROY: u16 = 21;
@@ -130,9 +130,10 @@ fn decode(mut datagram: &[u8], sequence: u32) -> Result<Option<Result<(), Destro
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use sockleak_core::observed::State;
     use sockleak_core::testing::{addr, sighting, socket};
+
+    use super::*;
 
     fn leftover(local: &str, remote: &str) -> Sighting {
         Sighting {

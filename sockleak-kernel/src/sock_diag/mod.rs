@@ -18,11 +18,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 pub use bound::lists_bound;
 pub use destroy::{DestroyError, may_destroy};
 pub use filter::Filter;
+use sockleak_core::observed::{Family, Protocol, Sighting};
 pub use trial::{TrialError, powers};
 use wire::{Progress, Query};
 
 use super::netns;
-use sockleak_core::observed::{Family, Protocol, Sighting};
 
 /// Larger than any datagram of a dump: the kernel makes them at most 32 KiB (`netlink_dump`, net/netlink/af_netlink.c).
 const BUFFER: usize = 64 * 1024;

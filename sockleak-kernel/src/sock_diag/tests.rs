@@ -6,10 +6,11 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sockleak_core::observed::{State, Timer};
+
 use super::*;
 use crate::netns::{self, Netns};
 use crate::stage;
-use sockleak_core::observed::{State, Timer};
 
 /// A listener, a connection's client end and its accepted end.
 fn connection(address: &str) -> (TcpListener, TcpStream, TcpStream) {

@@ -9,10 +9,11 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{DestroyError, Filter, SockDiag, SockDiagError};
-use crate::stage;
 use sockleak_core::leftover::{DiscardRule, Power, Powers, Removable};
 use sockleak_core::observed::{Family, Protocol, Sighting};
+
+use super::{DestroyError, Filter, SockDiag, SockDiagError};
+use crate::stage;
 
 /// How long a leftover on loopback may take to come about.
 const PATIENCE: Duration = Duration::from_secs(5);

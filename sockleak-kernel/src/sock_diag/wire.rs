@@ -10,11 +10,11 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut};
+use sockleak_core::observed::{Family, Protocol, Sighting, State, Timer};
 
 use self::attributes::{INET_DIAG_INFO, TcpInfo, is_subflow, tcp_info};
 use super::SockDiagError;
 use super::filter::End;
-use sockleak_core::observed::{Family, Protocol, Sighting, State, Timer};
 
 /// `struct nlmsghdr`.
 const NETLINK_HEADER: usize = 16;

@@ -124,13 +124,12 @@ pub fn start(
     Ok(child)
 }
 
-/// The exit status of a child that has ended, as a shell gives it: 128+N for signal N. It stays to be reaped. `None`
-/// while it runs.
+/// The exit status of a child that has ended, which stays to be reaped. `None` while it runs.
 ///
 /// # Errors
 ///
 /// When it was reaped already, or is no child.
-pub fn peek(pid: u32) -> io::Result<Option<i32>> {
+pub fn peek(pid: u32) -> io::Result<Option<ExitStatus>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     // SAFETY: The pointer is to an information that the kernel may write.
@@ -141,11 +140,13 @@ pub fn peek(pid: u32) -> io::Result<Option<i32>> {
     let info = unsafe { info.assume_init() };
     // SAFETY: After waitid() these members are those of SIGCHLD, or zero.
     let (child, status) = unsafe { (info.si_pid(), info.si_status()) };
-    Ok((child != 0).then_some(if info.si_code == libc::CLD_EXITED {
-        status
+    // As wait(2) encodes it.
+    let encoded = if info.si_code == libc::CLD_EXITED {
+        status << 8
     } else {
-        128 + status
-    }))
+        status
+    };
+    Ok((child != 0).then(|| ExitStatus::from_raw(encoded)))
 }
 
 impl StoppedChild {

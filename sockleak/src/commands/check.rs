@@ -3,11 +3,11 @@
 use std::io::stdout;
 
 use anyhow::{Context as _, Result};
+use sockleak_kernel::btf::Btf;
+use sockleak_kernel::{fields, preflight};
 
 use super::cli::{CheckArgs, Common};
 use crate::output::{Checks, FieldRow, RequirementRow};
-use sockleak_kernel::btf::Btf;
-use sockleak_kernel::{fields, preflight};
 
 /// Prints one line for each requirement, or for each struct member of another kernel; the exit status is 2
 /// when something required is missing.

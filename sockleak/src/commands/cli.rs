@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use jiff::SignedDuration;
-
-use crate::output::{self, Color, Format, Output};
 use sockleak_core::port::Reuse;
 use sockleak_kernel::{page, terminal};
+
+use crate::output::{self, Color, Format, Output};
 
 /// Default of `--max-sockets`.
 const MAX_SOCKETS: u32 = 262_144;

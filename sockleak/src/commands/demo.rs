@@ -6,12 +6,12 @@ use std::os::fd::AsFd as _;
 use std::{env, process};
 
 use anyhow::{Context as _, Result};
-
-use super::cli::{Common, TraceArgs};
-use super::{refuse_unmet, trace};
 use sockleak_kernel::netns::{self, Netns};
 use sockleak_kernel::preflight::{self, Requirement};
 use sockleak_kernel::{proc, stage};
+
+use super::cli::{Common, TraceArgs};
+use super::{refuse_unmet, trace};
 
 /// Peers that do nothing.
 const IDLE: usize = 12;

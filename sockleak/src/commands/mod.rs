@@ -14,9 +14,9 @@ use std::io;
 use anyhow::{Result, bail};
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
+use sockleak_kernel::preflight::Requirement;
 
 use self::cli::{Cli, TraceArgs, Verb};
-use sockleak_kernel::preflight::Requirement;
 
 /// Runs what the command line asks for; the exit status.
 ///

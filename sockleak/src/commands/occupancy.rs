@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-
-use super::cli::BindArgs;
 use sockleak_core::observed::{BlindSpot, Family, PortFile, Protocol, Snapshot};
 use sockleak_core::port::{Endpoint, Occupant, PortEvidence, PortOwner, PortReport, occupants};
 use sockleak_kernel::netns::Netns;
 use sockleak_kernel::port_table::PortReader;
 use sockleak_kernel::sock_diag::{self, Filter, SockDiag};
 use sockleak_kernel::{clock, load, proc};
+
+use super::cli::BindArgs;
 
 /// Looks at one port, as often as is wanted.
 pub struct Occupancy {

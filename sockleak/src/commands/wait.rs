@@ -4,11 +4,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use sockleak_core::port::{PortReport, Reuse};
 
 use super::cli::{Common, WaitArgs};
 use super::occupancy::{Occupancy, Scope};
 use crate::output::{Status, blind_sentences};
-use sockleak_core::port::{PortReport, Reuse};
 
 /// What ends without a timer of its own, because a peer answers or a process lets go, is noticed this late.
 const STEP: Duration = Duration::from_secs(1);

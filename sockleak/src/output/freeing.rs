@@ -3,7 +3,6 @@
 use std::fmt;
 
 use jiff::Timestamp;
-
 use sockleak_core::leftover::Removal;
 
 /// What was destroyed, or would be, and what was not.

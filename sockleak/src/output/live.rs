@@ -133,8 +133,9 @@ impl<W: Write> LiveLine<W> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use sockleak_core::testing::at;
+
+    use super::*;
 
     const WATCHING: Status = Status::Watching {
         processes: 1,

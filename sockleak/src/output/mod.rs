@@ -19,10 +19,6 @@ use clap::ValueEnum;
 use jiff::Timestamp;
 
 use self::text::words::plural;
-use sockleak_core::leftover::Freed;
-use sockleak_core::observed::{Death, Process, State};
-use sockleak_core::port::{PortReport, Reuse};
-use sockleak_core::verdict::{Follower, Report};
 
 pub use blind::sentences as blind_sentences;
 pub use checks::{Checks, FieldRow, RequirementRow};
@@ -32,6 +28,10 @@ pub use json::Json;
 pub use live::{LiveLine, Status};
 pub use notice::{GoesOn, Notice};
 pub use open::{Options, open};
+use sockleak_core::leftover::Freed;
+use sockleak_core::observed::{Death, Process, State};
+use sockleak_core::port::{PortReport, Reuse};
+use sockleak_core::verdict::{Follower, Report};
 pub use text::{Style, Text};
 
 /// The form of what is printed.

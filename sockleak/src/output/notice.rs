@@ -8,11 +8,11 @@ use super::text::words::{count, plural};
 pub enum Notice {
     /// The targets are dead and reported; these processes, by PID and `comm`, are not.
     StillFollowing(Vec<(u32, String)>),
-    /// The reader of stdout has gone; COMMAND, by PID and as it was called, may still run.
-    Unread { command: Option<(u32, String)> },
+    /// The reader of stdout has gone, which ends the trace.
+    Unread,
     /// The trace ended with this error, while COMMAND was running.
     Failed(String),
-    /// COMMAND runs although the trace has ended.
+    /// COMMAND, by PID and as it was called, runs although the trace has ended.
     Command((u32, String), GoesOn),
 }
 
@@ -21,6 +21,8 @@ pub enum Notice {
 pub enum GoesOn {
     /// `--duration` is over.
     TimeIsUp,
+    /// The reader of stdout has gone.
+    Unread,
     /// The trace failed.
     Untraced,
     /// A second signal ended sockleak.
@@ -36,18 +38,15 @@ impl Notice {
     pub fn line(&self) -> String {
         let text = match self {
             Self::StillFollowing(left) => still_following(left),
-            Self::Unread { command: None } => "nothing reads stdout any more; the trace ends".to_owned(),
-            Self::Unread {
-                command: Some(command),
-            } => {
-                let name = named(command);
-                format!("nothing reads stdout any more; no more reports, waiting for {name} to exit")
-            }
+            Self::Unread => "nothing reads stdout any more; the trace ends".to_owned(),
             Self::Failed(error) => error.lines().map(escape).collect::<Vec<_>>().join("\n"),
             Self::Command(command, why) => {
                 let name = named(command);
                 match why {
                     GoesOn::TimeIsUp => format!("time is up; no more reports, waiting for {name} to exit"),
+                    GoesOn::Unread => {
+                        format!("nothing reads stdout any more; no more reports, waiting for {name} to exit")
+                    }
                     GoesOn::Untraced => format!("{name} is no longer traced; waiting for it to exit"),
                     GoesOn::Abandoned => {
                         format!("second signal: {name} keeps running and is no longer traced")
@@ -106,6 +105,10 @@ mod tests {
                 "time is up; no more reports, waiting for ./server (pid 7) to exit",
             ),
             (
+                GoesOn::Unread,
+                "nothing reads stdout any more; no more reports, waiting for ./server (pid 7) to exit",
+            ),
+            (
                 GoesOn::Untraced,
                 "./server (pid 7) is no longer traced; waiting for it to exit",
             ),
@@ -119,8 +122,6 @@ mod tests {
                 format!("sockleak: {words}")
             );
         }
-        let unread = |command| Notice::Unread { command }.line();
-        assert!(unread(Some(command())).ends_with("waiting for ./server (pid 7) to exit"));
-        assert!(unread(None).ends_with("the trace ends"));
+        assert!(Notice::Unread.line().ends_with("the trace ends"));
     }
 }

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use std::{fs, process, thread};
 
 use socket2::{Domain, Socket, Type};
+use sockleak_core::observed::{Family, Protocol, State};
+use sockleak_core::port::{Answer, Request, Reuse, in_the_way};
 
 use super::*;
 use crate::netns::Netns;
 use crate::stage;
-use sockleak_core::observed::{Family, Protocol, State};
-use sockleak_core::port::{Answer, Request, Reuse, in_the_way};
 
 const V4: (Domain, SocketAddr) = (Domain::IPV4, SocketAddr::V4(loopback()));
 const V6: (Domain, SocketAddr) = (Domain::IPV6, v6(Ipv6Addr::LOCALHOST));

@@ -7,13 +7,13 @@ use std::collections::{HashMap, HashSet};
 
 use anyhow::{Result, bail, ensure};
 use jiff::Timestamp;
+use sockleak_core::leftover::{Asked, Power, Powers, Recorded, Removal};
+use sockleak_core::verdict::Holder;
+use sockleak_kernel::{proc, sock_diag};
 
 use self::task::{Task, Terms};
 use super::cli::{Common, FreeArgs};
 use crate::output::{Freeing, Subject};
-use sockleak_core::leftover::{Asked, Power, Powers, Recorded, Removal};
-use sockleak_core::verdict::Holder;
-use sockleak_kernel::{proc, sock_diag};
 
 /// Which sockets are meant.
 enum Wanted {

@@ -10,11 +10,11 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use serde::Deserialize;
 use serde_json::error::Category;
-
-pub use self::unnamed::Unnamed;
 use sockleak_core::leftover::Recorded;
 use sockleak_core::verdict::Outcome;
 use sockleak_kernel::input;
+
+pub use self::unnamed::Unnamed;
 
 /// The sockets of all reports of a file, each once.
 #[derive(Debug, Default)]

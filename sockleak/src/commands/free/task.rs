@@ -5,7 +5,6 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsFd as _;
 
 use anyhow::Result;
-
 use sockleak_core::leftover::{Action, Attempt, DiscardRule, Powers, Reason, Recorded, Removable, Removal};
 use sockleak_core::observed::{Family, Protocol, Sighting};
 use sockleak_core::verdict::Holder;

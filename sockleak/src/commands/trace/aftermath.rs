@@ -4,17 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::os::fd::AsFd as _;
 
+use sockleak_core::observed::{Family, Holding, Protocol, Snapshot, Socket, SocketId, State};
 use sockleak_ebpf::{ORIGIN_INVENTORY, ORIGIN_LIVE, ORIGIN_SUBFLOW, SocketKey, SocketRecord};
+use sockleak_kernel::proc::{self, Held};
+use sockleak_kernel::sock_diag::{SockDiag, SockDiagError};
+use sockleak_kernel::tables::{TableError, Tables};
+use sockleak_kernel::translate::Translator;
 
 use super::lending::Lenders;
 use super::namespaces::Namespaces;
 use super::owned::Keys;
 use super::processes::{ProcessId, Processes};
-use sockleak_core::observed::{Family, Holding, Protocol, Snapshot, Socket, SocketId, State};
-use sockleak_kernel::proc::{self, Held};
-use sockleak_kernel::sock_diag::{SockDiag, SockDiagError};
-use sockleak_kernel::tables::{TableError, Tables};
-use sockleak_kernel::translate::Translator;
 
 /// The sockets of one process, as the maps have them now.
 #[derive(Default)]

@@ -4,12 +4,11 @@ use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 
 use anyhow::{Context as _, Result};
-
+use sockleak_kernel::spawn::{RunningChild, StoppedChild};
+use sockleak_kernel::{pidfd, terminal, wait};
 use tokio::io::unix::AsyncFd;
 
 use super::interrupts::Interrupts;
-use sockleak_kernel::spawn::{RunningChild, StoppedChild};
-use sockleak_kernel::{pidfd, terminal, wait};
 
 /// COMMAND.
 pub struct Command {
@@ -67,7 +66,7 @@ impl Command {
             tokio::select! {
                 _ = self.pidfd.readable() => return self.status(),
                 received = interrupts.next() => {
-                    if interrupts.seen > 1 {
+                    if interrupts.is_second() {
                         return Ok(None);
                     }
                     self.pass_on(received);
@@ -78,7 +77,7 @@ impl Command {
 }
 
 /// 128+N for signal N, as shells say it.
-fn exit_code(status: ExitStatus) -> u8 {
+pub fn exit_code(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt as _;
     let code = status
         .code()

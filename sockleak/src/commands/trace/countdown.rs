@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use jiff::Timestamp;
+use sockleak_core::observed::Family;
+use sockleak_core::verdict::FreeRule;
+use sockleak_kernel::netns::Netns;
 
 use super::interrupts::Interrupts;
 use super::looks::{self, Wanted};
 use super::session::Session;
 use crate::output::Status;
-use sockleak_core::observed::Family;
-use sockleak_core::verdict::FreeRule;
-use sockleak_kernel::netns::Netns;
 
 /// At least this often, since a peer can free a leftover at any moment.
 const LOOK: Duration = Duration::from_secs(1);

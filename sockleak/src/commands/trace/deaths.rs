@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use sockleak_ebpf::{Death, ProcessKey};
+use sockleak_kernel::tables::Tables;
 
 use super::processes::ProcessId;
-use sockleak_kernel::tables::Tables;
 
 /// The deaths that are not forgotten, by PID.
 #[derive(Default)]

@@ -1,11 +1,11 @@
 //! Whose the sockets are that close when a process becomes another program.
 
 use anyhow::Result;
+use sockleak_kernel::proc;
 
 use super::aftermath;
 use super::processes::ProcessId;
 use super::session::Session;
-use sockleak_kernel::proc;
 
 /// A program whose process has become another one. The kernel closes its sockets on the way back to user mode,
 /// one right after the other: a pause means that the new program runs.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
+use sockleak_kernel::{terminal, wait};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -14,7 +15,6 @@ use super::countdown;
 use super::interrupts::Interrupts;
 use super::processes::ProcessId;
 use super::session::Session;
-use sockleak_kernel::{terminal, wait};
 
 type Logger = EbpfLogger<&'static dyn log::Log>;
 
@@ -36,8 +36,8 @@ pub enum End {
     Complete,
     /// The user, or `--duration`, wanted no more.
     Cut,
-    /// A second signal, by its number: the user would not wait for the reports.
-    Abandoned(i32),
+    /// A second signal came: the user would not wait for the reports.
+    Abandoned,
 }
 
 /// The end is wanted: what has died is reported, and then nothing more.
@@ -82,7 +82,7 @@ pub struct Timers {
     live_at: Instant,
     look_at: Instant,
     /// `--duration` is over.
-    pub end: Option<Instant>,
+    end: Option<Instant>,
     ending: Option<Ending>,
 }
 
@@ -158,8 +158,8 @@ pub async fn follow(
             }
             () = sleep_until(timers.end) => timers.wind_up(End::Cut),
             received = interrupts.next() => {
-                if interrupts.seen > 1 {
-                    return Ok(End::Abandoned(received));
+                if interrupts.is_second() {
+                    return Ok(End::Abandoned);
                 }
                 let status = command.as_mut().map(|command| command.status()).transpose()?;
                 match &command {

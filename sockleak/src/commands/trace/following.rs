@@ -6,16 +6,16 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use sockleak_core::observed::Process;
 use sockleak_ebpf::Watched;
+use sockleak_kernel::pidfd::{self, PidfdError};
+use sockleak_kernel::tables::TableError;
+use sockleak_kernel::{clock, proc, wait};
 
 use super::deaths::Deaths;
 use super::processes::{ProcessId, Stage};
 use super::session::Session;
 use super::targets::Target;
-use sockleak_core::observed::Process;
-use sockleak_kernel::pidfd::{self, PidfdError};
-use sockleak_kernel::tables::TableError;
-use sockleak_kernel::{clock, proc, wait};
 
 impl Session<'_> {
     /// Watches the targets and their children from now on.

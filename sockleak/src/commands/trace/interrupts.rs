@@ -8,10 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use sockleak_kernel::{spawn, terminal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use sockleak_kernel::{spawn, terminal};
+use super::command::exit_code;
 
 /// The time that the main thread has to end by itself, once a second signal has come.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,9 +26,9 @@ pub struct Interrupts {
     received: UnboundedReceiver<i32>,
     /// How many of them [`Interrupts::next`] gave, but for SIGHUP: with that a service is told to read its
     /// configuration, any number of times.
-    pub seen: usize,
+    seen: usize,
     /// The number of the last one; 0 before.
-    pub last: i32,
+    last: i32,
     last_words: LastWords,
 }
 
@@ -87,6 +88,16 @@ impl Interrupts {
         let _ = self.last_words.set((command, words));
     }
 
+    /// The user insists on the end.
+    pub const fn is_second(&self) -> bool {
+        self.seen > 1
+    }
+
+    /// The exit status of a process that the last one ends.
+    pub const fn exit_code(&self) -> u8 {
+        128 + self.last as u8
+    }
+
     /// The number of the next one.
     pub async fn next(&mut self) -> i32 {
         match self.received.recv().await {
@@ -128,7 +139,7 @@ fn give_up(signal: i32, words: &LastWords) -> ! {
             Err(_) => {}
         }
     }
-    process::exit(status.unwrap_or(128 + signal))
+    process::exit(status.map_or(128 + signal, |status| exit_code(status).into()))
 }
 
 struct Signals {

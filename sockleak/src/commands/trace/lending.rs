@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use sockleak_ebpf::{ORIGIN_LIVE, STATE_CHANGES, SocketKey, SocketRecord, StateChange};
-
 use sockleak_kernel::tables::{TableError, Tables};
 
 /// Records of inventories that were reported and forgotten, by `sk`: a process that shared a socket may have

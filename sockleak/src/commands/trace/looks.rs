@@ -9,10 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-
-use super::aftermath::Shared;
-use super::namespaces::Namespaces;
-use super::rivals;
 use sockleak_core::observed::{Family, PortFile, Protocol, Sighting, Snapshot, Socket};
 use sockleak_core::port::{Destinations, Endpoint, PortOwner};
 use sockleak_kernel::local_ports;
@@ -20,6 +16,10 @@ use sockleak_kernel::netns::Netns;
 use sockleak_kernel::port_table::PortReader;
 use sockleak_kernel::proc::{self, Held, Holders};
 use sockleak_kernel::sock_diag::{self, Filter, SockDiag, SockDiagError};
+
+use super::aftermath::Shared;
+use super::namespaces::Namespaces;
+use super::rivals;
 
 /// What is to be looked at after deaths, put together socket by socket.
 #[derive(Default)]
@@ -278,6 +278,7 @@ fn dump(namespace: &Netns, wanted: &Wanted) -> Result<Vec<Sighting>, SockDiagErr
 
 #[cfg(test)]
 mod tests {
+
     use sockleak_core::observed::State;
     use sockleak_core::port::Reuse;
     use sockleak_core::testing::{addr, snapshot};

@@ -27,6 +27,14 @@ use anyhow::{Context as _, Result};
 use aya_log::EbpfLogger;
 use jiff::Timestamp;
 use sockleak_ebpf::programs;
+use sockleak_kernel::clock::{self, BootClock};
+use sockleak_kernel::load::{self, Preparation, Settings};
+use sockleak_kernel::preflight::{self, Facts};
+use sockleak_kernel::running::Kernel;
+use sockleak_kernel::spawn::{self, Identity, StoppedChild};
+use sockleak_kernel::tables::{self, Tables};
+use sockleak_kernel::translate::Translator;
+use sockleak_kernel::{descriptors, proc};
 use tokio::sync::mpsc::unbounded_channel;
 
 use self::command::Command;
@@ -37,14 +45,6 @@ use self::targets::Target;
 use super::cli::{Common, TraceArgs};
 use super::{is_broken_pipe, refuse_unmet};
 use crate::output::{GoesOn, Notice, Output, Watch};
-use sockleak_kernel::clock::{self, BootClock};
-use sockleak_kernel::load::{self, Preparation, Settings};
-use sockleak_kernel::preflight::{self, Facts};
-use sockleak_kernel::running::Kernel;
-use sockleak_kernel::spawn::{self, Identity, StoppedChild};
-use sockleak_kernel::tables::{self, Tables};
-use sockleak_kernel::translate::Translator;
-use sockleak_kernel::{descriptors, proc};
 
 /// Runs the verb; the exit status.
 ///
@@ -199,55 +199,49 @@ async fn conclude(
     session: &mut Session<'_>,
     followed: Result<End>,
     interrupts: &mut Interrupts,
-    mut command: Option<Command>,
+    command: Option<Command>,
 ) -> Result<u8> {
     let (end, failed) = match followed {
         Ok(end) => (Some(end), finish(session, end, interrupts).await.err()),
         Err(error) => (None, Some(error)),
     };
-    let status = command.as_mut().map_or(Ok(None), Command::status)?;
-    let running = command.filter(|_| status.is_none());
-    let is_unread = failed.as_ref().is_some_and(is_broken_pipe);
-    if is_unread {
-        let command = running.as_ref().map(Command::name);
-        session.tell(&Notice::Unread { command });
-    }
-    let failed = failed.filter(|_| !is_unread);
-    let abandoned = match end {
-        Some(End::Abandoned(signal)) => Some(128 + signal as u8),
-        _ => None,
-    };
-    let Some(mut running) = running else {
-        return match (failed, status) {
-            (Some(error), None) => Err(error),
-            (Some(error), Some(status)) => {
-                session.tell(&Notice::Failed(format!("{error:#}")));
-                Ok(status)
-            }
-            (None, Some(status)) => Ok(status),
-            (None, None) if is_unread => Ok(0),
-            (None, None) => Ok(abandoned.unwrap_or(u8::from(session.args.exit_code && session.left_behind))),
-        };
-    };
-    let why = match (&failed, abandoned) {
+    let why = match (&failed, end) {
+        (Some(error), _) if is_broken_pipe(error) => GoesOn::Unread,
         (Some(_), _) => GoesOn::Untraced,
-        (None, Some(_)) => GoesOn::Abandoned,
-        (None, None) => GoesOn::TimeIsUp,
+        (None, Some(End::Abandoned)) => GoesOn::Abandoned,
+        (None, _) => GoesOn::TimeIsUp,
+    };
+    let failed = failed.filter(|_| why == GoesOn::Untraced);
+    let Some(mut command) = command else {
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        return Ok(match why {
+            GoesOn::Unread => {
+                session.tell(&Notice::Unread);
+                0
+            }
+            GoesOn::Abandoned => interrupts.exit_code(),
+            _ => u8::from(session.args.exit_code && session.left_behind),
+        });
     };
     if let Some(error) = failed {
         session.tell(&Notice::Failed(format!("{error:#}")));
     }
-    if !is_unread {
-        session.tell(&Notice::Command(running.name(), why));
-    }
-    if let Some(status) = abandoned {
+    if let Some(status) = command.status()? {
+        if why == GoesOn::Unread {
+            session.tell(&Notice::Unread);
+        }
         return Ok(status);
     }
-    if let Some(status) = running.outlast(interrupts).await? {
-        return Ok(status);
+    session.tell(&Notice::Command(command.name(), why));
+    if why != GoesOn::Abandoned {
+        if let Some(status) = command.outlast(interrupts).await? {
+            return Ok(status);
+        }
+        session.tell(&Notice::Command(command.name(), GoesOn::Abandoned));
     }
-    session.tell(&Notice::Command(running.name(), GoesOn::Abandoned));
-    Ok(128 + interrupts.last as u8)
+    Ok(interrupts.exit_code())
 }
 
 async fn finish(session: &mut Session<'_>, end: End, interrupts: &mut Interrupts) -> Result<()> {

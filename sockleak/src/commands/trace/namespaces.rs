@@ -4,10 +4,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::processes::ProcessId;
 use sockleak_core::verdict::Overflow;
 use sockleak_kernel::netns::Netns;
 use sockleak_kernel::time_wait::TimeWaitTable;
+
+use super::processes::ProcessId;
 
 #[derive(Default)]
 pub struct Namespaces {

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
+use sockleak_core::observed::{Process, Relation};
 use sockleak_ebpf::WATCHED_SHARES_FILES;
+use sockleak_kernel::proc;
 
 use super::executing::Former;
-use sockleak_core::observed::{Process, Relation};
-use sockleak_kernel::proc;
 
 /// How far a chain of parents is followed: a chain that was made of reused PIDs could have a loop.
 const MAX_ANCESTORS: usize = 64;

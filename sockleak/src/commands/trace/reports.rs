@@ -5,9 +5,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
+use sockleak_core::leftover::followers;
+use sockleak_core::observed::{BlindSpot, Cause, Death, Process, Snapshot, State};
+use sockleak_core::verdict::{Evidence, Lost, Outcome, Report, examine, settled};
 use sockleak_ebpf::{
     DEATH_IO_URING, Death as DeathRecord, FdKey, ProcessKey, WATCHED_IO_URING, WATCHED_MANY_TABLES,
 };
+use sockleak_kernel::netns::Netns;
+use sockleak_kernel::{proc, translate};
 
 use super::aftermath::{self, Records};
 use super::deaths::Deaths;
@@ -17,11 +22,6 @@ use super::owned::Keys;
 use super::processes::{ProcessId, Stage};
 use super::session::Session;
 use super::survey::Survey;
-use sockleak_core::leftover::followers;
-use sockleak_core::observed::{BlindSpot, Cause, Death, Process, Snapshot, State};
-use sockleak_core::verdict::{Evidence, Lost, Outcome, Report, examine, settled};
-use sockleak_kernel::netns::Netns;
-use sockleak_kernel::{proc, translate};
 
 /// The report is made at the earliest this long after the pidfd became readable.
 const SETTLE_MIN: Duration = Duration::from_millis(50);
@@ -29,17 +29,17 @@ const SETTLE_MIN: Duration = Duration::from_millis(50);
 const SETTLE_MAX: Duration = Duration::from_secs(1);
 
 impl Session<'_> {
-    /// Makes the reports of the dead whose sockets have settled; of all that are dead or dying if it must.
+    /// Makes the reports of the dead whose sockets have settled; of all that are dead or dying if there is no later call.
     ///
     /// # Errors
     /// When sock_diag does not answer, or stdout cannot be written.
-    pub fn report_settled(&mut self, must: bool) -> Result<()> {
+    pub fn report_settled(&mut self, is_last: bool) -> Result<()> {
         let settle = match self.args.settle {
-            _ if must => Duration::ZERO,
+            _ if is_last => Duration::ZERO,
             Some(settle) => settle,
             None => SETTLE_MIN,
         };
-        let dying = self.processes.dying().filter(|_| must);
+        let dying = self.processes.dying().filter(|_| is_last);
         let dead: Vec<(ProcessId, Duration)> = self
             .processes
             .dead()
@@ -58,8 +58,7 @@ impl Session<'_> {
         }
         let due = || dead.iter().filter(|(_, elapsed)| *elapsed >= settle);
         let has_settle = self.args.settle.is_some();
-        let is_last = must;
-        let must = |elapsed: Duration| must || has_settle || elapsed >= SETTLE_MAX;
+        let must = |elapsed: Duration| is_last || has_settle || elapsed >= SETTLE_MAX;
         let now = Instant::now();
         if !is_last && !self.pace.allows(now) {
             return Ok(());

@@ -6,7 +6,13 @@ use std::time::Duration;
 use anyhow::Result;
 use aya::maps::{MapData, RingBuf};
 use jiff::Timestamp;
+use sockleak_core::leftover::Countdown;
 use sockleak_ebpf::{ORIGIN_LIVE, StateEvent, state};
+use sockleak_kernel::decode::{self, Event};
+use sockleak_kernel::load::Loaded;
+use sockleak_kernel::tables::{Counters, Tables};
+use sockleak_kernel::translate::{self, Translator};
+use sockleak_kernel::{clock, tracepoint};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::aftermath;
@@ -17,12 +23,6 @@ use super::processes::{ProcessId, Processes};
 use super::survey::Survey;
 use crate::commands::cli::TraceArgs;
 use crate::output::{Loss, Notice, Output, ProcessChange, ProcessEvent, Status, TransitionEvent};
-use sockleak_core::leftover::Countdown;
-use sockleak_kernel::decode::{self, Event};
-use sockleak_kernel::load::Loaded;
-use sockleak_kernel::tables::{Counters, Tables};
-use sockleak_kernel::translate::{self, Translator};
-use sockleak_kernel::{clock, tracepoint};
 
 /// A socket that a living process closed is of no interest when it has been gone for this long.
 const STALE: Duration = Duration::from_secs(300);

@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Result, anyhow, bail};
-
 use sockleak_core::observed::Process;
 use sockleak_kernel::{pidfd, proc};
 

@@ -1,9 +1,9 @@
 //! Advice in JSON.
 
 use serde::{Serialize, Serializer};
+use sockleak_core::advice::{Advice, Fact};
 
 use super::view::{Time, millis};
-use sockleak_core::advice::{Advice, Fact};
 
 #[derive(Serialize)]
 pub(super) struct AdviceView<'a> {
@@ -62,9 +62,9 @@ impl Serialize for FactView<'_> {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use sockleak_core::testing::sample;
 
     use super::*;
-    use sockleak_core::testing::sample;
 
     #[test]
     fn a_piece_has_every_key() {

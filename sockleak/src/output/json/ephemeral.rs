@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
-
-use super::view::{Each, Time};
 use sockleak_core::port::{Ephemeral, Return, TwReuse};
 use sockleak_core::verdict::FreeRule;
+
+use super::view::{Each, Time};
 
 #[derive(Serialize)]
 pub(super) struct EphemeralView<'a> {
@@ -77,11 +77,11 @@ impl ReturnView {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-
-    use super::*;
     use sockleak_core::observed::State;
     use sockleak_core::testing::{evidence, local_ports, outgoing, sighting};
     use sockleak_core::verdict::examine;
+
+    use super::*;
 
     #[test]
     fn a_row_has_every_key() {

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::Serialize;
-
-use super::report::HolderView;
-use super::view::{Each, Time};
 use sockleak_core::leftover::{Action, Danger, Reason, Removal};
 use sockleak_core::observed::State;
 use sockleak_core::verdict::Holder;
+
+use super::report::HolderView;
+use super::view::{Each, Time};
 
 #[derive(Serialize)]
 pub(super) struct RemovalView<'a> {

@@ -12,6 +12,10 @@ use std::io::{self, BufWriter, Write};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use sockleak_core::leftover::Freed;
+use sockleak_core::observed::{Death, Process, State};
+use sockleak_core::port::{PortReport, Reuse};
+use sockleak_core::verdict::{Follower, FreeRule, Outcome, Report};
 
 use self::free::RemovalView;
 use self::port::PortView;
@@ -21,10 +25,6 @@ use super::{
     Freeing, LiveLine, Loss, Notice, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch,
     escape, watch_line,
 };
-use sockleak_core::leftover::Freed;
-use sockleak_core::observed::{Death, Process, State};
-use sockleak_core::port::{PortReport, Reuse};
-use sockleak_core::verdict::{Follower, FreeRule, Outcome, Report};
 
 /// The version of the format. Fields and values may be added to it without another number.
 const VERSION: u32 = 1;

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+use sockleak_core::port::{PortHolder, PortReport, PortSocket, Restart, Reuse};
+use sockleak_core::verdict::{FreeRule, How};
 
 use super::VERSION;
 use super::restart::RestartView;
 use super::view::{Each, Time, family, millis, protocol};
 use crate::output::blind;
-use sockleak_core::port::{PortHolder, PortReport, PortSocket, Restart, Reuse};
-use sockleak_core::verdict::{FreeRule, How};
 
 #[derive(Serialize)]
 pub(super) struct PortView<'a> {

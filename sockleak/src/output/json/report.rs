@@ -3,6 +3,12 @@
 use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
+use sockleak_core::advice::Advice;
+use sockleak_core::observed::{Process, ResetReason, State, Transition};
+use sockleak_core::port::{Ephemeral, Restart};
+use sockleak_core::verdict::{
+    FreeRule, Holder, How, LeftWhileAlive, Lost, Outcome, Report, SocketReport, Summary, Why,
+};
 
 use super::VERSION;
 use super::advice::AdviceView;
@@ -10,12 +16,6 @@ use super::ephemeral::EphemeralView;
 use super::restart::RestartView;
 use super::view::{DeathView, Each, Time, family, millis, protocol};
 use crate::output::blind;
-use sockleak_core::advice::Advice;
-use sockleak_core::observed::{Process, ResetReason, State, Transition};
-use sockleak_core::port::{Ephemeral, Restart};
-use sockleak_core::verdict::{
-    FreeRule, Holder, How, LeftWhileAlive, Lost, Outcome, Report, SocketReport, Summary, Why,
-};
 
 #[derive(Serialize)]
 pub(super) struct ReportView<'a> {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
+use sockleak_core::port::{Answer, BindVerdict, Obstacle, Restart, Reuse};
 
 use super::view::{Each, Time};
-use sockleak_core::port::{Answer, BindVerdict, Obstacle, Restart, Reuse};
 
 #[derive(Serialize)]
 pub(super) struct RestartView<'a> {

@@ -1,14 +1,14 @@
 //! The format that programs rely on.
 
 use serde_json::{Value, json};
-
-use super::*;
-use crate::output::Subject;
 use sockleak_core::expiry::Freedom;
 use sockleak_core::leftover::{Attempt, DiscardRule, Power, Powers, Removal, followers};
 use sockleak_core::observed::{Cause, Protocol, Sender, Sighting, Timer};
 use sockleak_core::testing::{addr, at, evidence, process, sample, sighting, socket};
 use sockleak_core::verdict::{FreeRule, Holder, examine};
+
+use super::*;
+use crate::output::Subject;
 
 fn lines(
     summary: bool,

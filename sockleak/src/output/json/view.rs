@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
-
 use sockleak_core::observed::{Cause, Death, Family, Protocol, signal_name};
 
 /// A moment: RFC 3339 in UTC with nine digits.

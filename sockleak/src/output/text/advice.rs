@@ -1,8 +1,9 @@
 //! Advice as text: what to do and why; with -v, for whom it is called what, what it costs, and what is in vain.
 
+use sockleak_core::advice::{Advice, Fact};
+
 use super::style::{Ink, Style};
 use super::words::{block, clock, count, duration, plural, wrap};
-use sockleak_core::advice::{Advice, Fact};
 
 /// The lines of all pieces.
 pub(super) fn advice(pieces: &[Advice], style: &Style) -> Vec<String> {
@@ -87,9 +88,9 @@ mod tests {
     use std::time::Duration;
 
     use jiff::tz::TimeZone;
+    use sockleak_core::testing::{at, sample};
 
     use super::*;
-    use sockleak_core::testing::{at, sample};
 
     fn style(verbose: bool) -> Style {
         Style {

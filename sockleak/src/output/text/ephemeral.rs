@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
-use super::style::{Ink, Style};
-use super::words::{clock, count, plural, wrap};
 use sockleak_core::port::Ephemeral;
 use sockleak_core::verdict::FreeRule;
+
+use super::style::{Ink, Style};
+use super::words::{clock, count, plural, wrap};
 
 /// So many destinations are told.
 const NAMED: usize = 3;
@@ -105,10 +106,10 @@ mod tests {
     use std::sync::LazyLock;
 
     use jiff::tz::TimeZone;
-
-    use super::*;
     use sockleak_core::port::{Return, TwReuse};
     use sockleak_core::testing::at;
+
+    use super::*;
 
     fn style(width: usize) -> Style {
         Style {

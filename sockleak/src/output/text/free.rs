@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use sockleak_core::leftover::{Action, Danger, Reason, Removal};
+use sockleak_core::observed::State;
+use sockleak_core::verdict::{Side, Sides};
+
 use super::style::{Ink, Style};
 use super::table::{HEADER, LIMIT, indent, line, widths};
 use super::words::{block, count, danger, plural, reason, unacknowledged};
 use crate::output::{Freeing, escape};
-use sockleak_core::leftover::{Action, Danger, Reason, Removal};
-use sockleak_core::observed::State;
-use sockleak_core::verdict::{Side, Sides};
 
 /// So many holders of a line are named.
 const NAMED: usize = 3;
@@ -219,12 +220,13 @@ fn some_of(mut named: impl Iterator<Item = String>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::output::Subject;
     use sockleak_core::leftover::{DiscardRule, Power, Powers};
     use sockleak_core::observed::Sighting;
     use sockleak_core::testing::{addr, at, sighting, socket};
     use sockleak_core::verdict::Holder;
+
+    use super::*;
+    use crate::output::Subject;
 
     const ABLE: Powers = Powers {
         time_wait: Power::Works,

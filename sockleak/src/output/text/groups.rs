@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
-
 use sockleak_core::observed::{Protocol, State};
 use sockleak_core::port::{Occupant, PortSocket, Reuse};
 use sockleak_core::verdict::{FreeRule, LeftWhileAlive, Outcome, Report, Side, Sides, Why};

@@ -14,6 +14,10 @@ pub(super) mod words;
 use std::io::{self, Write};
 
 use jiff::Timestamp;
+use sockleak_core::leftover::Freed;
+use sockleak_core::observed::{Death, Process};
+use sockleak_core::port::{PortReport, Reuse};
+use sockleak_core::verdict::{Follower, Report};
 
 pub use self::style::Style;
 use self::words::{clock, count, plural};
@@ -21,10 +25,6 @@ use super::{
     Freeing, LiveLine, Loss, Notice, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch,
     escape, watch_line,
 };
-use sockleak_core::leftover::Freed;
-use sockleak_core::observed::{Death, Process};
-use sockleak_core::port::{PortReport, Reuse};
-use sockleak_core::verdict::{Follower, Report};
 
 /// Reports on one writer, everything else on the other.
 #[derive(Debug)]

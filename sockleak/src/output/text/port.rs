@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use sockleak_core::port::{Answer, PortHolder, PortReport, PortSocket, Restart, Reuse};
+use sockleak_core::verdict::Outcome;
+
 use super::groups::of_port;
 use super::restart::restarts;
 use super::style::{Ink, Style};
@@ -9,8 +12,6 @@ use super::table::table;
 use super::words::{first_few, how, plural, state, wrap};
 use crate::output::blind;
 use crate::output::escape;
-use sockleak_core::port::{Answer, PortHolder, PortReport, PortSocket, Restart, Reuse};
-use sockleak_core::verdict::Outcome;
 
 /// The lines about a port; some hold several.
 pub(super) fn port(report: &PortReport, style: &Style) -> Vec<String> {

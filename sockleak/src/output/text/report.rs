@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
+use sockleak_core::leftover::followers;
+use sockleak_core::verdict::{How, LeftWhileAlive, Outcome, Report, SocketReport, Why};
 
 use super::advice::advice;
 use super::ephemeral::ephemeral;
@@ -16,8 +18,6 @@ use super::words::{
 };
 use crate::output::blind;
 use crate::output::escape;
-use sockleak_core::leftover::followers;
-use sockleak_core::verdict::{How, LeftWhileAlive, Outcome, Report, SocketReport, Why};
 
 /// The lines of a report; some hold several.
 pub(super) fn report(report: &Report, style: &Style) -> Vec<String> {

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
+use sockleak_core::port::{Answer, BindVerdict, Obstacle, Restart, Reuse};
 
 use super::style::{Ink, Style};
 use super::words::{clock, count, duration, wrap};
-use sockleak_core::port::{Answer, BindVerdict, Obstacle, Restart, Reuse};
 
 /// So many addresses get a line of their own.
 const NAMED: usize = 8;

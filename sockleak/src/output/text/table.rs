@@ -1,12 +1,12 @@
 //! The table of groups: a line of columns each, and below it what that means.
 
 use jiff::tz::TimeZone;
+use sockleak_core::port::Reuse;
+use sockleak_core::verdict::{FreeRule, Outcome};
 
 use super::groups::Group;
 use super::style::{Ink, Style};
 use super::words::{block, clock, count, outcome, plural, state, why};
-use sockleak_core::port::Reuse;
-use sockleak_core::verdict::{FreeRule, Outcome};
 
 /// So many groups are printed.
 pub(super) const LIMIT: usize = 12;

@@ -4,11 +4,11 @@ use std::sync::LazyLock;
 
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
-
-use super::*;
 use sockleak_core::observed::State;
 use sockleak_core::testing::{addr, at, evidence, process, sample, socket};
 use sockleak_core::verdict::{Lost, examine};
+
+use super::*;
 
 fn style() -> Style {
     Style {
@@ -182,7 +182,7 @@ fn status_is_apart_from_data() {
                 processes,
             })?;
         }
-        output.notice(&Notice::Unread { command: None })?;
+        output.notice(&Notice::Unread)?;
         output.status(&Status::Watching {
             processes: 1,
             sockets: Some(1),

@@ -2,11 +2,11 @@
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-
-use crate::output::escape;
 use sockleak_core::leftover::{Danger, Reason};
 use sockleak_core::observed::{Cause, Death, Sender, State, signal_name};
 use sockleak_core::verdict::{How, Outcome, Why};
+
+use crate::output::escape;
 
 /// A number with its thousands set apart: `1,412`.
 pub(in crate::output) fn count(number: u64) -> String {
@@ -231,8 +231,9 @@ pub(super) fn first_few(parts: impl ExactSizeIterator<Item = String>) -> String 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use sockleak_core::testing::at;
+
+    use super::*;
 
     #[test]
     fn numbers_are_readable() {

@@ -1,7 +1,8 @@
-use super::*;
-use crate::output::{Json, LiveLine, Output as _};
 use sockleak_core::testing::{self, addr};
 use sockleak_core::verdict::Report as Written;
+
+use super::*;
+use crate::output::{Json, LiveLine, Output as _};
 
 fn written(report: &Written, summary: bool) -> Vec<u8> {
     let mut text = Vec::new();
