@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use serde_json::json;
+use serde_json::{Value, json};
 use sockleak_tests::death;
 use sockleak_tests::limit::wait_until;
 use sockleak_tests::report::moment;
@@ -194,7 +194,7 @@ fn five_children_with_one_number_are_five() {
         let report = tracer.report();
         assert_eq!(report["process"]["pid"].to_string(), pid, "{report}");
         assert_eq!(report["death"]["signal"], 9, "{report}");
-        let own = |socket: &&serde_json::Value| socket["holders"] == json!([]);
+        let own = |socket: &&Value| socket["holders"] == json!([]);
         let listeners: Vec<_> = report.in_state("LISTEN").into_iter().filter(own).collect();
         let [listener] = listeners[..] else {
             panic!("not one listener of its own: {report}")
@@ -226,6 +226,17 @@ fn a_dead_child_does_not_wait_for_whoever_has_its_number() {
         report["death"]["sent_by"]["pid"], child,
         "it killed itself: {report}"
     );
+    // What it had inherited is also held by the one that has its number.
+    let pids = |socket: &Value| {
+        let holders = socket["holders"].as_array().expect("a list").iter();
+        let mut pids: Vec<_> = holders.filter_map(|holder| holder["pid"].as_u64()).collect();
+        pids.sort_unstable();
+        pids
+    };
+    let mut both = [victim.pid(), child].map(u64::from);
+    both.sort_unstable();
+    let held = report.sockets().iter().map(pids).filter(|pids| *pids == both);
+    assert_eq!(held.count(), 2, "the victim's listener and connection: {report}");
     victim.kill_child(child);
     let report = tracer.report();
     assert_eq!(report["process"]["pid"], child, "{report}");

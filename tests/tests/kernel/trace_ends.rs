@@ -26,6 +26,7 @@ pub fn tests() -> Vec<Trial> {
             a_signal_right_after_nine_deaths_loses_none,
             the_end_of_the_duration_right_after_nine_deaths_loses_none,
             once_reports_all_that_died_together,
+            a_signal_ends_the_countdown_before_it_begins,
             a_hangup_ends_a_trace_unless_it_is_ignored,
             a_second_signal_ends_a_trace_that_nobody_reads,
             a_second_signal_leaves_a_command_with_a_word,
@@ -107,20 +108,39 @@ fn the_end_of_the_duration_right_after_nine_deaths_loses_none() {
     all_are_reported(&mut tracer);
 }
 
-/// The peer of a worker does not answer, and its report waits for that longer than the one that ends the trace.
-fn once_reports_all_that_died_together() {
+/// A victim whose worker has a connection to that peer.
+fn with_one_connected_worker() -> (Family, Peer) {
     let mut victim = Victim::start();
     let address = victim.listen("4");
     victim.tell("workers 1 1");
     let peer = Peer::connect(address);
-    let worker = victim.answer().parse().expect("a process id");
-    let mut tracer = Tracer::attach(victim.pid(), &["--once"]);
+    let workers = vec![victim.answer().parse().expect("a process id")];
+    (Family { victim, workers }, peer)
+}
+
+/// The peer of a worker does not answer, and its report waits for that longer than the one that ends the trace.
+fn once_reports_all_that_died_together() {
+    let (mut family, peer) = with_one_connected_worker();
+    let mut tracer = Tracer::attach(family.victim.pid(), &["--once"]);
     peer.cut_off();
-    let workers = vec![worker];
-    Family { victim, workers }.die_unseen(&tracer);
+    family.die_unseen(&tracer);
     tracer.signal(libc::SIGCONT);
     let reports = tracer.reports(2);
     assert!(reports.values().all(|report| report["death"]["signal"] == 9));
+    tracer.finishes();
+}
+
+/// It comes while the last reports are waited for, and what is left then would be waited for much longer.
+fn a_signal_ends_the_countdown_before_it_begins() {
+    let (mut family, peer) = with_one_connected_worker();
+    let mut tracer = Tracer::attach(family.victim.pid(), &["--once", "--wait"]);
+    peer.cut_off();
+    family.die_unseen(&tracer);
+    tracer.signal(libc::SIGCONT);
+    tracer.report();
+    tracer.signal(libc::SIGINT);
+    let report = tracer.report();
+    assert_eq!(report["summary"]["fin_wait1"], 1, "{report}");
     tracer.finishes();
 }
 
