@@ -1,14 +1,19 @@
 //! The domain: what a dead process's sockets left behind, decided from what the kernel was seen to say.
 //!
-//! Pure and synchronous. Observations ([`observed`]) come in as [`verdict::Evidence`], a [`verdict::Report`] goes out by
-//! [`verdict::examine`], and a [`leftover::Countdown`] follows what it leaves until it is free. Nothing here does I/O,
-//! reads a clock or knows about BPF.
+//! Pure and synchronous. An [`examiner::Examiner`] takes what was observed ([`observed::Observation`]) and makes
+//! [`event::Event`]s of it: a [`verdict::Report`] for each death, the [`incident::Incident`] that it belongs to, and what
+//! a [`leftover::Countdown`] sees of its leftovers until they are free. Nothing here does I/O, reads a clock or knows
+//! about BPF.
 
 pub mod advice;
+pub mod event;
+pub mod examiner;
 pub mod expiry;
+pub mod incident;
 pub mod leftover;
 pub mod observed;
 pub mod port;
+pub mod recording;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod verdict;

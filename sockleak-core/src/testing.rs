@@ -114,6 +114,7 @@ pub fn sighting(socket: &Socket, state: State) -> Sighting {
 pub fn snapshot(sightings: Vec<Sighting>) -> Snapshot {
     Snapshot {
         netns: 1,
+        cookie: None,
         began: at(100),
         time: at(100),
         sightings: Some(sightings.into()),
@@ -195,7 +196,7 @@ pub fn evidence(sockets: Vec<Socket>, sightings: Vec<Sighting>) -> Evidence {
             dump_interrupted: None,
         }),
         sockets: sockets.into_iter().map(Box::new).collect(),
-        live: Vec::new(),
+        closed_alive: Vec::new(),
         snapshots: vec![snapshot(sightings)],
         holdings: Vec::new(),
         unread: 0,
@@ -244,7 +245,9 @@ pub fn sample() -> Report {
     connection(State::Established, &[(State::Established, State::Close)], None);
     let closing = [(State::Established, State::FinWait1)];
     connection(State::Established, &closing, Some(State::FinWait1));
-    sockets[200].reset_sent = Some(Some(ResetReason::AbortOnClose));
+    sockets[200].reset_sent = Some(ResetSent {
+        reason: Some(ResetReason::AbortOnClose),
+    });
     sockets[200].unread_bytes = 5;
     let unreachable = sightings.last_mut().expect("it is there");
     unreachable.timer = Timer::Retransmit;
@@ -286,7 +289,7 @@ pub fn sample() -> Report {
         for list in [&mut look.sightings, &mut look.rivals] {
             Arc::make_mut(list.get_or_insert_default()).push(left.clone());
         }
-        evidence.live.push(closed.into());
+        evidence.closed_alive.push(closed.into());
     }
     evidence.snapshots[0].local_ports = Some(LocalPorts {
         range: 32_768..=60_999,

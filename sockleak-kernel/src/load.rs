@@ -48,7 +48,7 @@ pub struct Settings {
 /// The loaded object, and what BTF told about the kernel.
 pub struct Loaded {
     /// Dropping it detaches every program.
-    pub ebpf: Ebpf,
+    pub(crate) ebpf: Ebpf,
     /// Tells who has a port; `None` until [`Loaded::add_port_reader`], and where the kernel refuses it.
     pub ports: Option<PortReader>,
     /// What this kernel cannot tell.

@@ -1,11 +1,11 @@
 //! Following what a report left until it is free.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::expiry::Freedom;
-use crate::observed::{Sighting, Snapshot};
+use crate::observed::{Family, Protocol, Sighting, Snapshot};
 use crate::verdict::{Follower, FreeRule, Outcome, Report, SocketReport};
 
 /// A leftover that was there at one look and gone at the next.
@@ -70,6 +70,50 @@ fn parts(report: &SocketReport) -> &[SocketReport] {
     }
 }
 
+/// That a namespace was looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct LookedAt {
+    /// Its inode.
+    pub netns: u32,
+    /// What tells it from a later one with the same inode; `None` where that is not known.
+    pub cookie: Option<u64>,
+    /// When the look began: what it showed was there at that moment.
+    pub began: Timestamp,
+}
+
+impl LookedAt {
+    /// What that look tells of itself.
+    #[must_use]
+    pub const fn of(snapshot: &Snapshot) -> Self {
+        Self {
+            netns: snapshot.netns,
+            cookie: snapshot.cookie,
+            began: snapshot.began,
+        }
+    }
+}
+
+/// What the next look has to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextLook {
+    /// When the first leftover may be free; `None` where no moment can be told.
+    pub due: Option<Timestamp>,
+    pub namespaces: Vec<NamespaceLook>,
+}
+
+/// What is to be seen of one namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceLook {
+    /// Its inode.
+    pub netns: u32,
+    /// What tells it from a later one with the same inode; `None` where that is not known.
+    pub cookie: Option<u64>,
+    /// The local ports.
+    pub ports: BTreeSet<u16>,
+    /// Which of sock_diag's lists.
+    pub kinds: BTreeSet<(Protocol, Family)>,
+}
+
 /// A difference below this between two computed moments is the clock's and the timer's, not the socket's.
 const JITTER: SignedDuration = SignedDuration::from_secs(1);
 
@@ -83,6 +127,8 @@ pub struct Countdown {
 #[derive(Clone, Debug)]
 struct Namespace {
     looked: Timestamp,
+    /// What tells it from a later one with the same inode; `None` where that is not known.
+    cookie: Option<u64>,
     /// By cookie.
     followers: HashMap<u64, Follower>,
 }
@@ -97,14 +143,18 @@ impl Countdown {
         }
     }
 
-    /// Adds the followers of a report, which were last seen at `time`.
-    pub fn add(&mut self, followers: impl IntoIterator<Item = Follower>, time: Timestamp) {
+    /// Adds the followers of a report, which were last seen by these looks.
+    pub fn add(&mut self, followers: impl IntoIterator<Item = Follower>, looks: &[LookedAt]) {
         for follower in followers {
+            let Some(look) = looks.iter().find(|look| look.netns == follower.netns) else {
+                continue;
+            };
             let namespace = self
                 .namespaces
                 .entry(follower.netns)
                 .or_insert_with(|| Namespace {
-                    looked: time,
+                    looked: look.began,
+                    cookie: look.cookie,
                     followers: HashMap::new(),
                 });
             namespace.followers.insert(follower.cookie, follower);
@@ -154,9 +204,30 @@ impl Countdown {
         look
     }
 
-    /// The namespaces that have to be looked at.
-    pub fn namespaces(&self) -> impl Iterator<Item = u32> + '_ {
-        self.namespaces.keys().copied()
+    /// What the next look has to show after one at that moment; `None` when everything is free.
+    #[must_use]
+    pub fn next_look(&self, after: Timestamp) -> Option<NextLook> {
+        let namespaces = self.namespaces.iter().map(|(&netns, namespace)| {
+            let mut look = NamespaceLook {
+                netns,
+                cookie: namespace.cookie,
+                ..NamespaceLook::default()
+            };
+            for follower in namespace.followers.values() {
+                look.ports.insert(follower.local.port());
+                let family = if follower.local.is_ipv6() {
+                    Family::Ipv6
+                } else {
+                    Family::Ipv4
+                };
+                look.kinds.insert((follower.protocol, family));
+            }
+            look
+        });
+        (!self.is_done()).then(|| NextLook {
+            due: self.next(after),
+            namespaces: namespaces.collect(),
+        })
     }
 
     /// Those that are not free yet.
@@ -173,8 +244,7 @@ impl Countdown {
     }
 
     /// The first moment after `now` at which one of them may be free.
-    #[must_use]
-    pub fn next(&self, now: Timestamp) -> Option<Timestamp> {
+    fn next(&self, now: Timestamp) -> Option<Timestamp> {
         self.followers()
             .filter_map(|follower| follower.freedom.at())
             .filter(|&at| at > now)
@@ -229,9 +299,14 @@ mod tests {
     fn begin() -> (Countdown, Sighting) {
         let closed = socket(State::Established).build();
         let seen = sighting(&closed, State::FinWait2);
-        let report = examine(evidence(vec![closed], vec![seen.clone()]));
+        let evidence = evidence(vec![closed], vec![seen.clone()]);
+        let looks = [LookedAt {
+            began: evidence.time,
+            ..LookedAt::of(&evidence.snapshots[0])
+        }];
+        let report = examine(evidence);
         let mut countdown = Countdown::new(250);
-        countdown.add(followers(&report), report.time);
+        countdown.add(followers(&report), &looks);
         (countdown, seen)
     }
 

@@ -1,7 +1,10 @@
 //! What could not be seen, as facts. The words for them are chosen where they are printed.
 
+use serde::{Deserialize, Serialize};
+
 /// Something that a report therefore cannot tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum BlindSpot {
     /// The exit hook did not see the death: how the process died and what it held is not known.
     ExitUnseen,

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// A death, by the rule of `wait_task_zombie` (kernel/exit.c): `group_exit_code` if SIGNAL_GROUP_EXIT
 /// is set, else the `exit_code` of the thread-group leader.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Death {
     pub time: Timestamp,
     pub cause: Cause,
@@ -20,7 +21,8 @@ pub struct Death {
     pub dump_interrupted: Option<u8>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// `exit(code)`, 0 to 255.
     Exit { code: u8 },
@@ -29,7 +31,7 @@ pub enum Cause {
 }
 
 /// A process that sent a signal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sender {
     pub pid: u32,
     pub comm: String,

@@ -2,15 +2,21 @@
 
 mod blind_spot;
 mod death;
+mod evidence;
 pub(crate) mod moment;
 mod observation;
 mod process;
+mod snapshot;
 mod socket;
 mod state;
 
 pub use blind_spot::BlindSpot;
 pub use death::{Cause, Death, Exit, Sender, SignalSent, signal_name};
-pub use observation::{Holding, PortFile, Relation, Sighting, Snapshot, Timer};
-pub use process::Process;
-pub use socket::{Family, Linger, Origin, Protocol, ResetReason, ResetReceived, Socket, SocketId};
+pub use evidence::{Evidence, Lost};
+pub use observation::{
+    Loss, Observation, OpenSockets, ProcessChange, ProcessEvent, SocketTransition, WatchedProcess, Watching,
+};
+pub use process::{Process, ProcessId};
+pub use snapshot::{Holding, Overflow, PortFile, Relation, Sighting, Snapshot, Timer};
+pub use socket::{Family, Linger, Origin, Protocol, ResetReason, ResetReceived, ResetSent, Socket, SocketId};
 pub use state::{State, Transition};

@@ -5,10 +5,12 @@ use std::fmt;
 use std::num::NonZero;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 /// Nanoseconds since the epoch. A time beyond the years 1677 to 2262 is the last one in them, and the epoch itself is
 /// its first nanosecond.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Timestamp", into = "Timestamp")]
 pub struct Moment(NonZero<i64>);
 
 impl From<Timestamp> for Moment {

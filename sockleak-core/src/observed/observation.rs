@@ -1,125 +1,124 @@
-//! What was looked up after the death: sock_diag's answers, who has the ports, and who else has the sockets.
+//! What a trace observes, in order. No verdict rests on anything else, and nothing else is recorded.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
-use crate::observed::{Protocol, State};
-use crate::port::{LocalPorts, PortOwner};
-use crate::verdict::Overflow;
+use crate::observed::{Evidence, Snapshot, State};
 
-/// The timer of a socket as sock_diag tells it (`idiag_timer`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timer {
-    None,
-    Retransmit,
-    Keepalive,
-    TimeWait,
-    /// The zero-window probe.
-    Persist,
-    /// The delayed ACK, 7.x.
-    DelayedAck,
-    Unknown(u8),
-}
-
-/// A socket as one sock_diag dump showed it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sighting {
-    pub protocol: Protocol,
-    /// For a time-wait mini socket its substate: FIN_WAIT2 or TIME_WAIT.
-    pub state: State,
-    pub local: SocketAddr,
-    pub remote: SocketAddr,
-    pub cookie: u64,
-    /// 0 for sockets that no file refers to.
-    pub inode: u64,
-    pub timer: Timer,
-    /// Until the timer fires; 0 when it is overdue.
-    pub expires: Duration,
-    /// Retransmissions or probes so far.
-    pub retransmits: u8,
-    /// Retransmission timeout, from `tcp_info`; `None` for mini sockets.
-    pub rto: Option<Duration>,
-    /// Doublings of that timeout so far, from `tcp_info`.
-    pub backoff: u8,
-    /// Bytes that the peer has not acknowledged, what `ss` calls Send-Q: `write_seq - snd_una` (`tcp_diag_get_info`,
-    /// net/ipv4/tcp_diag.c). A FIN counts as one of them (`tcp_send_fin`, net/ipv4/tcp_output.c).
-    pub send_queue: u32,
-    /// Since the last acknowledgement of the peer, from `tcp_info`; `None` for mini sockets.
-    pub last_ack: Option<Duration>,
-    /// The interface that it is bound to, by SO_BINDTODEVICE or a link-local address; 0 for none.
-    pub interface: u32,
-    /// It carries an MPTCP connection. Told of full sockets only, and by most kernels only to CAP_NET_ADMIN
-    /// (`tcp_diag_get_aux`, net/ipv4/tcp_diag.c).
-    pub is_subflow: bool,
-}
-
-/// One look at a network namespace after the death. Several reports share what was seen.
+/// One thing that was observed.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// Inode of the namespace.
-    pub netns: u32,
-    /// When the look began: what it showed was there at that moment.
-    pub began: Timestamp,
-    /// When sock_diag was read: what it did not show was gone by then.
-    pub time: Timestamp,
-    /// `None` when the namespace could not be looked into.
-    pub sightings: Option<Arc<Vec<Sighting>>>,
-    /// Why it may not be looked into; `None` when it was, or when it is gone.
-    pub refused: Option<String>,
-    /// `net.ipv4.tcp_orphan_retries` as the kernel applies it (0 counts as 8); `None` where it could not be read.
-    pub orphan_retries: Option<u32>,
-    /// What the namespace tells of missing TIME_WAITs; `None` where that is not known.
-    pub overflow: Option<Overflow>,
-    /// Everything that has one of the ports asked for, with its options; `None` where they could not be read.
-    pub owners: Option<Vec<Arc<PortOwner>>>,
-    /// Sockets that are only bound are among the owners or the sightings, if there are any.
-    pub shows_bound: bool,
-    /// How connect() chooses local ports there; `None` where that is not known.
-    pub local_ports: Option<LocalPorts>,
-    /// Whoever has them, the sockets that are connected to a remote port of the process's outgoing connections, and those
-    /// that listen or are bound only. `None` where nobody asked for them.
-    pub rivals: Option<Arc<Vec<Sighting>>>,
+#[non_exhaustive]
+pub enum Observation {
+    /// Every hook is attached.
+    Began(Watching),
+    /// A watched process changed.
+    Process(ProcessEvent),
+    /// A watched process changed the state of one of its sockets itself.
+    Transition(SocketTransition),
+    /// All that was seen of a death, once it has settled.
+    Dead(Box<Evidence>),
+    /// All that was seen of a process that lives at the end of the trace.
+    Living(Box<Evidence>),
+    /// Another look at a namespace in which something is left.
+    Looked(Snapshot),
+    /// Something was lost since the last time.
+    Lost(Loss),
+    /// The trace is over.
+    Ended { time: Timestamp },
 }
 
-impl Snapshot {
-    /// What was there; nothing where the namespace could not be opened.
+impl Observation {
+    /// When it was observed.
     #[must_use]
-    pub fn seen(&self) -> &[Sighting] {
-        self.sightings.as_deref().map_or(&[], Vec::as_slice)
+    pub fn time(&self) -> Timestamp {
+        match self {
+            Self::Began(watching) => watching.time,
+            Self::Process(event) => event.time,
+            Self::Transition(transition) => transition.time,
+            Self::Dead(evidence) | Self::Living(evidence) => evidence.time,
+            Self::Looked(snapshot) => snapshot.time,
+            Self::Lost(loss) => loss.time,
+            Self::Ended { time } => *time,
+        }
     }
 }
 
-/// A descriptor that leads to a socket with a local port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortFile {
-    pub pid: u32,
-    pub comm: String,
-    pub fd: u32,
-    pub owner: PortOwner,
+/// What is watched, once every hook is attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watching {
+    pub time: Timestamp,
+    /// The processes that are watched from the beginning, the targets first.
+    pub processes: Vec<WatchedProcess>,
+    /// What the targets have open; `None` where that may not be looked at.
+    pub sockets: Option<OpenSockets>,
+    /// The kernel's release, as `uname -r` says it.
+    pub kernel: String,
+    /// The hooks that are attached.
+    pub hooks: Vec<String>,
+    /// CONFIG_HZ, for the slack of the timer wheel.
+    pub hz: u32,
 }
 
-/// A descriptor in another process that leads to a socket of the dead one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holding {
-    pub inode: u64,
+/// A process that is watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedProcess {
     pub pid: u32,
+    /// 0 where it is not known.
+    pub parent: u32,
     pub comm: String,
-    pub fd: u32,
-    pub relation: Relation,
+    /// The user gave it.
+    pub target: bool,
 }
 
-/// How the holder is related to the dead process, as far as it was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Relation {
-    /// One of them forked the other, or a common ancestor that was watched forked both.
-    Family,
-    /// It was made with CLONE_FILES and shares the fd table.
-    SharedTable,
-    /// The holder got it while it lived, not by its fork.
-    Received,
-    /// None of these was seen.
-    Unknown,
+/// How many sockets are open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSockets {
+    pub listeners: u64,
+    /// TCP sockets that do not listen.
+    pub connections: u64,
+}
+
+/// A watched process forked, became another program or ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessEvent {
+    pub time: Timestamp,
+    pub pid: u32,
+    /// After an exec, the new one.
+    pub comm: String,
+    pub change: ProcessChange,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessChange {
+    /// It has a child, which is watched too.
+    Forked { child: u32 },
+    /// It became another program.
+    Executed,
+    /// It died, and there is nothing to report of it.
+    Ended,
+}
+
+/// A watched process changed the state of one of its sockets itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketTransition {
+    pub time: Timestamp,
+    pub pid: u32,
+    pub comm: String,
+    pub local: SocketAddr,
+    pub remote: Option<SocketAddr>,
+    pub from: State,
+    pub to: State,
+}
+
+/// What was lost since the last time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    pub time: Timestamp,
+    /// Events that the programs could not send, or were skipped for.
+    pub events: u64,
+    /// Processes that are not followed. They are counted among the events, too.
+    pub processes: u64,
 }

@@ -1,9 +1,19 @@
 //! The process that is watched.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// One process of all that ever have its PID: no two of them live at the same moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessId {
+    pub pid: u32,
+    /// A moment of its life in boot-time nanoseconds, before which it is of no interest: its start, its fork, or when it
+    /// was found.
+    pub since: u64,
+}
 
 /// What is known of a process besides its sockets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Process id in the initial PID namespace.
     pub pid: u32,

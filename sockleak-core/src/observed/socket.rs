@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::observed::{State, Transition};
 
 /// What tells one followed socket from every other: the address of its `struct sock` alone does not,
 /// since the slab reuses it within milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SocketId {
     /// Address of the `struct sock`.
     pub sk: u64,
@@ -21,7 +22,8 @@ pub struct SocketId {
 }
 
 /// Why a socket is followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// It was in the fd table when its process died.
     Inventory,
@@ -31,34 +33,44 @@ pub enum Origin {
     Subflow,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Protocol {
     Tcp,
     Mptcp,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Family {
     Ipv4,
     Ipv6,
 }
 
 /// SO_LINGER, when it is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Linger {
     pub seconds: u32,
 }
 
 /// `tcp_receive_reset` fired for the socket. That is not yet a reset by the peer: it also fires when
 /// data arrives after close (net/ipv4/tcp_input.c, `tcp_reset` called from `tcp_rcv_state_process`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResetReceived {
     /// State of the socket at that moment.
     pub state: State,
 }
 
+/// An RST was sent for the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetSent {
+    /// Why; `None` where the kernel does not tell.
+    pub reason: Option<ResetReason>,
+}
+
 /// Why the kernel sent an RST: `enum sk_rst_reason` (include/net/rstreason.h), as far as a verdict depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ResetReason {
     /// Data after close, or a negative TCP_LINGER2 when the FIN was acknowledged.
     AbortOnData,
@@ -116,7 +128,7 @@ impl ResetReason {
 ///
 /// `state_at_death` and everything up to `linger2` hold at the exit event (or, for [`Origin::Live`],
 /// at the first transition that was followed); `transitions` and the resets came later.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Socket {
     pub id: SocketId,
     pub protocol: Protocol,
@@ -165,8 +177,7 @@ pub struct Socket {
     pub transitions: SmallVec<[Transition; 4]>,
     /// When the last of them happened is known, but some in between did not fit into the record.
     pub transitions_truncated: bool,
-    /// An RST was sent for it, with the reason where the kernel gives one.
-    pub reset_sent: Option<Option<ResetReason>>,
+    pub reset_sent: Option<ResetSent>,
     pub reset_received: Option<ResetReceived>,
 }
 

@@ -1,12 +1,14 @@
 //! TCP states, in the kernel's own words.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::observed::moment::Moment;
 
 /// A TCP state, numbered as in include/net/tcp_states.h.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum State {
     Established = 1,
     SynSent = 2,
@@ -70,7 +72,7 @@ impl State {
 }
 
 /// One change of state, as `inet_sock_set_state` reported it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transition {
     time: Moment,
     pub from: State,

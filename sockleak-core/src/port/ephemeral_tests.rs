@@ -2,9 +2,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::*;
+use crate::observed::Evidence;
 use crate::observed::{BlindSpot, Origin};
 use crate::testing::{addr, at, evidence, local_ports, outgoing, sighting, socket};
-use crate::verdict::{Evidence, examine};
+use crate::verdict::examine;
 
 /// A process that died with these sockets, which are all in that state now, beside those of others.
 fn death(sockets: Vec<Socket>, state: State, others: Vec<Sighting>) -> Evidence {
@@ -243,9 +244,9 @@ fn ports_come_back_by_different_rules() {
 #[test]
 fn what_was_closed_before_the_death_counts() {
     let mut evidence = ten(State::TimeWait, Vec::new());
-    evidence.live = std::mem::take(&mut evidence.sockets);
+    evidence.closed_alive = std::mem::take(&mut evidence.sockets);
     evidence
-        .live
+        .closed_alive
         .iter_mut()
         .for_each(|socket| socket.id.origin = Origin::Live);
     assert_eq!(row(evidence).in_use, 10);

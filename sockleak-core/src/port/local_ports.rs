@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::observed::{Sighting, Snapshot, State};
 
 /// How connect() chooses a local port in a network namespace: sysctls under `net.ipv4`, for IPv6 as well
 /// (`__inet_hash_connect`, net/ipv4/inet_hashtables.c).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalPorts {
     /// `ip_local_port_range`.
     pub range: RangeInclusive<u16>,
@@ -33,7 +33,7 @@ impl LocalPorts {
 }
 
 /// `tcp_tw_reuse`: whether connect() takes over ports in TIME_WAIT (`tcp_twsk_unique`, net/ipv4/tcp_ipv4.c).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TwReuse {
     /// 0

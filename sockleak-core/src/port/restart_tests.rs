@@ -1,8 +1,9 @@
 use super::*;
+use crate::observed::Evidence;
 use crate::observed::{Family, Protocol, Timer};
 use crate::port::{Bucket, PortOwner};
 use crate::testing::{addr, at, evidence, sighting, socket};
-use crate::verdict::{Evidence, FreeRule, examine};
+use crate::verdict::{FreeRule, examine};
 
 const PLAIN: Reuse = Reuse::new(false, false);
 const ADDR: Reuse = Reuse::new(true, false);

@@ -160,7 +160,7 @@ fn reset_why(socket: &Socket) -> Option<Why> {
         // The peer's RST is never answered by one: this is `tcp_reset` called for data after close.
         (Some(_), Some(_)) => Some(Why::DataAfterClose),
         (Some(_), None) => Some(Why::PeerReset),
-        (None, Some(reason)) => Some(reset_sent_why(socket, reason)),
+        (None, Some(sent)) => Some(reset_sent_why(socket, sent.reason)),
         (None, None)
             if socket.transitions.is_empty()
                 && socket.state_at_death == State::Close

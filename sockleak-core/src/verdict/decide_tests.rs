@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::observed::ResetSent;
 use crate::observed::{ResetReceived, Snapshot, Transition};
 use crate::testing::{SocketBuilder, at, sighting, snapshot, socket};
 use State::{Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynSent, TimeWait};
@@ -22,7 +23,7 @@ fn seen(socket: SocketBuilder, state: State) -> (Outcome, Why) {
 }
 
 fn reset_sent(socket: SocketBuilder, reason: Option<ResetReason>) -> SocketBuilder {
-    socket.with(|socket| socket.reset_sent = Some(reason))
+    socket.with(|socket| socket.reset_sent = Some(ResetSent { reason }))
 }
 
 fn reset_received(socket: SocketBuilder, state: State) -> SocketBuilder {
@@ -310,7 +311,7 @@ fn any_socket() -> impl Strategy<Value = Socket> {
         socket(state)
             .changes(&changes)
             .with(|socket| {
-                socket.reset_sent = sent;
+                socket.reset_sent = sent.map(|reason| ResetSent { reason });
                 socket.reset_received = received.map(|state| ResetReceived { state });
                 socket.repair = flags.0;
                 socket.linger2_negative = flags.1;

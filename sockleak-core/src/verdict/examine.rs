@@ -1,46 +1,15 @@
 //! From evidence to a report.
 
-use std::collections::{HashMap, HashSet};
-
-use jiff::Timestamp;
+use std::collections::HashSet;
 
 use crate::advice::{Facts, advise};
 use crate::expiry::Freedom;
-use crate::observed::{BlindSpot, Death, Holding, Process, Protocol, Relation, Snapshot, Socket, State};
+use crate::observed::{BlindSpot, Evidence, Protocol, Snapshot, Socket, State};
 use crate::port::{ephemeral, restart};
-use crate::verdict::decide::{Ending, decide};
-use crate::verdict::join::{Sight, join};
-use crate::verdict::{
-    Follower, FreeRule, Holder, How, Lost, Outcome, Report, SocketReport, Summary, Why, left_while_alive,
-    mptcp, overflow,
-};
-
-/// All that was seen of one process.
-#[derive(Clone, Debug)]
-pub struct Evidence {
-    /// When sock_diag was read last; the report holds at that moment.
-    pub time: Timestamp,
-    pub process: Process,
-    /// `None` while the process lives.
-    pub death: Option<Death>,
-    /// The inventory: the sockets of its fd table when it died ([`super::Origin::Inventory`]).
-    pub sockets: Vec<Box<Socket>>,
-    /// What it closed or shut down itself while it was watched ([`super::Origin::Live`]).
-    pub live: Vec<Box<Socket>>,
-    /// One look at each namespace that any of these sockets is in.
-    pub snapshots: Vec<Snapshot>,
-    /// The descriptors of other processes that lead to any of these sockets.
-    pub holdings: Vec<Holding>,
-    /// Living processes whose descriptors could not be read.
-    pub unread: usize,
-    /// A thread of the process used io_uring.
-    pub io_uring: bool,
-    /// What could not be seen on this kernel, as sentences.
-    pub blind: Vec<BlindSpot>,
-    pub lost: Lost,
-    /// CONFIG_HZ, for the slack of the timer wheel.
-    pub hz: u32,
-}
+use crate::verdict::decide::Ending;
+use crate::verdict::join::Sight;
+use crate::verdict::judge::{Judge, Sights};
+use crate::verdict::{Follower, Outcome, Report, SocketReport, Summary, Why, left_while_alive, overflow};
 
 /// Decides what became of each socket, why, and when it is free. Linear in the number of sockets and sightings.
 #[must_use]
@@ -50,7 +19,7 @@ pub fn examine(evidence: Evidence) -> Report {
         process,
         death,
         sockets,
-        live,
+        closed_alive,
         snapshots,
         holdings,
         unread,
@@ -60,66 +29,50 @@ pub fn examine(evidence: Evidence) -> Report {
         hz,
     } = evidence;
 
-    let subflows = || sockets.iter().flat_map(|socket| &socket.subflows);
-    let recorded = || sockets.iter().map(Box::as_ref).chain(subflows());
-    let live = left_while_alive::beside_inventory(&live, recorded());
-    let all: Vec<&Socket> = recorded().chain(live.iter().copied()).collect();
-    let mut sights = join(&all, &snapshots);
-    let live_sights = sights.split_off(sights.len() - live.len());
-    let mut subflow_sights = sights.split_off(sockets.len()).into_iter();
-
-    let unseen: Vec<&Socket> = live
+    let sights = Sights::find(&sockets, &closed_alive, &snapshots);
+    let live: Vec<&Socket> = sights.closed_alive.iter().map(|(socket, _)| *socket).collect();
+    let unseen: Vec<&Socket> = sights
+        .closed_alive
         .iter()
-        .zip(&live_sights)
         .filter(|(socket, sight)| matches!(sight, Sight::Refused) && may_be_left(socket))
         .map(|(socket, _)| *socket)
         .collect();
-    let leftovers: Vec<(&Socket, Follower)> = live
+    let leftovers: Vec<(&Socket, Follower)> = sights
+        .closed_alive
         .iter()
-        .zip(live_sights)
-        .filter_map(|(&socket, sight)| Some((socket, follow_live(process.pid, socket, sight, hz)?)))
+        .filter_map(|(socket, sight)| Some((*socket, follow_live(process.pid, socket, *sight, hz)?)))
         .collect();
-    let listeners = all
-        .iter()
-        .copied()
-        .filter(|socket| socket.state_at_death == State::Listen);
+    let recorded = sockets.iter().map(Box::as_ref);
+    let listeners: Vec<&Socket> = recorded
+        .chain(live.iter().copied())
+        .filter(|socket| socket.state_at_death == State::Listen)
+        .collect();
     let listening: HashSet<(u32, u16)> = listeners
-        .clone()
+        .iter()
         .map(|listener| (listener.netns, listener.local.port()))
         .collect();
-    let left_while_alive = left_while_alive::group(&leftovers, &unseen, listeners, time);
+    let left_while_alive = left_while_alive::group(&leftovers, &unseen, listeners.into_iter(), time);
     let live_leftovers = leftovers.iter().map(|(_, left)| left.clone()).collect();
 
-    let unreachable = sights.iter().any(|sight| matches!(sight, Sight::Unreachable));
+    let unreachable = sights
+        .sockets
+        .iter()
+        .any(|sight| matches!(sight, Sight::Unreachable));
     let incomplete = sockets
         .iter()
         .filter(|socket| socket.protocol == Protocol::Mptcp && !socket.subflows_complete)
         .count();
-    let mut holders = holders_by_inode(holdings);
+    let mut verdicts = Judge::new(&holdings, unread > 0, time, hz).verdicts(&sockets, &sights);
+    let doubtful = overflow::explain(&sockets, &mut verdicts, &snapshots);
     let mut sockets: Vec<SocketReport> = sockets
         .into_iter()
-        .zip(sights)
-        .map(|(socket, sight)| {
-            let inode = match sight {
-                Sight::Seen(_, sighting) if sighting.inode != 0 => Some(sighting.inode),
-                _ => socket.inode,
-            };
-            let mut holders = inode.and_then(|inode| holders.remove(&inode)).unwrap_or_default();
-            doubt_other_descriptors(&mut holders, &socket.fds);
-            recognize_shared_tables(&mut holders, &socket);
-            let subflow_sights: Vec<_> = subflow_sights.by_ref().take(socket.subflows.len()).collect();
-            let mut subflows = report_subflows(&socket, &subflow_sights, time, hz);
-            let mut report = report_socket(socket, sight, holders, unread > 0, time, hz);
-            mptcp::settle(&mut report, &mut subflows);
-            report.subflows = subflows;
-            report
-        })
+        .zip(verdicts)
+        .map(|(socket, verdict)| SocketReport::new(socket, verdict))
         .collect();
     // No two have a descriptor in common.
     sockets.sort_unstable_by_key(|report| report.socket.fds.first().copied());
     let mut blind = blind_spots(blind, io_uring, unreachable, incomplete);
     blind.extend(snapshots.iter().filter_map(not_looked_into));
-    let doubtful = overflow::explain(&mut sockets, &snapshots);
     if doubtful > 0 {
         blind.push(BlindSpot::TimeWaitsMissing { sockets: doubtful });
     }
@@ -137,6 +90,7 @@ pub fn examine(evidence: Evidence) -> Report {
         time,
         process,
         death,
+        incident: None,
         summary: Summary::of(&sockets),
         sockets,
         left_while_alive,
@@ -162,59 +116,6 @@ pub fn examine(evidence: Evidence) -> Report {
     report
 }
 
-fn report_socket(
-    socket: Box<Socket>,
-    sight: Sight<'_>,
-    holders: Vec<Holder>,
-    unread: bool,
-    time: Timestamp,
-    hz: u32,
-) -> SocketReport {
-    let (outcome, why) = decide(&socket, sight, &holders, unread);
-    let freedom = match (outcome, sight) {
-        (Outcome::Held, _) => Freedom::open(FreeRule::Holder),
-        (Outcome::Reset | Outcome::Closed, _) => Freedom::now(time),
-        (_, Sight::Seen(snapshot, sighting)) => Freedom::of(sighting, snapshot, hz, socket.fin_wait2_since()),
-        // Mini sockets end with their namespace; full orphans keep it.
-        (_, Sight::Unreachable) if Ending::of(&socket) == Ending::TimeWait => {
-            Freedom::open(FreeRule::NetnsGone)
-        }
-        _ => Freedom::open(FreeRule::Unknown),
-    };
-    let (state, cookie) = match sight {
-        Sight::Seen(_, sighting) => (Some(sighting.state), Some(sighting.cookie)),
-        _ => (None, None),
-    };
-    SocketReport {
-        seen_cookie: cookie,
-        socket,
-        outcome,
-        state,
-        why,
-        // Descriptors found by an inode that was given to another socket since are nobody's concern here.
-        holders: if outcome == Outcome::Held {
-            holders
-        } else {
-            Vec::new()
-        },
-        freedom,
-        subflows: Vec::new(),
-    }
-}
-
-/// What became of the subflows, each by itself.
-fn report_subflows(msk: &Socket, sights: &[Sight<'_>], time: Timestamp, hz: u32) -> Vec<SocketReport> {
-    let one = |(subflow, sight): (&Socket, &Sight<'_>)| match *sight {
-        Sight::Seen(snapshot, sighting) => {
-            let sighting = mptcp::without_file(sighting);
-            let sight = Sight::Seen(snapshot, &sighting);
-            report_socket(subflow.clone().into(), sight, Vec::new(), false, time, hz)
-        }
-        unseen => report_socket(subflow.clone().into(), unseen, Vec::new(), false, time, hz),
-    };
-    msk.subflows.iter().zip(sights).map(one).collect()
-}
-
 /// What a record of the living process still leaves, if anything.
 fn follow_live(pid: u32, socket: &Socket, sight: Sight<'_>, hz: u32) -> Option<Follower> {
     let Sight::Seen(snapshot, sighting) = sight else {
@@ -232,53 +133,6 @@ fn follow_live(pid: u32, socket: &Socket, sight: Sight<'_>, hz: u32) -> Option<F
         fin_wait2_since,
         freedom: Freedom::of(sighting, snapshot, hz, fin_wait2_since),
     })
-}
-
-fn holders_by_inode(holdings: Vec<Holding>) -> HashMap<u64, Vec<Holder>> {
-    let mut holders: HashMap<u64, Vec<Holder>> = HashMap::new();
-    for holding in holdings {
-        holders.entry(holding.inode).or_default().push(Holder {
-            pid: holding.pid,
-            comm: holding.comm,
-            fd: holding.fd,
-            how: match holding.relation {
-                Relation::Family => Some(How::Inherited),
-                Relation::SharedTable => Some(How::SharedTable),
-                Relation::Received => Some(How::Received),
-                Relation::Unknown => None,
-            },
-        });
-    }
-    for holders in holders.values_mut() {
-        holders.sort_unstable_by_key(|holder| (holder.pid, holder.fd));
-    }
-    holders
-}
-
-/// fork() keeps the numbers of descriptors. A relative that has the socket under another number may have got
-/// it over a unix socket, or may have moved it after the fork: that was not seen.
-fn doubt_other_descriptors(holders: &mut [Holder], fds: &[u32]) {
-    for holder in holders {
-        if holder.how == Some(How::Inherited) && !fds.contains(&holder.fd) {
-            holder.how = None;
-        }
-    }
-}
-
-/// No other table had a reference to the file, so whoever has it under the same number uses the same table.
-fn recognize_shared_tables(holders: &mut [Holder], socket: &Socket) {
-    if socket
-        .references
-        .is_none_or(|references| references as usize > socket.fds.len())
-    {
-        return;
-    }
-    for holder in holders
-        .iter_mut()
-        .filter(|holder| socket.fds.contains(&holder.fd))
-    {
-        holder.how = Some(How::SharedTable);
-    }
 }
 
 /// What the process closed itself may be there still, as far as was seen of its end.
@@ -322,7 +176,7 @@ impl Summary {
         summary
     }
 
-    fn count(&mut self, outcome: Outcome) -> &mut u64 {
+    pub(crate) fn count(&mut self, outcome: Outcome) -> &mut u64 {
         match outcome {
             Outcome::TimeWait => &mut self.time_wait,
             Outcome::FinWait2 => &mut self.fin_wait2,

@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::leftover::followers;
 use crate::observed::{BlindSpot, Origin, Sighting, SocketId, Timer};
+use crate::observed::{Holding, Overflow, Relation};
 use crate::port::{Answer, Obstacle};
 use crate::testing::{addr, at, evidence, sighting, socket};
-use crate::verdict::Overflow;
+use crate::verdict::{FreeRule, How, has_settled};
 
 /// Connection number `number` of 127.0.0.1:8080, as the process held it.
 fn connection(number: u16) -> Socket {
@@ -132,7 +133,7 @@ fn a_shut_down_socket_is_counted_once() {
         vec![inventory.clone()],
         vec![sighting(&inventory, State::FinWait2)],
     );
-    evidence.live.push(earlier.into());
+    evidence.closed_alive.push(earlier.into());
     let report = examine(evidence);
     assert_eq!(report.summary.fin_wait2, 1);
     assert!(report.left_while_alive.is_empty());
@@ -155,7 +156,7 @@ fn what_it_closed_itself_is_grouped_by_the_port_people_know() {
     sightings.remove(0);
     sightings[5].expires = Duration::from_millis(59_900);
     let mut evidence = evidence(Vec::new(), sightings);
-    evidence.live = closed.into_iter().map(Box::new).collect();
+    evidence.closed_alive = closed.into_iter().map(Box::new).collect();
     let report = examine(evidence);
 
     assert_eq!(report.summary, Summary::default());
@@ -182,7 +183,7 @@ fn a_group_with_an_open_end_promises_nothing() {
         .collect();
     sightings[1].timer = Timer::Persist;
     let mut evidence = evidence(Vec::new(), sightings);
-    evidence.live = closed.into_iter().map(Box::new).collect();
+    evidence.closed_alive = closed.into_iter().map(Box::new).collect();
     let report = examine(evidence);
     assert_eq!(report.left_while_alive.len(), 1);
     assert_eq!(report.left_while_alive[0].free_at, None);
@@ -194,15 +195,17 @@ fn a_holder_that_cannot_be_asked_is_a_blind_spot() {
     let mut evidence = evidence(vec![listener], vec![seen]);
     let report = examine(evidence.clone());
     assert_eq!(report.sockets[0].why, Why::InKernel);
-    assert!(report.blind.is_empty() && !report.settled());
+    assert!(report.blind.is_empty() && !has_settled(&evidence, |_| false));
     evidence.unread = 1;
     let report = examine(evidence.clone());
     assert_eq!(report.sockets[0].why, Why::Unknown);
     assert_eq!(report.blind.len(), 1);
     evidence.holdings.push(child_holds(70));
+    assert!(has_settled(&evidence, |_| false));
+    assert!(!has_settled(&evidence, |pid| pid == child_holds(70).pid));
     let report = examine(evidence);
     assert_eq!(report.sockets[0].why, Why::Inherited);
-    assert!(report.blind.is_empty() && report.settled());
+    assert!(report.blind.is_empty());
 }
 
 #[test]
@@ -216,7 +219,7 @@ fn what_may_not_be_looked_into_is_unknown_and_may_be_there() {
         .changes(&[(State::CloseWait, State::LastAck), (State::LastAck, State::Close)])
         .with(|socket| socket.id.sk = 2)
         .build();
-    evidence.live = vec![live(2).into(), live(3).into(), peer_closed.into()];
+    evidence.closed_alive = vec![live(2).into(), live(3).into(), peer_closed.into()];
     evidence.snapshots[0].sightings = None;
     evidence.snapshots[0].refused = Some("it needs CAP_SYS_ADMIN".to_owned());
     let report = examine(evidence.clone());

@@ -3,6 +3,7 @@
 pub(crate) mod decide;
 mod examine;
 pub(crate) mod join;
+pub(crate) mod judge;
 mod left_while_alive;
 mod mptcp;
 mod overflow;
@@ -10,10 +11,9 @@ mod report;
 mod settle;
 mod side;
 
-pub use examine::{Evidence, examine};
-pub use overflow::Overflow;
+pub use examine::examine;
 pub use report::{
-    Follower, FreeRule, Holder, How, LeftWhileAlive, Lost, Outcome, Report, SocketReport, Summary, Why,
+    Follower, FreeRule, Holder, How, LeftWhileAlive, Outcome, Report, SocketReport, Summary, Why,
 };
-pub use settle::settled;
+pub use settle::{has_settled, settled};
 pub use side::{Side, Sides};

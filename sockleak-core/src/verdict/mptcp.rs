@@ -9,9 +9,10 @@ use std::cmp::Ordering;
 use jiff::Timestamp;
 
 use crate::expiry::Freedom;
-use crate::observed::{Sighting, Transition};
+use crate::observed::{Sighting, Socket, Transition};
+use crate::verdict::Outcome;
 use crate::verdict::decide::leftover;
-use crate::verdict::{Outcome, SocketReport};
+use crate::verdict::judge::Verdict;
 
 /// A subflow never has a file of its own. sock_diag shows the inode of its MPTCP socket, and a kernel that has
 /// `sock.sk_ino` (6.18) still does when that is closed: `__mptcp_close` clears `sk_socket` only.
@@ -22,55 +23,61 @@ pub(crate) fn without_file(sighting: &Sighting) -> Sighting {
     }
 }
 
-/// Decides the MPTCP socket by the subflow that lives longest, and its waiting subflows by the MPTCP socket.
-pub(crate) fn settle(msk: &mut SocketReport, subflows: &mut [SocketReport]) {
+/// Decides the MPTCP socket by the subflow that lives longest, and its waiting subflows by the MPTCP socket. `subflows` are
+/// the sockets of its subflows' verdicts.
+pub(crate) fn settle(msk: &mut Verdict, subflows: &[Socket]) {
     let held = msk.outcome == Outcome::Held;
     let there = msk.state.is_some();
-    for subflow in subflows.iter_mut() {
-        if held || (there && is_waiting(subflow)) {
-            take_over(subflow, msk);
+    let mut verdicts = std::mem::take(&mut msk.subflows);
+    for verdict in &mut verdicts {
+        if held || (there && is_waiting(verdict)) {
+            take_over(verdict, msk);
         }
     }
-    let longest = subflows.iter().max_by(|one, other| by_life(one, other));
-    if let Some(longest) = longest.filter(|_| !held) {
+    let longest = verdicts
+        .iter()
+        .zip(subflows)
+        .max_by(|one, other| by_life(*one, *other));
+    if let Some((longest, _)) = longest.filter(|_| !held) {
         take_over(msk, longest);
         if !is_waiting(longest) {
             msk.state = longest.state;
         }
     }
+    msk.subflows = verdicts;
 }
 
 /// An orphan in a state that only an MPTCP socket keeps it in.
-fn is_waiting(subflow: &SocketReport) -> bool {
+fn is_waiting(subflow: &Verdict) -> bool {
     subflow.state.is_some_and(|state| leftover(state).is_none())
 }
 
-fn take_over(report: &mut SocketReport, from: &SocketReport) {
-    report.outcome = from.outcome;
-    report.why = from.why;
-    report.freedom = from.freedom;
+fn take_over(verdict: &mut Verdict, from: &Verdict) {
+    verdict.outcome = from.outcome;
+    verdict.why = from.why;
+    verdict.freedom = from.freedom;
 }
 
 /// What is there lives longer than what is gone; of two that are there, one without an end does.
-fn by_life(one: &SocketReport, other: &SocketReport) -> Ordering {
-    let there = |report: &SocketReport| match report.outcome {
+fn by_life(one: (&Verdict, &Socket), other: (&Verdict, &Socket)) -> Ordering {
+    let there = |verdict: &Verdict| match verdict.outcome {
         Outcome::Reset | Outcome::Closed => 0,
         Outcome::Unknown => 1,
         _ => 2,
     };
-    there(one)
-        .cmp(&there(other))
-        .then_with(|| is_waiting(one).cmp(&is_waiting(other)))
-        .then_with(|| end(one.freedom).cmp(&end(other.freedom)))
-        .then_with(|| last_change(one).cmp(&last_change(other)))
+    there(one.0)
+        .cmp(&there(other.0))
+        .then_with(|| is_waiting(one.0).cmp(&is_waiting(other.0)))
+        .then_with(|| end(one.0.freedom).cmp(&end(other.0.freedom)))
+        .then_with(|| last_change(one.1).cmp(&last_change(other.1)))
 }
 
 fn end(freedom: Freedom) -> Timestamp {
     freedom.latest().or(freedom.at()).unwrap_or(Timestamp::MAX)
 }
 
-fn last_change(report: &SocketReport) -> Option<Timestamp> {
-    report.socket.transitions.last().map(Transition::time)
+fn last_change(subflow: &Socket) -> Option<Timestamp> {
+    subflow.transitions.last().map(Transition::time)
 }
 
 #[cfg(test)]

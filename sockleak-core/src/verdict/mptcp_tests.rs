@@ -2,7 +2,7 @@ use super::*;
 use crate::leftover::followers;
 use crate::observed::{Protocol, Socket, State, Timer};
 use crate::testing::{at, evidence, sighting, socket};
-use crate::verdict::{FreeRule, Report, Why, examine, settled};
+use crate::verdict::{FreeRule, Report, SocketReport, Why, examine, settled};
 
 fn subflow(number: u16, state: State, changes: &[(State, State)]) -> Socket {
     socket(state)

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::advice::Advice;
 use crate::expiry::Freedom;
-use crate::observed::{BlindSpot, Death, Process, Protocol, Socket, State};
+use crate::incident::IncidentId;
+use crate::observed::{BlindSpot, Death, Lost, Process, Protocol, Socket, State};
 use crate::port::{Ephemeral, Restart};
+use crate::verdict::judge::Verdict;
 
 /// Everything there is to say about one death.
 #[derive(Clone, Debug)]
@@ -18,6 +20,8 @@ pub struct Report {
     pub process: Process,
     /// `None` when the process is still alive and the user asked for a report.
     pub death: Option<Death>,
+    /// What the death is part of; `None` while the process lives.
+    pub incident: Option<IncidentId>,
     /// In the order of their descriptors.
     pub sockets: Vec<SocketReport>,
     pub summary: Summary,
@@ -48,6 +52,24 @@ pub struct SocketReport {
     pub freedom: Freedom,
     /// What became of `socket.subflows`, in their order.
     pub subflows: Vec<Self>,
+}
+
+impl SocketReport {
+    pub(crate) fn new(socket: Box<Socket>, verdict: Verdict) -> Self {
+        let subflows = socket.subflows.iter().cloned().zip(verdict.subflows);
+        Self {
+            outcome: verdict.outcome,
+            state: verdict.state,
+            seen_cookie: verdict.seen_cookie,
+            why: verdict.why,
+            holders: verdict.holders,
+            freedom: verdict.freedom,
+            subflows: subflows
+                .map(|(subflow, verdict)| Self::new(subflow.into(), verdict))
+                .collect(),
+            socket,
+        }
+    }
 }
 
 /// What became of a socket.
@@ -192,17 +214,6 @@ pub struct LeftWhileAlive {
     pub last_closed: Timestamp,
     /// When the last of them is free; `None` where that cannot be told.
     pub free_at: Option<Timestamp>,
-}
-
-/// What was lost, as counts. All zero in a complete report.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Lost {
-    /// Events of the whole tracer since the death: failed reserves and recursion misses.
-    pub events: u64,
-    /// Sockets that did not fit into the inventory.
-    pub inventory: u64,
-    /// Open slots of the fd table that were not looked at.
-    pub slots: u64,
 }
 
 /// A leftover that is followed after the report until it is free.

@@ -2,8 +2,9 @@
 
 use std::borrow::Borrow;
 
-use crate::observed::{Socket, State};
-use crate::verdict::{FreeRule, Outcome, Report, Why};
+use crate::observed::{Evidence, Socket, State};
+use crate::verdict::judge::{Judge, Sights};
+use crate::verdict::{FreeRule, Outcome, Why, overflow};
 
 /// True when the kernel was seen to do to every socket what it does at once: nothing is on its way through
 /// FIN_WAIT1, CLOSING or LAST_ACK, and nothing is open that only the dead process had.
@@ -45,23 +46,36 @@ fn solely_owned(socket: &Socket) -> bool {
         .is_some_and(|references| references as usize <= socket.fds.len())
 }
 
-impl Report {
-    /// True when another look a moment later would say the same: what is FIN_WAIT1, CLOSING or LAST_ACK waits
-    /// for a peer that did not answer a retransmission, or that keeps its window closed. What is held without a
-    /// descriptor may be on its way to be closed: a kworker does that for the files of an io_uring after its
-    /// process was reaped (`io_ring_exit_work`), and for those that are put in an interrupt (`delayed_fput`).
-    #[must_use]
-    pub fn settled(&self) -> bool {
-        self.sockets.iter().all(|socket| match socket.outcome {
-            Outcome::FinWait1 | Outcome::Closing | Outcome::LastAck => {
-                socket.why == Why::PeerUnreachable || socket.freedom.rule == FreeRule::PersistOpenEnded
-            }
-            Outcome::Held => !socket.holders.is_empty(),
-            // The kernel may have ended it after the maps were read and before sock_diag was.
-            Outcome::Unknown => socket.why != Why::Unknown,
-            _ => true,
-        })
-    }
+/// True when another look a moment later would say the same: what is FIN_WAIT1, CLOSING or LAST_ACK waits
+/// for a peer that did not answer a retransmission, or that keeps its window closed, and nobody who still has a socket is
+/// about to close it. What is held without a descriptor may be on its way to be closed: a kworker does that for the files of
+/// an io_uring after its process was reaped (`io_ring_exit_work`), and for those that are put in an interrupt
+/// (`delayed_fput`). `is_dying` tells whether a process is on its way through its exit.
+#[must_use]
+pub fn has_settled(evidence: &Evidence, is_dying: impl Fn(u32) -> bool) -> bool {
+    let Evidence {
+        sockets, snapshots, ..
+    } = evidence;
+    let sights = Sights::find(sockets, &evidence.closed_alive, snapshots);
+    let judge = Judge::new(
+        &evidence.holdings,
+        evidence.unread > 0,
+        evidence.time,
+        evidence.hz,
+    );
+    let mut verdicts = judge.verdicts(sockets, &sights);
+    overflow::explain(sockets, &mut verdicts, snapshots);
+    verdicts.iter().all(|verdict| match verdict.outcome {
+        Outcome::FinWait1 | Outcome::Closing | Outcome::LastAck => {
+            verdict.why == Why::PeerUnreachable || verdict.freedom.rule == FreeRule::PersistOpenEnded
+        }
+        Outcome::Held => {
+            !verdict.holders.is_empty() && !verdict.holders.iter().any(|holder| is_dying(holder.pid))
+        }
+        // The kernel may have ended it after the maps were read and before sock_diag was.
+        Outcome::Unknown => verdict.why != Why::Unknown,
+        _ => true,
+    })
 }
 
 #[cfg(test)]
@@ -73,16 +87,16 @@ mod tests {
     #[test]
     fn waits_for_an_end_that_was_not_read_yet() {
         let closing = socket(State::Established).changes(&[(State::Established, State::FinWait1)]);
-        let gone = examine(evidence(vec![closing.clone().build()], Vec::new()));
-        assert_eq!(gone.sockets[0].outcome, Outcome::Unknown);
-        assert!(!gone.settled());
+        let gone = || evidence(vec![closing.clone().build()], Vec::new());
+        assert!(!has_settled(&gone(), |_| false));
+        assert_eq!(examine(gone()).sockets[0].outcome, Outcome::Unknown);
         let closed = closing.changes(&[
             (State::FinWait1, State::FinWait2),
             (State::FinWait2, State::Close),
         ]);
         let socket = closed.build();
         let left = sighting(&socket, State::FinWait2);
-        assert!(examine(evidence(vec![socket], vec![left])).settled());
+        assert!(has_settled(&evidence(vec![socket], vec![left]), |_| false));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use image::Image;
 pub use member::{Member, MissingMember};
 use raw::{Kind, Type};
 
-use super::input;
+use super::user_files;
 
 /// Where a kernel with CONFIG_DEBUG_INFO_BTF shows its BTF.
 pub const RUNNING: &str = "/sys/kernel/btf/vmlinux";
@@ -95,7 +95,7 @@ impl Btf {
     ///
     /// As [`Btf::parse`], or when the file cannot be read or is larger than any kernel's BTF.
     pub fn open(path: &Path) -> Result<Self, BtfError> {
-        let bytes = input::read(path, LARGEST).map_err(|source| unreadable(path, source))?;
+        let bytes = user_files::read(path, LARGEST).map_err(|source| unreadable(path, source))?;
         Self::from_image(Image::Copy(bytes))
     }
 

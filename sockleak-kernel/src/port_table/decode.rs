@@ -9,8 +9,8 @@ use sockleak_ebpf::{
     SOCKET_REUSE, SOCKET_REUSEPORT, SOCKET_V6ONLY,
 };
 
-use crate::decode::{DecodeError, Fields};
-use crate::translate;
+use crate::inventory::decode::{DecodeError, Fields};
+use crate::inventory::translate;
 
 /// What an iterator writes of each thing that it finds.
 pub trait Record: Sized {

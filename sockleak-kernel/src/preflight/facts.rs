@@ -41,6 +41,13 @@ pub fn release() -> String {
         .unwrap_or_default()
 }
 
+/// What tells this boot of the machine from every other (random(4)); `None` where /proc is hidden.
+#[must_use]
+pub fn boot_id() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
 impl Facts {
     /// Reads them from this machine, all but [`Facts::port_table`]. What cannot be read counts as missing.
     #[must_use]

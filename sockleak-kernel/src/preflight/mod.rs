@@ -5,7 +5,7 @@ mod rights;
 #[cfg(test)]
 mod tests;
 
-pub use facts::{Facts, release};
+pub use facts::{Facts, boot_id, release};
 pub use rights::Rights;
 
 use super::fields::Resolved;

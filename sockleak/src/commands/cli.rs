@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use jiff::SignedDuration;
+use jiff::tz::TimeZone;
 use sockleak_core::port::Reuse;
 use sockleak_kernel::{page, terminal};
 
@@ -47,7 +48,9 @@ impl Cli {
         match &self.verb {
             None => Some(&self.trace),
             Some(Verb::Trace(args)) => Some(args),
-            Some(Verb::Port(_) | Verb::Wait(_) | Verb::Free(_) | Verb::Demo | Verb::Check(_)) => None,
+            Some(
+                Verb::Port(_) | Verb::Wait(_) | Verb::Free(_) | Verb::Replay(_) | Verb::Demo | Verb::Check(_),
+            ) => None,
         }
     }
 }
@@ -78,6 +81,12 @@ impl Common {
     /// The output that these options ask for.
     #[must_use]
     pub fn open_output(&self, summary: bool) -> Box<dyn Output> {
+        self.open_output_in(None, summary)
+    }
+
+    /// The same, with the times of text in this zone.
+    #[must_use]
+    pub fn open_output_in(&self, zone: Option<TimeZone>, summary: bool) -> Box<dyn Output> {
         output::open(output::Options {
             format: self.output,
             color: self.color,
@@ -85,6 +94,7 @@ impl Common {
             verbose: self.verbose > 0,
             stdout_width: terminal::stdout_width(),
             stderr_width: terminal::stderr_width(),
+            zone,
         })
     }
 }
@@ -99,6 +109,8 @@ pub enum Verb {
     Wait(WaitArgs),
     /// Destroy what dead processes left on a port, or of a report: sockets that no process holds
     Free(FreeArgs),
+    /// Judge a recording of `trace --record` again: no root, no kernel needed
+    Replay(ReplayArgs),
     /// Make a small server in its own network namespace, crash it, and report
     Demo,
     /// Say whether sockleak can run here, and what to do if not
@@ -134,6 +146,9 @@ pub struct TraceArgs {
     /// Exit with 1 when something was left behind or is still held
     #[arg(long, conflicts_with = "command")]
     pub exit_code: bool,
+    /// Record everything that is observed to this file, for `sockleak replay`; `.gz` compresses it
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// End the inventory of a process after this many sockets [default: 262144]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub max_sockets: Option<u32>,
@@ -194,6 +209,19 @@ pub struct WaitArgs {
     /// Give up after this time, with exit status 1
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct ReplayArgs {
+    /// The recording
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Show only deaths by a signal or with a non-zero status
+    #[arg(short = 'x', long)]
+    pub failed: bool,
+    /// Leave the single sockets out of the report
+    #[arg(long)]
+    pub summary: bool,
 }
 
 #[derive(Args, Debug, Clone)]

@@ -6,6 +6,7 @@ mod demo;
 mod free;
 mod occupancy;
 mod port;
+mod replay;
 mod trace;
 mod wait;
 
@@ -28,6 +29,7 @@ pub fn run(cli: &Cli) -> Result<u8> {
         Some(Verb::Trace(args)) => trace::run(&cli.common, args),
         Some(Verb::Port(args)) => port::run(&cli.common, args),
         Some(Verb::Wait(args)) => wait::run(&cli.common, args),
+        Some(Verb::Replay(args)) => replay::run(&cli.common, args),
         Some(Verb::Demo) => demo::run(&cli.common),
         Some(Verb::Check(args)) => check::run(&cli.common, args),
         Some(Verb::Free(args)) => free::run(&cli.common, args),

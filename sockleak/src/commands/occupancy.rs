@@ -135,6 +135,7 @@ impl Occupancy {
         };
         Ok(Snapshot {
             netns: namespace.inode(),
+            cookie: namespace.cookie(),
             began,
             time: Timestamp::now(),
             sightings: Some(sightings.into()),

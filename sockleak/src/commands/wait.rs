@@ -8,7 +8,7 @@ use sockleak_core::port::{PortReport, Reuse};
 
 use super::cli::{Common, WaitArgs};
 use super::occupancy::{Occupancy, Scope};
-use crate::output::{Status, blind_sentences};
+use crate::output::{Answer, Status, blind_sentences};
 
 /// What ends without a timer of its own, because a peer answers or a process lets go, is noticed this late.
 const STEP: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ pub fn run(common: &Common, args: &WaitArgs) -> Result<u8> {
     loop {
         let report = occupancy.look(Scope::Own)?;
         if report.is_unseen(reuse) {
-            output.finish()?;
+            output.clear()?;
             bail!(
                 "whether a restart can bind port {} cannot be seen here\n{}",
                 report.port,
@@ -38,9 +38,9 @@ pub fn run(common: &Common, args: &WaitArgs) -> Result<u8> {
         let is_free = report.is_free(reuse);
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         if is_free || left.is_some_and(|left| left.is_zero()) {
-            output.finish()?;
+            output.clear()?;
             output
-                .waited(&report, reuse)
+                .answer(&Answer::Waited(&report, reuse))
                 .context("cannot say how the wait ended")?;
             return Ok(u8::from(!is_free));
         }

@@ -16,9 +16,11 @@ mod text;
 use std::io;
 
 use clap::ValueEnum;
-use jiff::Timestamp;
+use sockleak_core::observed::Watching;
+use sockleak_core::port::{PortReport, Reuse};
 
 use self::text::words::plural;
+use crate::sinks::Sink;
 
 pub use blind::sentences as blind_sentences;
 pub use checks::{Checks, FieldRow, RequirementRow};
@@ -28,10 +30,6 @@ pub use json::Json;
 pub use live::{LiveLine, Status};
 pub use notice::{GoesOn, Notice};
 pub use open::{Options, open};
-use sockleak_core::leftover::Freed;
-use sockleak_core::observed::{Death, Process, State};
-use sockleak_core::port::{PortReport, Reuse};
-use sockleak_core::verdict::{Follower, Report};
 pub use text::{Style, Text};
 
 /// The form of what is printed.
@@ -49,94 +47,49 @@ pub enum Color {
     Never,
 }
 
-/// What the tracer watches, once every hook is attached.
-#[derive(Clone, Debug)]
-pub struct Watch {
-    pub time: Timestamp,
-    /// PID and `comm` of each target.
-    pub targets: Vec<(u32, String)>,
-    /// How many listeners and other TCP sockets they have open now; `None` where those may not be looked at.
-    pub sockets: Option<(u64, u64)>,
-    /// The kernel's release, as `uname -r` says it.
-    pub kernel: String,
-    /// The hooks that are attached.
-    pub hooks: Vec<String>,
-}
-
-/// A watched process forked or became another program.
-#[derive(Clone, Debug)]
-pub struct ProcessEvent {
-    pub time: Timestamp,
-    pub pid: u32,
-    /// After an exec, the new one.
-    pub comm: String,
-    pub what: ProcessChange,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProcessChange {
-    /// It has a child, which is followed too.
-    Fork {
-        child: u32,
-    },
-    Exec,
-}
-
-/// A watched process changed the state of one of its sockets itself.
-#[derive(Clone, Debug)]
-pub struct TransitionEvent {
-    pub time: Timestamp,
-    pub pid: u32,
-    pub comm: String,
-    pub local: std::net::SocketAddr,
-    pub remote: Option<std::net::SocketAddr>,
-    pub from: State,
-    pub to: State,
-}
-
-/// What was lost since the last time.
+/// What a verb that asks once has found.
 #[derive(Clone, Copy, Debug)]
-pub struct Loss {
-    pub time: Timestamp,
-    /// Events that the programs could not send, or were skipped for.
-    pub events: u64,
-    /// Processes that are not followed. They are counted among the events, too.
-    pub processes: u64,
+pub enum Answer<'a> {
+    /// Who has a port.
+    Port(&'a PortReport),
+    /// The last look of a wait for a port, for sockets with these options.
+    Waited(&'a PortReport, Reuse),
+    /// What was destroyed, or would be.
+    Freeing(&'a Freeing),
 }
 
-/// Something that says what was found.
-///
-/// Every method fails with the error of the writer.
-pub trait Output {
-    /// Everything is attached.
-    fn watch(&mut self, watch: &Watch) -> io::Result<()>;
-    /// A followed process forked or executed.
-    fn process(&mut self, event: &ProcessEvent) -> io::Result<()>;
-    /// A process changed a socket's state itself.
-    fn transition(&mut self, event: &TransitionEvent) -> io::Result<()>;
-    /// A process died; its report follows.
-    fn death(&mut self, process: &Process, death: &Death) -> io::Result<()>;
-    /// What the death left behind.
-    fn report(&mut self, report: &Report) -> io::Result<()>;
-    /// Who has a port.
-    fn port(&mut self, report: &PortReport) -> io::Result<()>;
-    /// A wait for a port ended with this look, for sockets with these options.
-    fn waited(&mut self, report: &PortReport, reuse: Reuse) -> io::Result<()>;
-    /// What one look found in another state, or to be free at another moment, than was told before.
-    fn moved(&mut self, time: Timestamp, moved: &[Follower]) -> io::Result<()>;
-    /// What one look found to be free since the look before.
-    fn freed(&mut self, freed: &[Freed]) -> io::Result<()>;
-    /// What was destroyed, or would be.
-    fn freeing(&mut self, freeing: &Freeing) -> io::Result<()>;
-    /// Events were lost since the last time.
-    fn lost(&mut self, loss: &Loss) -> io::Result<()>;
-    /// What becomes of the trace, for whoever looks at stderr.
-    fn notice(&mut self, notice: &Notice) -> io::Result<()>;
-    /// Where the tracer is; shown on a terminal only.
-    fn status(&mut self, status: &Status) -> io::Result<()>;
-    /// Ends what is only shown while the tracer runs.
-    fn finish(&mut self) -> io::Result<()>;
+/// Prints answers.
+pub trait Render {
+    /// Prints one.
+    ///
+    /// # Errors
+    /// That of the writer.
+    fn answer(&mut self, answer: &Answer<'_>) -> io::Result<()>;
 }
+
+/// Talks to whoever looks at stderr.
+pub trait Console {
+    /// Says what becomes of the trace.
+    ///
+    /// # Errors
+    /// That of the writer.
+    fn notice(&mut self, notice: &Notice) -> io::Result<()>;
+    /// Shows where the trace is, on a terminal only.
+    ///
+    /// # Errors
+    /// That of the writer.
+    fn status(&mut self, status: &Status) -> io::Result<()>;
+    /// Takes away what is only shown while the verb runs.
+    ///
+    /// # Errors
+    /// That of the writer.
+    fn clear(&mut self) -> io::Result<()>;
+}
+
+/// What the command line opens: one form, for traces and for answers.
+pub trait Output: Sink + Render + Console {}
+
+impl<T: Sink + Render + Console> Output for T {}
 
 /// Whether colours may be used on a stream: as asked, else only on a terminal and if neither NO_COLOR nor TERM
 /// speaks against it.
@@ -150,26 +103,34 @@ pub fn uses_color(choice: anstream::ColorChoice, stream: &impl anstream::stream:
 }
 
 /// The line that says on stderr, whatever the format, what is watched.
-fn watch_line(watch: &Watch) -> String {
-    let who: Vec<String> = watch
-        .targets
-        .iter()
-        .map(|(pid, comm)| format!("{} (pid {pid})", escape(comm)))
+fn watch_line(watching: &Watching) -> String {
+    let targets = watching.processes.iter().filter(|process| process.target);
+    let who: Vec<String> = targets
+        .map(|process| format!("{} (pid {})", escape(&process.comm), process.pid))
         .collect();
-    let sockets = watch.sockets.map_or_else(
+    let sockets = watching.sockets.map_or_else(
         || "open sockets could not be counted (see `sockleak check`)".to_owned(),
-        |(listeners, connections)| {
-            let listeners = plural(listeners, "listener", "listeners");
+        |open| {
+            let listeners = plural(open.listeners, "listener", "listeners");
             format!(
                 "{listeners}, {}",
-                plural(connections, "connection", "connections")
+                plural(open.connections, "connection", "connections")
             )
         },
     );
     format!(
         "watching {}: {sockets}; kernel {}, {}",
         who.join(", "),
-        escape(&watch.kernel),
-        plural(watch.hooks.len() as u64, "hook", "hooks"),
+        escape(&watching.kernel),
+        plural(watching.hooks.len() as u64, "hook", "hooks"),
+    )
+}
+
+/// The line that says on stderr that leftovers may not be looked at any more.
+fn out_of_sight_line(netns: u32, leftovers: usize, why: &str) -> String {
+    format!(
+        "sockleak: when {} in net:[{netns}] are free is not known any more: {}",
+        plural(leftovers as u64, "leftover", "leftovers"),
+        escape(why)
     )
 }

@@ -12,6 +12,10 @@ pub enum Notice {
     Unread,
     /// The trace ended with this error, while COMMAND was running.
     Failed(String),
+    /// A recording has no end mark, or one that says that something is missing.
+    RecordingCut,
+    /// A reader beside the first one could not take something, and why.
+    SinkFailed(&'static str, String),
     /// COMMAND, by PID and as it was called, runs although the trace has ended.
     Command((u32, String), GoesOn),
 }
@@ -40,6 +44,10 @@ impl Notice {
             Self::StillFollowing(left) => still_following(left),
             Self::Unread => "nothing reads stdout any more; the trace ends".to_owned(),
             Self::Failed(error) => error.lines().map(escape).collect::<Vec<_>>().join("\n"),
+            Self::RecordingCut => "the recording was cut: what came later is not in it".to_owned(),
+            Self::SinkFailed(sink, why) => {
+                format!("the {sink} is not complete: {}", escape(why))
+            }
             Self::Command(command, why) => {
                 let name = named(command);
                 match why {

@@ -1,7 +1,6 @@
 //! The output that the command line asks for.
 
 use std::io::{self, BufWriter, Stderr, Stdout, Write, stderr, stdout};
-use std::sync::LazyLock;
 
 use anstream::ColorChoice;
 use jiff::tz::TimeZone;
@@ -9,7 +8,7 @@ use jiff::tz::TimeZone;
 use super::{Color, Format, Json, LiveLine, Output, Style, Text, uses_color};
 
 /// How the output goes together with the terminal.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     pub format: Format,
     pub color: Color,
@@ -20,6 +19,8 @@ pub struct Options {
     pub stdout_width: Option<usize>,
     /// Columns of the terminal that stderr is; `None` if it is none.
     pub stderr_width: Option<usize>,
+    /// Where the times are told that a person reads; the system's zone without.
+    pub zone: Option<TimeZone>,
 }
 
 /// Data to stdout, status to stderr.
@@ -37,7 +38,7 @@ pub fn open(options: Options) -> Box<dyn Output> {
     let style = Style {
         width: options.stdout_width,
         color: uses_color(choice, &stdout()),
-        zone: LazyLock::new(TimeZone::system),
+        zone: options.zone.unwrap_or_else(TimeZone::system),
         verbose: options.verbose,
     };
     Box::new(Text::new(BufWriter::new(Data(stdout())), status, style))

@@ -1,6 +1,7 @@
 //! How connections ended.
 
 use super::*;
+use crate::observed::ResetSent;
 
 #[test]
 fn closing_side() {
@@ -43,7 +44,9 @@ fn reset(change: impl FnOnce(&mut Socket)) -> Evidence {
 fn unread_data_reset() {
     let id = "unread_data_reset";
     let unread = reset(|socket| {
-        socket.reset_sent = Some(Some(ResetReason::AbortOnClose));
+        socket.reset_sent = Some(ResetSent {
+            reason: Some(ResetReason::AbortOnClose),
+        });
         socket.unread_bytes = 5;
     });
     let expected = vec![("sockets", Fact::Count(1)), ("unread_bytes", Fact::Count(5))];
@@ -56,7 +59,9 @@ fn unread_data_reset() {
 fn linger_zero() {
     let id = "linger_zero";
     let lingering = reset(|socket| {
-        socket.reset_sent = Some(Some(ResetReason::TcpState));
+        socket.reset_sent = Some(ResetSent {
+            reason: Some(ResetReason::TcpState),
+        });
         socket.linger = Some(Linger { seconds: 0 });
         socket.unacked_bytes = 7;
     });

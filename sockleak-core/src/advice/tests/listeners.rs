@@ -30,7 +30,7 @@ fn leftover_without_reuseaddr() {
     let mut before = server(false, false);
     let mut closed = before.sockets.pop().expect("the connection");
     closed.id.origin = Origin::Live;
-    before.live.push(closed);
+    before.closed_alive.push(closed);
     assert!(is_said(before, id));
 }
 
@@ -50,7 +50,7 @@ fn listener_without_reuseaddr() {
     let mut unwound = with(Vec::new(), Vec::new());
     let mut closed = listener(false, false);
     closed.id.origin = Origin::Live;
-    unwound.live.push(closed.into());
+    unwound.closed_alive.push(closed.into());
     assert!(is_said(unwound, id));
 }
 

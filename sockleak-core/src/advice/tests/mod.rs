@@ -7,10 +7,11 @@ mod ports;
 use std::net::SocketAddr;
 
 use super::*;
+use crate::observed::Evidence;
 use crate::observed::{Cause, Holding, Linger, Origin, Relation, ResetReason, Sighting, Timer};
 use crate::port::LocalPorts;
 use crate::testing::{addr, evidence, local_ports, outgoing, sample, sighting, socket};
-use crate::verdict::{Evidence, examine};
+use crate::verdict::examine;
 
 fn with(sockets: Vec<Socket>, sightings: Vec<Sighting>) -> Evidence {
     evidence(sockets, sightings)

@@ -50,7 +50,7 @@ fn time_wait_churn() {
             let socket = socket.build();
             let seen = sighting(&socket, State::TimeWait);
             evidence.snapshots[0].seen_mut().push(seen);
-            evidence.live.push(socket.into());
+            evidence.closed_alive.push(socket.into());
         }
         evidence
     };

@@ -9,10 +9,12 @@ mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::observed::{Family, Protocol, State};
 
 /// A socket that has a local port, as far as `bind()` looks at it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortOwner {
     /// Address of the `struct sock` or of the mini socket; 0 where only sock_diag showed it.
     pub sk: u64,
@@ -44,7 +46,7 @@ pub struct PortOwner {
 }
 
 /// SO_REUSEADDR and SO_REUSEPORT of a socket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Reuse {
     pub addr: bool,
     pub port: bool,
@@ -66,7 +68,7 @@ impl Reuse {
 }
 
 /// `struct inet_bind_bucket`: shortcuts that the kernel takes before it looks at the owners one by one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bucket {
     /// `fastreuse` is positive: every owner was bound with SO_REUSEADDR, and none listens.
     pub reuse_addr: bool,
@@ -80,7 +82,7 @@ pub struct Bucket {
 
 /// An address that SO_REUSEPORT shares whatever else its owners are: `fast_rcv_saddr`, or `fast_v6_rcv_saddr` with
 /// `fast_ipv6_only`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedAddress {
     pub address: IpAddr,
     pub v6only: bool,

@@ -13,7 +13,7 @@ use sockleak_kernel::{proc, sock_diag};
 
 use self::task::{Task, Terms};
 use super::cli::{Common, FreeArgs};
-use crate::output::{Freeing, Subject};
+use crate::output::{Answer, Freeing, Subject};
 
 /// Which sockets are meant.
 enum Wanted {
@@ -63,12 +63,13 @@ pub fn run(common: &Common, args: &FreeArgs) -> Result<u8> {
     let time = Timestamp::now();
     let removals: Vec<Removal> = tasks.into_iter().flat_map(|task| task.removals).collect();
     is_left |= removals.iter().any(|removal| removal.is_left(asked));
-    common.open_output(false).freeing(&Freeing {
+    let freeing = Freeing {
         time,
         subject,
         removals,
         notes,
-    })?;
+    };
+    common.open_output(false).answer(&Answer::Freeing(&freeing))?;
     Ok(u8::from(args.yes && is_left))
 }
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::error::Category;
 use sockleak_core::leftover::Recorded;
 use sockleak_core::verdict::Outcome;
-use sockleak_kernel::input;
+use sockleak_kernel::user_files;
 
 pub use self::unnamed::Unnamed;
 
@@ -107,7 +107,7 @@ pub fn read(file: &Path) -> Result<Recording> {
         ErrorKind::InvalidInput => anyhow!("{error}; `sockleak free --report -` reads stdin"),
         _ => error.into(),
     };
-    input::open(file)
+    user_files::open(file)
         .map_err(hint)
         .and_then(|file| parse(BufReader::new(file), &LIMITS))
         .with_context(|| format!("{} cannot be used as a report", file.display()))

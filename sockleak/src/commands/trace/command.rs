@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use sockleak_kernel::spawn::{RunningChild, StoppedChild};
 use sockleak_kernel::{pidfd, terminal, wait};
 use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::SignalKind;
 
 use super::interrupts::Interrupts;
 
@@ -49,7 +50,7 @@ impl Command {
 
     /// It decides what a signal means. A terminal sends Ctrl-C to it as well, which is not to arrive twice.
     pub fn pass_on(&self, received: i32) {
-        if received == libc::SIGINT && terminal::is_foreground() {
+        if received == SignalKind::interrupt().as_raw_value() && terminal::is_foreground() {
             return;
         }
         if let Err(error) = self.child.signal(received) {

@@ -56,7 +56,7 @@ impl Interrupts {
                 drop(ready.send(Ok(())));
                 let mut seen = 0;
                 loop {
-                    let signal = signals.next().await;
+                    let signal = signals.next().await.as_raw_value();
                     // Nobody listens any more when the trace has ended.
                     let _ = sender.send(signal);
                     seen += counted(signal);
@@ -113,7 +113,11 @@ impl Interrupts {
 }
 
 const fn counted(signal: i32) -> usize {
-    if signal == libc::SIGHUP { 0 } else { 1 }
+    if signal == SignalKind::hangup().as_raw_value() {
+        0
+    } else {
+        1
+    }
 }
 
 /// Ends the process although the main thread is stuck, with the status of COMMAND if that has ended. Stderr may be what
@@ -160,11 +164,11 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> i32 {
+    async fn next(&mut self) -> SignalKind {
         tokio::select! {
-            _ = self.interrupt.recv() => libc::SIGINT,
-            _ = self.terminate.recv() => libc::SIGTERM,
-            () = hung_up(self.hangup.as_mut()) => libc::SIGHUP,
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            () = hung_up(self.hangup.as_mut()) => SignalKind::hangup(),
         }
     }
 }

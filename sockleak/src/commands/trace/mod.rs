@@ -1,50 +1,29 @@
 //! `sockleak [trace]`: attach, follow, report.
 
-mod aftermath;
 mod command;
-mod countdown;
-mod deaths;
-mod executing;
-mod follow;
-mod following;
 mod interrupts;
-mod lending;
-mod looks;
-mod namespaces;
-mod owned;
-mod pace;
-mod processes;
-mod reports;
-mod rivals;
-mod session;
-mod survey;
-mod targets;
+mod record;
+mod run;
 
 use std::collections::BTreeSet;
 use std::io;
 
 use anyhow::{Context as _, Result};
-use aya_log::EbpfLogger;
-use jiff::Timestamp;
-use sockleak_ebpf::programs;
-use sockleak_kernel::clock::{self, BootClock};
-use sockleak_kernel::load::{self, Preparation, Settings};
-use sockleak_kernel::preflight::{self, Facts};
+use sockleak_core::examiner::{Examiner, Wanted};
+use sockleak_kernel::load::{self, Preparation};
+use sockleak_kernel::preflight::Facts;
 use sockleak_kernel::running::Kernel;
 use sockleak_kernel::spawn::{self, Identity, StoppedChild};
-use sockleak_kernel::tables::{self, Tables};
-use sockleak_kernel::translate::Translator;
 use sockleak_kernel::{descriptors, proc};
-use tokio::sync::mpsc::unbounded_channel;
 
 use self::command::Command;
-use self::follow::{End, Sources, Timers};
 use self::interrupts::Interrupts;
-use self::session::Session;
-use self::targets::Target;
+use self::run::{Followed, Run};
 use super::cli::{Common, TraceArgs};
 use super::{is_broken_pipe, refuse_unmet};
-use crate::output::{GoesOn, Notice, Output, Watch};
+use crate::output::{GoesOn, Notice, Output};
+use crate::session::{Live, Settings, Target};
+use crate::sinks::{Recorder, Sinks};
 
 /// Runs the verb; the exit status.
 ///
@@ -77,16 +56,6 @@ pub enum Begin<'a> {
     Call(&'a mut dyn FnMut() -> io::Result<()>),
 }
 
-impl Begin<'_> {
-    /// What a target is called. COMMAND has the name of sockleak until it is let go.
-    fn name_of(&self, target: &Target) -> String {
-        match self {
-            Begin::Release(child) => child.program().to_owned(),
-            Begin::Nothing | Begin::Call(_) => target.process.comm.clone(),
-        }
-    }
-}
-
 /// Of processes that there are, and of their descendants if these are wanted. That others are missing is said later.
 fn open_descriptors(pids: &[u32], descendants: bool) -> u32 {
     let mut waiting = pids.to_vec();
@@ -107,7 +76,7 @@ fn open_descriptors(pids: &[u32], descendants: bool) -> u32 {
 pub fn start(common: &Common, args: &TraceArgs, begin: Begin<'_>, output: &mut dyn Output) -> Result<u8> {
     // COMMAND was forked before, with the limit of the caller.
     descriptors::raise_limit(args.pids.len())?;
-    let prepared = load::prepare(Settings {
+    let prepared = load::prepare(load::Settings {
         follow_children: !args.no_follow,
         max_sockets: args.max_sockets(),
         open_descriptors: open_descriptors(&args.pids, !args.no_follow),
@@ -118,19 +87,22 @@ pub fn start(common: &Common, args: &TraceArgs, begin: Begin<'_>, output: &mut d
     refuse_unmet(&facts.requirements())?;
     let kernel = facts.btf?;
     let pids: BTreeSet<u32> = args.pids.iter().copied().collect();
-    let targets = pids
+    let mut targets = pids
         .into_iter()
         .map(|pid| Target::find(pid, true))
         .collect::<Result<Vec<_>>>()?;
+    if let (Begin::Release(child), [target]) = (&begin, &mut targets[..]) {
+        // It has the name of sockleak until it is let go.
+        child.program().clone_into(&mut target.process.comm);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(trace(common, args, (&kernel, prepared), targets, begin, output))
+    runtime.block_on(trace(args, (&kernel, prepared), targets, begin, output))
 }
 
 async fn trace(
-    common: &Common,
     args: &TraceArgs,
     (kernel, prepared): (&Kernel, Preparation),
     targets: Vec<Target>,
@@ -138,34 +110,25 @@ async fn trace(
     output: &mut dyn Output,
 ) -> Result<u8> {
     let mut interrupts = Interrupts::new()?;
-    let mut loaded = load::load(kernel, prepared)?;
-    let logger = if common.verbose > 0 {
-        EbpfLogger::init(&mut loaded.ebpf).ok()
-    } else {
-        None
+    let settings = Settings {
+        follow_children: !args.no_follow,
+        settle: args.settle,
     };
-    let ring = tables::take_ring(&mut loaded.ebpf)?;
-    let tables = Tables::take(&mut loaded.ebpf)?;
-    let hz = clock::hz().context("cannot read the kernel's tick rate")?;
-    let translator = Translator::new(BootClock::sample(), hz, &kernel.reset_reasons);
-    let (deaths, dead) = unbounded_channel();
-    let mut session = Session::new(args, loaded, tables, translator, deaths, output);
-    let watched = targets
-        .iter()
-        .map(|target| (target.process.pid, begin.name_of(target)))
-        .collect();
-    session.follow(targets)?;
-    session.processes.remember_tables();
-    let sockets = session.count_sockets()?;
-    let mut sources = Sources::new(ring, dead, logger)?;
-    let watch = Watch {
-        time: Timestamp::now(),
-        targets: watched,
-        sockets,
-        kernel: preflight::release(),
-        hooks: programs::ALL.map(str::to_owned).to_vec(),
+    let mut run = Run {
+        live: Live::attach(kernel, prepared, targets, settings)?,
+        examiner: Examiner::new(Wanted {
+            only_failed: args.failed,
+            countdown: args.wait,
+        }),
+        sinks: Sinks::new(output),
+        once: args.once,
+        left_behind: false,
     };
-    let watching = session.output.watch(&watch).map_err(anyhow::Error::from);
+    if let Some(file) = &args.record {
+        let recorder = Recorder::create(file, record::header(args)?)?;
+        run.sinks.add(Box::new(recorder));
+    }
+    let watching = run.begin().await;
     let watching = match watching {
         Err(error) if !is_broken_pipe(&error) => return Err(error),
         watching => watching,
@@ -183,70 +146,59 @@ async fn trace(
             None
         }
     };
-    // Only reports need it.
-    session.loaded.add_port_reader(kernel);
-    let mut timers = Timers::new(args.duration);
-    let sources = (&mut sources, &mut timers);
-    let followed = match watching {
-        Ok(()) => follow::follow(&mut session, sources, &mut interrupts, command.as_mut()).await,
+    run.live.add_port_reader(kernel);
+    let mut followed = match watching {
+        Ok(()) => run.follow(args.duration, &mut interrupts, command.as_mut()).await,
         Err(unread) => Err(unread),
     };
-    conclude(&mut session, followed, &mut interrupts, command).await
+    if let (Ok(Followed::ToTheEnd), Err(error)) = (&followed, run.finish()) {
+        followed = Err(error);
+    }
+    conclude(&mut run, followed, (&mut interrupts, command), args.exit_code).await
 }
 
-/// What comes after following: the countdown of `--wait`, and COMMAND, which is never left alone without a word.
+/// What comes after following: the exit status, and COMMAND, which is never left alone without a word.
 async fn conclude(
-    session: &mut Session<'_>,
-    followed: Result<End>,
-    interrupts: &mut Interrupts,
-    command: Option<Command>,
+    run: &mut Run<'_>,
+    followed: Result<Followed>,
+    (interrupts, command): (&mut Interrupts, Option<Command>),
+    exit_code: bool,
 ) -> Result<u8> {
-    let (end, failed) = match followed {
-        Ok(end) => (Some(end), finish(session, end, interrupts).await.err()),
-        Err(error) => (None, Some(error)),
+    let why = match &followed {
+        Err(error) if is_broken_pipe(error) => GoesOn::Unread,
+        Err(_) => GoesOn::Untraced,
+        Ok(Followed::Abandoned) => GoesOn::Abandoned,
+        Ok(Followed::ToTheEnd) => GoesOn::TimeIsUp,
     };
-    let why = match (&failed, end) {
-        (Some(error), _) if is_broken_pipe(error) => GoesOn::Unread,
-        (Some(_), _) => GoesOn::Untraced,
-        (None, Some(End::Abandoned)) => GoesOn::Abandoned,
-        (None, _) => GoesOn::TimeIsUp,
-    };
-    let failed = failed.filter(|_| why == GoesOn::Untraced);
+    let failed = followed.err().filter(|_| why == GoesOn::Untraced);
     let Some(mut command) = command else {
         if let Some(error) = failed {
             return Err(error);
         }
         return Ok(match why {
             GoesOn::Unread => {
-                session.tell(&Notice::Unread);
+                run.say(&Notice::Unread);
                 0
             }
             GoesOn::Abandoned => interrupts.exit_code(),
-            _ => u8::from(session.args.exit_code && session.left_behind),
+            _ => u8::from(exit_code && run.left_behind),
         });
     };
     if let Some(error) = failed {
-        session.tell(&Notice::Failed(format!("{error:#}")));
+        run.say(&Notice::Failed(format!("{error:#}")));
     }
     if let Some(status) = command.status()? {
         if why == GoesOn::Unread {
-            session.tell(&Notice::Unread);
+            run.say(&Notice::Unread);
         }
         return Ok(status);
     }
-    session.tell(&Notice::Command(command.name(), why));
+    run.say(&Notice::Command(command.name(), why));
     if why != GoesOn::Abandoned {
         if let Some(status) = command.outlast(interrupts).await? {
             return Ok(status);
         }
-        session.tell(&Notice::Command(command.name(), GoesOn::Abandoned));
+        run.say(&Notice::Command(command.name(), GoesOn::Abandoned));
     }
     Ok(interrupts.exit_code())
-}
-
-async fn finish(session: &mut Session<'_>, end: End, interrupts: &mut Interrupts) -> Result<()> {
-    if session.args.wait && end == End::Complete {
-        countdown::drain(session, interrupts).await?;
-    }
-    Ok(session.output.finish()?)
 }

@@ -12,9 +12,12 @@ use std::io::{self, BufWriter, Write};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use sockleak_core::event::Event;
 use sockleak_core::leftover::Freed;
-use sockleak_core::observed::{Death, Process, State};
-use sockleak_core::port::{PortReport, Reuse};
+use sockleak_core::observed::{
+    Death, Loss, Process, ProcessChange, ProcessEvent, SocketTransition, State, Watching,
+};
+use sockleak_core::port::PortReport;
 use sockleak_core::verdict::{Follower, FreeRule, Outcome, Report};
 
 use self::free::RemovalView;
@@ -22,9 +25,9 @@ use self::port::PortView;
 use self::report::ReportView;
 use self::view::{DeathView, Time};
 use super::{
-    Freeing, LiveLine, Loss, Notice, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch,
-    escape, watch_line,
+    Answer, Console, Freeing, LiveLine, Notice, Render, Status, escape, out_of_sight_line, watch_line,
 };
+use crate::sinks::Sink;
 
 /// The version of the format. Fields and values may be added to it without another number.
 const VERSION: u32 = 1;
@@ -155,27 +158,29 @@ struct LostView {
     processes: u64,
 }
 
-impl<W: Write, S: Write> Output for Json<W, S> {
-    fn watch(&mut self, watch: &Watch) -> io::Result<()> {
+impl<W: Write, S: Write> Json<W, S> {
+    fn watch(&mut self, watching: &Watching) -> io::Result<()> {
         // People are told even when nobody reads the data any more.
-        self.status.say(&watch_line(watch))?;
+        self.status.say(&watch_line(watching))?;
+        let targets = watching.processes.iter().filter(|process| process.target);
         self.line(&line(
             "watch",
             WatchView {
-                time: Time(watch.time),
-                pids: watch.targets.iter().map(|(pid, _)| *pid).collect(),
-                listeners: watch.sockets.map(|(listeners, _)| listeners),
-                connections: watch.sockets.map(|(_, connections)| connections),
-                kernel: &watch.kernel,
-                hooks: &watch.hooks,
+                time: Time(watching.time),
+                pids: targets.map(|process| process.pid).collect(),
+                listeners: watching.sockets.map(|open| open.listeners),
+                connections: watching.sockets.map(|open| open.connections),
+                kernel: &watching.kernel,
+                hooks: &watching.hooks,
             },
         ))
     }
 
     fn process(&mut self, event: &ProcessEvent) -> io::Result<()> {
-        let (name, child) = match event.what {
-            ProcessChange::Fork { child } => ("fork", Some(child)),
-            ProcessChange::Exec => ("exec", None),
+        let (name, child) = match event.change {
+            ProcessChange::Forked { child } => ("fork", Some(child)),
+            ProcessChange::Executed => ("exec", None),
+            ProcessChange::Ended => return Ok(()),
         };
         self.line(&line(
             "process",
@@ -189,7 +194,7 @@ impl<W: Write, S: Write> Output for Json<W, S> {
         ))
     }
 
-    fn transition(&mut self, event: &TransitionEvent) -> io::Result<()> {
+    fn transition(&mut self, event: &SocketTransition) -> io::Result<()> {
         self.line(&line(
             "transition",
             TransitionEventView {
@@ -225,10 +230,6 @@ impl<W: Write, S: Write> Output for Json<W, S> {
 
     fn port(&mut self, report: &PortReport) -> io::Result<()> {
         self.line(&PortView::new(report))
-    }
-
-    fn waited(&mut self, report: &PortReport, _: Reuse) -> io::Result<()> {
-        self.port(report)
     }
 
     fn moved(&mut self, time: Timestamp, moved: &[Follower]) -> io::Result<()> {
@@ -292,7 +293,51 @@ impl<W: Write, S: Write> Output for Json<W, S> {
         };
         self.line(&line("lost", view))
     }
+}
 
+impl<W: Write, S: Write> Sink for Json<W, S> {
+    fn name(&self) -> &'static str {
+        "json"
+    }
+
+    fn take(&mut self, event: &Event) -> io::Result<()> {
+        match event {
+            Event::Watching(watching) => self.watch(watching),
+            Event::Process(event) => self.process(event),
+            Event::Transition(transition) => self.transition(transition),
+            Event::Death(report) => report
+                .death
+                .as_ref()
+                .map_or(Ok(()), |death| self.death(&report.process, death)),
+            Event::Report(report) => self.report(report),
+            Event::Moved { time, leftovers } => self.moved(*time, leftovers),
+            Event::Freed(freed) => self.freed(freed),
+            Event::OutOfSight {
+                netns,
+                leftovers,
+                why,
+            } => self.status.say(&out_of_sight_line(*netns, *leftovers, why)),
+            Event::Lost(loss) => self.lost(loss),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.status.clear()?;
+        self.writer.flush()
+    }
+}
+
+impl<W: Write, S: Write> Render for Json<W, S> {
+    fn answer(&mut self, answer: &Answer<'_>) -> io::Result<()> {
+        match answer {
+            Answer::Port(report) | Answer::Waited(report, _) => self.port(report),
+            Answer::Freeing(freeing) => self.freeing(freeing),
+        }
+    }
+}
+
+impl<W: Write, S: Write> Console for Json<W, S> {
     fn notice(&mut self, notice: &Notice) -> io::Result<()> {
         self.status.say(&notice.line())
     }
@@ -301,9 +346,8 @@ impl<W: Write, S: Write> Output for Json<W, S> {
         self.status.draw(status)
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        self.status.clear()?;
-        self.writer.flush()
+    fn clear(&mut self) -> io::Result<()> {
+        self.status.clear()
     }
 }
 

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 use sockleak_core::advice::Advice;
-use sockleak_core::observed::{Process, ResetReason, State, Transition};
+use sockleak_core::observed::{Lost, Process, ResetReason, State, Transition};
 use sockleak_core::port::{Ephemeral, Restart};
 use sockleak_core::verdict::{
-    FreeRule, Holder, How, LeftWhileAlive, Lost, Outcome, Report, SocketReport, Summary, Why,
+    FreeRule, Holder, How, LeftWhileAlive, Outcome, Report, SocketReport, Summary, Why,
 };
 
 use super::VERSION;
@@ -164,7 +164,10 @@ impl<'a> SocketView<'a> {
             outcome: report.outcome,
             state: report.state.map(State::name),
             why: report.why,
-            reset_reason: socket.reset_sent.flatten().map(ResetReason::name),
+            reset_reason: socket
+                .reset_sent
+                .and_then(|sent| sent.reason)
+                .map(ResetReason::name),
             holders: Each(&report.holders, HolderView::new),
             transitions: Each(&socket.transitions, TransitionView::new),
             free_rule: report.freedom.rule,

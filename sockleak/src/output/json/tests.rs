@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sockleak_core::expiry::Freedom;
 use sockleak_core::leftover::{Attempt, DiscardRule, Power, Powers, Removal, followers};
-use sockleak_core::observed::{Cause, Protocol, Sender, Sighting, Timer};
+use sockleak_core::observed::{Cause, OpenSockets, Protocol, Sender, Sighting, Timer, WatchedProcess};
 use sockleak_core::testing::{addr, at, evidence, process, sample, sighting, socket};
 use sockleak_core::verdict::{FreeRule, Holder, examine};
 
@@ -61,22 +61,31 @@ fn keys(line: &str) -> Vec<String> {
 fn events_are_as_the_contract_says() {
     let watch = |sockets| {
         one(|json| {
-            json.watch(&Watch {
+            json.watch(&Watching {
                 time: at(0),
-                targets: vec![(4242, "orderd".into())],
+                processes: vec![WatchedProcess {
+                    pid: 4242,
+                    parent: 1,
+                    comm: "orderd".into(),
+                    target: true,
+                }],
                 sockets,
                 kernel: "6.12.107".into(),
                 hooks: vec!["sched_process_exit".into()],
+                hz: 250,
             })
         })
     };
     assert!(watch(None).contains(r#""listeners":null,"connections":null"#));
     assert_eq!(
-        watch(Some((1, 412))),
+        watch(Some(OpenSockets {
+            listeners: 1,
+            connections: 412
+        })),
         r#"{"type":"watch","v":1,"time":"2025-10-09T08:53:20.000000000Z","pids":[4242],"listeners":1,"connections":412,"kernel":"6.12.107","hooks":["sched_process_exit"]}"#
     );
     let transition = one(|json| {
-        json.transition(&TransitionEvent {
+        json.transition(&SocketTransition {
             time: at(0),
             pid: 4242,
             comm: "orderd".into(),
@@ -95,7 +104,7 @@ fn events_are_as_the_contract_says() {
             time: at(0),
             pid: 4242,
             comm: "orderd".into(),
-            what: ProcessChange::Fork { child: 4243 },
+            change: ProcessChange::Forked { child: 4243 },
         })
     });
     assert_eq!(

@@ -84,7 +84,6 @@ fn runtime(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::LazyLock;
     use std::time::Duration;
 
     use jiff::tz::TimeZone;
@@ -96,7 +95,7 @@ mod tests {
         Style {
             width: Some(60),
             color: false,
-            zone: LazyLock::new(|| TimeZone::UTC),
+            zone: TimeZone::UTC,
             verbose,
         }
     }

@@ -103,8 +103,6 @@ fn failure(row: &Ephemeral, style: &Style) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::LazyLock;
-
     use jiff::tz::TimeZone;
     use sockleak_core::port::{Return, TwReuse};
     use sockleak_core::testing::at;
@@ -115,7 +113,7 @@ mod tests {
         Style {
             width: Some(width),
             color: false,
-            zone: LazyLock::new(|| TimeZone::UTC),
+            zone: TimeZone::UTC,
             verbose: false,
         }
     }

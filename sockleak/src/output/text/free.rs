@@ -243,7 +243,7 @@ mod tests {
         let style = Style {
             width: None,
             color: false,
-            zone: std::sync::LazyLock::new(|| jiff::tz::TimeZone::UTC),
+            zone: jiff::tz::TimeZone::UTC,
             verbose: false,
         };
         lines(&freeing, &style).join("\n")

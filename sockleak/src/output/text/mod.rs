@@ -14,17 +14,20 @@ pub(super) mod words;
 use std::io::{self, Write};
 
 use jiff::Timestamp;
+use sockleak_core::event::Event;
 use sockleak_core::leftover::Freed;
-use sockleak_core::observed::{Death, Process};
+use sockleak_core::observed::{
+    Death, Loss, Process, ProcessChange, ProcessEvent, SocketTransition, Watching,
+};
 use sockleak_core::port::{PortReport, Reuse};
 use sockleak_core::verdict::{Follower, Report};
 
 pub use self::style::Style;
 use self::words::{clock, count, plural};
 use super::{
-    Freeing, LiveLine, Loss, Notice, Output, ProcessChange, ProcessEvent, Status, TransitionEvent, Watch,
-    escape, watch_line,
+    Answer, Console, Freeing, LiveLine, Notice, Render, Status, escape, out_of_sight_line, watch_line,
 };
+use crate::sinks::Sink;
 
 /// Reports on one writer, everything else on the other.
 #[derive(Debug)]
@@ -54,23 +57,22 @@ impl<W: Write, S: Write> Text<W, S> {
         let line = format!("{} {text}", clock(time, &self.style.zone));
         self.status.say(&line)
     }
-}
 
-impl<W: Write, S: Write> Output for Text<W, S> {
-    fn watch(&mut self, watch: &Watch) -> io::Result<()> {
-        self.status.say(&watch_line(watch))
+    fn watch(&mut self, watching: &Watching) -> io::Result<()> {
+        self.status.say(&watch_line(watching))
     }
 
     fn process(&mut self, event: &ProcessEvent) -> io::Result<()> {
         let who = format!("{} (pid {})", escape(&event.comm), event.pid);
-        let text = match event.what {
-            ProcessChange::Fork { child } => format!("{who} forked pid {child}"),
-            ProcessChange::Exec => format!("pid {} is now {}", event.pid, escape(&event.comm)),
+        let text = match event.change {
+            ProcessChange::Forked { child } => format!("{who} forked pid {child}"),
+            ProcessChange::Executed => format!("pid {} is now {}", event.pid, escape(&event.comm)),
+            ProcessChange::Ended => return Ok(()),
         };
         self.say_verbosely(event.time, &text)
     }
 
-    fn transition(&mut self, event: &TransitionEvent) -> io::Result<()> {
+    fn transition(&mut self, event: &SocketTransition) -> io::Result<()> {
         let remote = event
             .remote
             .map_or_else(String::new, |remote| format!(" to {remote}"));
@@ -160,6 +162,57 @@ impl<W: Write, S: Write> Output for Text<W, S> {
         self.say_verbosely(loss.time, &format!("missed {events}"))
     }
 
+    fn out_of_sight(&mut self, netns: u32, leftovers: usize, why: &str) -> io::Result<()> {
+        self.status.say(&out_of_sight_line(netns, leftovers, why))
+    }
+}
+
+impl<W: Write, S: Write> Sink for Text<W, S> {
+    fn name(&self) -> &'static str {
+        "text"
+    }
+
+    fn take(&mut self, event: &Event) -> io::Result<()> {
+        match event {
+            Event::Watching(watching) => self.watch(watching),
+            Event::Process(event) => self.process(event),
+            Event::Transition(transition) => self.transition(transition),
+            Event::Death(report) => report
+                .death
+                .as_ref()
+                .map_or(Ok(()), |death| self.death(&report.process, death)),
+            Event::Report(report) => self.report(report),
+            Event::Moved { time, leftovers } => self.moved(*time, leftovers),
+            Event::Freed(freed) => self.freed(freed),
+            Event::OutOfSight {
+                netns,
+                leftovers,
+                why,
+            } => self.out_of_sight(*netns, *leftovers, why),
+            Event::Lost(loss) => self.lost(loss),
+            // The reports of its deaths say it all.
+            Event::Incident(_) => Ok(()),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.status.clear()?;
+        self.data.flush()
+    }
+}
+
+impl<W: Write, S: Write> Render for Text<W, S> {
+    fn answer(&mut self, answer: &Answer<'_>) -> io::Result<()> {
+        match answer {
+            Answer::Port(report) => self.port(report),
+            Answer::Waited(report, reuse) => self.waited(report, *reuse),
+            Answer::Freeing(freeing) => self.freeing(freeing),
+        }
+    }
+}
+
+impl<W: Write, S: Write> Console for Text<W, S> {
     fn notice(&mut self, notice: &Notice) -> io::Result<()> {
         self.status.say(&notice.line())
     }
@@ -168,9 +221,8 @@ impl<W: Write, S: Write> Output for Text<W, S> {
         self.status.draw(status)
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        self.status.clear()?;
-        self.data.flush()
+    fn clear(&mut self) -> io::Result<()> {
+        self.status.clear()
     }
 }
 

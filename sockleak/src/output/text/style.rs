@@ -1,7 +1,5 @@
 //! How text is shown.
 
-use std::sync::LazyLock;
-
 use anstyle::{AnsiColor, Effects};
 use jiff::tz::TimeZone;
 
@@ -12,8 +10,8 @@ pub struct Style {
     pub width: Option<usize>,
     /// Whether colours may be used there.
     pub color: bool,
-    /// The time zone of the reader. To find it takes a search of the machine's files, which is left for the first report.
-    pub zone: LazyLock<TimeZone>,
+    /// The time zone in which times are told.
+    pub zone: TimeZone,
     /// Also print forks, execs and each socket that a process closes itself.
     pub verbose: bool,
 }

@@ -1,12 +1,10 @@
 //! What a person reads.
 
-use std::sync::LazyLock;
-
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
-use sockleak_core::observed::State;
+use sockleak_core::observed::{Lost, OpenSockets, State, WatchedProcess};
 use sockleak_core::testing::{addr, at, evidence, process, sample, socket};
-use sockleak_core::verdict::{Lost, examine};
+use sockleak_core::verdict::examine;
 
 use super::*;
 
@@ -14,13 +12,15 @@ fn style() -> Style {
     Style {
         width: None,
         color: false,
-        zone: LazyLock::new(|| TimeZone::UTC),
+        zone: TimeZone::UTC,
         verbose: false,
     }
 }
 
+type Printer<'a> = Text<&'a mut Vec<u8>, &'a mut Vec<u8>>;
+
 /// What goes to the data writer and what to the status writer.
-fn printed(style: Style, print: impl FnOnce(&mut dyn Output) -> io::Result<()>) -> (String, String) {
+fn printed(style: Style, print: impl FnOnce(&mut Printer<'_>) -> io::Result<()>) -> (String, String) {
     let (mut data, mut status) = (Vec::new(), Vec::new());
     let mut text = Text::new(&mut data, LiveLine::new(&mut status, None), style);
     print(&mut text).expect("a Vec takes everything");
@@ -46,7 +46,7 @@ fn what_may_not_be_looked_into_is_not_called_free() {
         .build();
     let mut evidence = evidence(vec![listener], Vec::new());
     let closed = socket(State::Established).changes(&[(State::Established, State::FinWait1)]);
-    evidence.live = vec![closed.build().into()];
+    evidence.closed_alive = vec![closed.build().into()];
     evidence.snapshots[0].sightings = None;
     evidence.snapshots[0].refused = Some("it needs CAP_SYS_ADMIN (sudo)".to_owned());
     let text = report_text(&examine(evidence), style());
@@ -161,14 +161,24 @@ fn a_pipe_gets_no_control_characters_and_a_terminal_gets_colours() {
 
 #[test]
 fn status_is_apart_from_data() {
-    let watch = Watch {
+    let process = |pid, target| WatchedProcess {
+        pid,
+        parent: 1,
+        comm: "orderd\u{7}".into(),
+        target,
+    };
+    let watch = Watching {
         time: at(0),
-        targets: vec![(4242, "orderd\u{7}".into())],
-        sockets: Some((1, 1412)),
+        processes: vec![process(4242, true), process(4243, false)],
+        sockets: Some(OpenSockets {
+            listeners: 1,
+            connections: 1412,
+        }),
         kernel: "6.12.107".into(),
         hooks: vec!["sched_process_exit".into(), "inet_sock_set_state".into()],
+        hz: 250,
     };
-    let uncounted = Watch {
+    let uncounted = Watching {
         sockets: None,
         ..watch.clone()
     };
@@ -202,14 +212,14 @@ fn status_is_apart_from_data() {
 
 #[test]
 fn single_events_are_for_the_verbose() {
-    let print = |output: &mut dyn Output| {
+    let print = |output: &mut Printer<'_>| {
         output.process(&ProcessEvent {
             time: at(0),
             pid: 4242,
             comm: "orderd".into(),
-            what: ProcessChange::Fork { child: 4243 },
+            change: ProcessChange::Forked { child: 4243 },
         })?;
-        output.transition(&TransitionEvent {
+        output.transition(&SocketTransition {
             time: at(0),
             pid: 4242,
             comm: "orderd".into(),

@@ -1,13 +1,17 @@
+use std::sync::Arc;
+
+use sockleak_core::event::Event;
 use sockleak_core::testing::{self, addr};
 use sockleak_core::verdict::Report as Written;
 
 use super::*;
-use crate::output::{Json, LiveLine, Output as _};
+use crate::output::{Json, LiveLine};
+use crate::sinks::Sink as _;
 
 fn written(report: &Written, summary: bool) -> Vec<u8> {
     let mut text = Vec::new();
     let mut json = Json::new(&mut text, LiveLine::new(Vec::new(), None), summary);
-    json.report(report).unwrap();
+    json.take(&Event::Report(Arc::new(report.clone()))).unwrap();
     drop(json);
     text
 }

@@ -1,0 +1,269 @@
+//! What happened to a family of processes: one incident from its first death until it is over.
+
+mod families;
+mod totals;
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+
+use self::families::Families;
+use self::totals::Totals;
+use crate::advice::Advice;
+use crate::observed::{Death, ProcessChange, ProcessEvent, Watching};
+use crate::port::Restart;
+use crate::verdict::{Report, Summary};
+
+/// An incident is over when so much time has passed without another death.
+const QUIET: SignedDuration = SignedDuration::from_secs(10);
+/// While the main process is dead and others of the family live, it stays open for so long after that death.
+const WITHOUT_MAIN: SignedDuration = SignedDuration::from_secs(90);
+
+/// What tells an incident from all others: `i` and six digits of base 32. A recording gives the same one again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IncidentId(u32);
+
+impl IncidentId {
+    /// Six digits of five bits.
+    const BITS: u32 = 30;
+
+    /// That of the incident which this death opens.
+    fn of(pid: u32, death: Timestamp) -> Self {
+        // FNV-1a.
+        let bytes = pid
+            .to_le_bytes()
+            .into_iter()
+            .chain(death.as_nanosecond().to_le_bytes());
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Self((hash ^ hash >> Self::BITS) as u32 & ((1 << Self::BITS) - 1))
+    }
+}
+
+impl fmt::Display for IncidentId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the letters that look like digits or like each other.
+        const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+        formatter.write_str("i")?;
+        for place in (0..Self::BITS / 5).rev() {
+            let digit = self.0 >> (place * 5) & 31;
+            write!(formatter, "{}", char::from(DIGITS[digit as usize]))?;
+        }
+        Ok(())
+    }
+}
+
+/// An incident, as it stands.
+#[derive(Clone, Debug)]
+pub struct Incident {
+    pub id: IncidentId,
+    pub phase: Phase,
+    /// When it stood so.
+    pub time: Timestamp,
+    /// The first death.
+    pub opened: Timestamp,
+    /// `None` while it may go on.
+    pub closed: Option<Timestamp>,
+    /// Those that died since the last time; all of them when it is closed, but for those that are only counted.
+    pub processes: Vec<Part>,
+    /// How many more died than are named when it is closed.
+    pub unnamed: u64,
+    /// The sockets of all of them until now, each once.
+    pub summary: Summary,
+    /// What a restart meets, by the latest report of each address and port.
+    pub restart: Vec<Restart>,
+    pub advice: Vec<Advice>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Opened,
+    Changed,
+    Closed,
+}
+
+/// The part that a process has in an incident.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub pid: u32,
+    pub comm: String,
+    pub role: Role,
+    /// `None` where the exit was not seen.
+    pub death: Option<Death>,
+    pub summary: Summary,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The first process of the family.
+    Main,
+    /// It descends from that one.
+    Child,
+}
+
+/// The families that are watched, and their incidents.
+#[derive(Default)]
+pub struct Incidents {
+    families: Families,
+    open: Vec<Open>,
+}
+
+/// An incident that may go on.
+struct Open {
+    id: IncidentId,
+    /// The PID of the family's main process.
+    main: u32,
+    opened: Timestamp,
+    last_death: Timestamp,
+    /// When the main process died.
+    main_died: Option<Timestamp>,
+    totals: Totals,
+}
+
+impl Incidents {
+    /// These are watched from the beginning.
+    pub fn watching(&mut self, watching: &Watching) {
+        for process in &watching.processes {
+            self.families.add(process.pid, process.parent);
+        }
+    }
+
+    /// A watched process changed. What its end closes.
+    pub fn changed(&mut self, event: &ProcessEvent) -> Option<Incident> {
+        match event.change {
+            ProcessChange::Forked { child } => self.families.add(child, event.pid),
+            ProcessChange::Ended => {
+                let main = self.families.main_of(event.pid);
+                self.families.remove(event.pid);
+                return self.close_if_empty(main, event.time);
+            }
+            ProcessChange::Executed => {}
+        }
+        None
+    }
+
+    /// Adds a death to the incident of its family, which it may open, and returns that as it stands then.
+    pub fn died(&mut self, report: &mut Report) -> Incident {
+        let pid = report.process.pid;
+        let died = report.death.as_ref().map_or(report.time, |death| death.time);
+        let main = self.families.main_of(pid);
+        let place = self.open.iter().position(|open| open.main == main);
+        let place = place.unwrap_or_else(|| {
+            self.open.push(Open::new(main, pid, died));
+            self.open.len() - 1
+        });
+        let open = &mut self.open[place];
+        report.incident = Some(open.id);
+        open.add(report, died)
+    }
+
+    /// The process is dead, and everything that there was to say of it is said. What that closes.
+    pub fn ended(&mut self, pid: u32, time: Timestamp) -> Option<Incident> {
+        let main = self.families.main_of(pid);
+        self.families.remove(pid);
+        self.close_if_empty(main, time)
+    }
+
+    /// Closes those that are over by then.
+    pub fn advance(&mut self, now: Timestamp) -> Vec<Incident> {
+        let families = &self.families;
+        let over = |open: &mut Open| open.ends(families) <= now;
+        let closed = self.open.extract_if(.., over);
+        closed
+            .map(|open| {
+                let end = open.ends(families);
+                open.close(end)
+            })
+            .collect()
+    }
+
+    /// Closes all of them.
+    pub fn finish(&mut self, now: Timestamp) -> Vec<Incident> {
+        self.open.drain(..).map(|open| open.close(now)).collect()
+    }
+
+    /// When the next one is over, if nothing more happens.
+    #[must_use]
+    pub fn due(&self) -> Option<Timestamp> {
+        self.open.iter().map(|open| open.ends(&self.families)).min()
+    }
+
+    fn close_if_empty(&mut self, main: u32, time: Timestamp) -> Option<Incident> {
+        if self.families.has_members(main) {
+            return None;
+        }
+        let place = self.open.iter().position(|open| open.main == main)?;
+        Some(self.open.swap_remove(place).close(time))
+    }
+}
+
+impl Open {
+    fn new(main: u32, pid: u32, died: Timestamp) -> Self {
+        Self {
+            id: IncidentId::of(pid, died),
+            main,
+            opened: died,
+            last_death: died,
+            main_died: None,
+            totals: Totals::default(),
+        }
+    }
+
+    fn add(&mut self, report: &Report, died: Timestamp) -> Incident {
+        self.last_death = self.last_death.max(died);
+        let is_main = report.process.pid == self.main;
+        if is_main {
+            self.main_died = Some(died);
+        }
+        let part = Part {
+            pid: report.process.pid,
+            comm: report.process.comm.clone(),
+            role: if is_main { Role::Main } else { Role::Child },
+            death: report.death.clone(),
+            summary: report.summary,
+        };
+        let phase = if self.totals.is_empty() {
+            Phase::Opened
+        } else {
+            Phase::Changed
+        };
+        self.totals.add(report, part.clone());
+        self.incident(phase, report.time, vec![part])
+    }
+
+    /// When it is over, if nothing more happens.
+    fn ends(&self, families: &Families) -> Timestamp {
+        let quiet = self.last_death + QUIET;
+        match self.main_died {
+            Some(died) if families.has_members(self.main) => quiet.max(died + WITHOUT_MAIN),
+            _ => quiet,
+        }
+    }
+
+    fn close(self, time: Timestamp) -> Incident {
+        let processes = self.totals.parts().to_vec();
+        let mut incident = self.incident(Phase::Closed, time, processes);
+        incident.closed = Some(time);
+        incident.unnamed = self.totals.unnamed();
+        incident
+    }
+
+    fn incident(&self, phase: Phase, time: Timestamp, processes: Vec<Part>) -> Incident {
+        Incident {
+            id: self.id,
+            phase,
+            time,
+            opened: self.opened,
+            closed: None,
+            processes,
+            unnamed: 0,
+            summary: self.totals.summary(),
+            restart: self.totals.restart(),
+            advice: self.totals.advice(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! What the deaths of one incident add up to.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::Part;
+use crate::advice::Advice;
+use crate::port::{Endpoint, Restart};
+use crate::verdict::{Outcome, Report, Summary};
+
+/// Processes that are named when the incident is closed. More are only counted: a family that recycles its workers for
+/// ever may never be quiet.
+const NAMED: usize = 1000;
+
+#[derive(Default)]
+pub struct Totals {
+    parts: Vec<Part>,
+    unnamed: u64,
+    summary: Summary,
+    /// Inodes of sockets that a report called held: only those can be in another report. A held socket has its inode for
+    /// itself, with or without a cookie.
+    held: HashSet<u64>,
+    restart: BTreeMap<Endpoint, Restart>,
+    advice: Vec<Advice>,
+}
+
+impl Totals {
+    /// Adds a report and the part of its process.
+    pub fn add(&mut self, report: &Report, part: Part) {
+        if self.parts.len() < NAMED {
+            self.parts.push(part);
+        } else {
+            self.unnamed += 1;
+        }
+        for socket in &report.sockets {
+            let inode = socket.socket.inode.unwrap_or_default();
+            if self.held.remove(&inode) {
+                self.summary.held -= 1;
+            }
+            if socket.outcome == Outcome::Held && inode != 0 {
+                self.held.insert(inode);
+            }
+            *self.summary.count(socket.outcome) += 1;
+        }
+        for restart in &report.restart {
+            self.restart.insert(restart.endpoint, restart.clone());
+        }
+        for advice in &report.advice {
+            self.advice.retain(|known| known.words.id != advice.words.id);
+            self.advice.push(advice.clone());
+        }
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    pub const fn unnamed(&self) -> u64 {
+        self.unnamed
+    }
+
+    pub const fn summary(&self) -> Summary {
+        self.summary
+    }
+
+    pub fn restart(&self) -> Vec<Restart> {
+        self.restart.values().cloned().collect()
+    }
+
+    pub fn advice(&self) -> Vec<Advice> {
+        self.advice.clone()
+    }
+}

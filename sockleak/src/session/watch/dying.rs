@@ -1,0 +1,128 @@
+//! Deaths: from the event of the exit hook until every synchronous close is done.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use sockleak_core::observed::ProcessId;
+use sockleak_kernel::pidfd::{self, PidfdError};
+use sockleak_kernel::{proc, wait};
+
+use super::Watch;
+use crate::session::processes::Lifecycle;
+
+impl Watch {
+    /// The exit hook saw the process: its death is waited for from now on.
+    pub(super) fn dying(&mut self, id: ProcessId) -> Result<()> {
+        let Some(watched) = self.processes.get_mut(id) else {
+            return Ok(());
+        };
+        if !matches!(watched.lifecycle, Lifecycle::Alive) {
+            return Ok(());
+        }
+        watched.lifecycle = Lifecycle::Dying;
+        self.await_end_of(id)
+    }
+
+    /// Waits for those that there was no descriptor for until now.
+    ///
+    /// # Errors
+    /// When a pidfd cannot be waited for.
+    pub fn await_dying(&mut self) -> Result<()> {
+        for id in self.processes.dying().collect::<Vec<_>>() {
+            self.await_end_of(id)?;
+        }
+        Ok(())
+    }
+
+    /// Without a descriptor the next call tries again.
+    fn await_end_of(&mut self, id: ProcessId) -> Result<()> {
+        if self.processes.get(id).is_none_or(|watched| watched.awaited) {
+            return Ok(());
+        }
+        match pidfd::open(id.pid) {
+            // Whoever has the PID is not exiting, or is dead as well: the one that had it before was reaped.
+            Ok(pidfd) if pidfd::has_exited(pidfd.as_fd()) => self.died(id),
+            Ok(_) if proc::stat(id.pid).is_ok_and(|stat| !stat.is_exiting()) => self.died(id),
+            Ok(pidfd) => self.await_death(id, pidfd)?,
+            Err(PidfdError::NoSuchProcess { .. } | PidfdError::Thread { .. }) => self.died(id),
+            Err(PidfdError::Io { .. }) => {}
+        }
+        Ok(())
+    }
+
+    /// Sends the process's id once it is dead.
+    pub(super) fn await_death(&mut self, id: ProcessId, pidfd: OwnedFd) -> Result<()> {
+        let pidfd = wait::readable(pidfd).context("cannot wait for a pidfd")?;
+        if let Some(watched) = self.processes.get_mut(id) {
+            watched.awaited = true;
+        }
+        let deaths = self.deaths.clone();
+        tokio::spawn(async move {
+            let _ = pidfd.readable().await;
+            // Nobody listens any more when the trace has ended.
+            let _ = deaths.send(id);
+        });
+        Ok(())
+    }
+
+    /// The pidfd is readable: every synchronous close is done.
+    pub fn died(&mut self, id: ProcessId) {
+        if let Some(watched) = self.processes.get_mut(id)
+            && matches!(watched.lifecycle, Lifecycle::Alive | Lifecycle::Dying)
+        {
+            watched.lifecycle = Lifecycle::Dead(Instant::now());
+        }
+    }
+
+    /// Finds processes and deaths whose events were lost, and processes that the exit hook missed. The children that were
+    /// not known until now, each with its parent.
+    pub fn find_overlooked(&mut self) -> Result<Vec<(u32, u32)>> {
+        let mut found = Vec::new();
+        for pid in self.inventory.watched_pids() {
+            if let Some(entry) = self.inventory.watched(pid)
+                && self.processes.within(pid, entry.start, u64::MAX).is_none()
+            {
+                let since = entry.start;
+                self.add_child(ProcessId { pid, since }, entry.parent, entry.shares_files);
+                found.push((pid, entry.parent));
+            }
+        }
+        for death in self.inventory.deaths().iter() {
+            let known = self.processes.within(death.pid, death.start, death.time);
+            let id = known.map(|(id, _)| id).unwrap_or_else(|| {
+                let id = ProcessId {
+                    pid: death.pid,
+                    since: death.start,
+                };
+                let entry = &death.watched;
+                self.add_child(id, entry.parent, entry.shares_files);
+                found.push((id.pid, entry.parent));
+                id
+            });
+            self.dying(id)?;
+        }
+        self.find_missed_deaths();
+        Ok(found)
+    }
+
+    /// Living processes cost nothing while they live, so those that nothing was seen of are looked for.
+    pub fn find_missed_deaths(&mut self) {
+        let alive = self.processes.alive();
+        let unseen: Vec<_> = alive
+            .filter(|(_, watched)| !watched.awaited)
+            .map(|(id, _)| id)
+            .collect();
+        for id in unseen {
+            let is_another = || proc::stat(id.pid).is_ok_and(|stat| proc::started_ns(&stat) > id.since);
+            let lives = match pidfd::open(id.pid) {
+                Ok(pidfd) => !pidfd::has_exited(pidfd.as_fd()) && !is_another(),
+                Err(PidfdError::Io { .. }) => true,
+                Err(_) => false,
+            };
+            if !lives {
+                self.died(id);
+            }
+        }
+    }
+}
