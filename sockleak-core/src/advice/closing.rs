@@ -5,7 +5,6 @@ use crate::observed::Cause;
 use crate::verdict::{Outcome, Why};
 
 pub(super) static CLOSING_SIDE: Words = Words {
-    id: "closing_side",
     brief: "let the client close first, so that TIME_WAIT is not on the server's port",
     text: "The server closed connections before its clients did, so the minute of TIME_WAIT is spent on its own port. Let \
            the client close first, by an idle timeout that is longer than its own or by a word of the protocol: read() \
@@ -35,7 +34,6 @@ pub(super) static CLOSING_SIDE: Words = Words {
 };
 
 pub(super) static UNREAD: Words = Words {
-    id: "unread_data_reset",
     brief: "read() to the end before close(): unread data makes it a reset for the peer",
     text: "Received data was never read, so the kernel reset the peer, which may have lost the last answer as well. Before \
            the end, read() to the end; or shutdown(fd, SHUT_WR), read() until it returns 0, and only then close().",
@@ -67,7 +65,6 @@ pub(super) static UNREAD: Words = Words {
 };
 
 pub(super) static LINGER: Words = Words {
-    id: "linger_zero",
     brief: "leave SO_LINGER 0 off: it resets the peer and loses what was not sent",
     text: "SO_LINGER with 0 seconds was set: the end throws away what was not sent and resets the peer. That is a last \
            resort which loses data, not a way around TIME_WAIT. Leave it off, and end with shutdown(fd, SHUT_WR) and read() \

@@ -36,7 +36,6 @@ const RUNTIMES: &[(&str, &str)] = &[
 const COST: &str = "None: on Linux it never lets two sockets listen on one port.";
 
 pub(super) static LEFTOVER: Words = Words {
-    id: "leftover_without_reuseaddr",
     brief: "wait this once: what is left lacks SO_REUSEADDR; set it for the next restart",
     text: "This restart has to wait for connections that are left without SO_REUSEADDR: they do not get it any more, \
            and the new socket's own does not suffice. The next restart need not wait if the listener sets it before \
@@ -50,7 +49,6 @@ pub(super) static LEFTOVER: Words = Words {
 };
 
 pub(super) static LISTENER: Words = Words {
-    id: "listener_without_reuseaddr",
     brief: "set SO_REUSEADDR on the listening socket before bind()",
     text: "Set SO_REUSEADDR on the listening socket before bind(). The connections that it accepts inherit it, and what \
            they leave no longer keeps a restart from its port.",

@@ -3,6 +3,7 @@
 //! A piece of advice is given only where a fact of the report speaks for it, and it says which.
 
 mod closing;
+mod id;
 mod listeners;
 mod peers;
 mod ports;
@@ -18,10 +19,12 @@ use crate::observed::{Snapshot, Socket, State};
 use crate::verdict::decide::leftover;
 use crate::verdict::{Follower, Outcome, Report, SocketReport};
 
+pub use id::AdviceId;
+
 /// A piece of advice, and the facts that it rests on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advice {
-    pub words: &'static Words,
+    pub id: AdviceId,
     pub evidence: Grounds,
 }
 
@@ -31,8 +34,6 @@ type Grounds = Vec<(&'static str, Fact)>;
 /// What a piece of advice always says.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Words {
-    /// Stable.
-    pub id: &'static str,
     /// What to do, in a line.
     pub brief: &'static str,
     /// What is the matter and what to do about it, as one does it in C.
@@ -72,76 +73,53 @@ pub(crate) struct Facts<'a> {
 
 /// The advice for one death, what a restart needs first.
 pub(crate) fn advise(facts: &Facts<'_>) -> Vec<Advice> {
-    let piece = |piece: &Piece| {
+    let piece = |id| {
         Some(Advice {
-            words: piece.words,
-            evidence: (piece.grounds)(facts)?,
+            id,
+            evidence: grounds(id, facts)?,
         })
     };
-    PIECES.iter().filter_map(piece).collect()
+    AdviceId::ALL.into_iter().filter_map(piece).collect()
 }
 
-/// What is known to say, and when to say it.
-struct Piece {
-    words: &'static Words,
-    /// `None` where nothing speaks for it.
-    grounds: fn(&Facts<'_>) -> Option<Grounds>,
+/// The evidence for that advice; `None` where nothing speaks for it.
+fn grounds(id: AdviceId, facts: &Facts<'_>) -> Option<Grounds> {
+    match id {
+        AdviceId::LeftoverWithoutReuseaddr => listeners::leftover_without_reuseaddr(facts),
+        AdviceId::ListenerWithoutReuseaddr => listeners::listener_without_reuseaddr(facts),
+        AdviceId::InheritedListener => survivors::inherited_listener(facts),
+        AdviceId::ReuseportSurvivor => survivors::reuseport_survivor(facts),
+        AdviceId::CoreDumpHeldPort => survivors::core_dump_held_port(facts),
+        AdviceId::EphemeralExhaustion => ports::ephemeral_exhaustion(facts),
+        AdviceId::TimeWaitChurn => ports::time_wait_churn(facts),
+        AdviceId::FixedPortInEphemeralRange => ports::fixed_port_in_ephemeral_range(facts),
+        AdviceId::ClosingSide => closing::closing_side(facts),
+        AdviceId::UnreadDataReset => closing::unread_data_reset(facts),
+        AdviceId::LingerZero => closing::linger_zero(facts),
+        AdviceId::UnreachablePeer => peers::unreachable_peer(facts),
+        AdviceId::ZeroWindowOrphan => peers::zero_window_orphan(facts),
+    }
 }
 
-const PIECES: [Piece; 13] = [
-    Piece {
-        words: &listeners::LEFTOVER,
-        grounds: listeners::leftover_without_reuseaddr,
-    },
-    Piece {
-        words: &listeners::LISTENER,
-        grounds: listeners::listener_without_reuseaddr,
-    },
-    Piece {
-        words: &survivors::INHERITED,
-        grounds: survivors::inherited_listener,
-    },
-    Piece {
-        words: &survivors::SURVIVOR,
-        grounds: survivors::reuseport_survivor,
-    },
-    Piece {
-        words: &survivors::CORE_DUMP,
-        grounds: survivors::core_dump_held_port,
-    },
-    Piece {
-        words: &ports::EXHAUSTION,
-        grounds: ports::ephemeral_exhaustion,
-    },
-    Piece {
-        words: &ports::CHURN,
-        grounds: ports::time_wait_churn,
-    },
-    Piece {
-        words: &ports::FIXED_PORT,
-        grounds: ports::fixed_port_in_ephemeral_range,
-    },
-    Piece {
-        words: &closing::CLOSING_SIDE,
-        grounds: closing::closing_side,
-    },
-    Piece {
-        words: &closing::UNREAD,
-        grounds: closing::unread_data_reset,
-    },
-    Piece {
-        words: &closing::LINGER,
-        grounds: closing::linger_zero,
-    },
-    Piece {
-        words: &peers::UNREACHABLE,
-        grounds: peers::unreachable_peer,
-    },
-    Piece {
-        words: &peers::ZERO_WINDOW,
-        grounds: peers::zero_window_orphan,
-    },
-];
+/// What that advice says.
+#[must_use]
+pub fn words(id: AdviceId) -> &'static Words {
+    match id {
+        AdviceId::LeftoverWithoutReuseaddr => &listeners::LEFTOVER,
+        AdviceId::ListenerWithoutReuseaddr => &listeners::LISTENER,
+        AdviceId::InheritedListener => &survivors::INHERITED,
+        AdviceId::ReuseportSurvivor => &survivors::SURVIVOR,
+        AdviceId::CoreDumpHeldPort => &survivors::CORE_DUMP,
+        AdviceId::EphemeralExhaustion => &ports::EXHAUSTION,
+        AdviceId::TimeWaitChurn => &ports::CHURN,
+        AdviceId::FixedPortInEphemeralRange => &ports::FIXED_PORT,
+        AdviceId::ClosingSide => &closing::CLOSING_SIDE,
+        AdviceId::UnreadDataReset => &closing::UNREAD,
+        AdviceId::LingerZero => &closing::LINGER,
+        AdviceId::UnreachablePeer => &peers::UNREACHABLE,
+        AdviceId::ZeroWindowOrphan => &peers::ZERO_WINDOW,
+    }
+}
 
 impl<'a> Facts<'a> {
     fn sockets(&self) -> impl Iterator<Item = &'a SocketReport> {

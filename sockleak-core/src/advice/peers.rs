@@ -25,7 +25,6 @@ const USER_TIMEOUT: &[(&str, &str)] = &[
 ];
 
 pub(super) static UNREACHABLE: Words = Words {
-    id: "unreachable_peer",
     brief: "set TCP_USER_TIMEOUT: the kernel keeps trying an unreachable peer for minutes",
     text: "A peer does not acknowledge the end, and the kernel goes on retransmitting for minutes. TCP_USER_TIMEOUT, set \
            while the process lives, bounds that also after its death.",
@@ -35,7 +34,6 @@ pub(super) static UNREACHABLE: Words = Words {
 };
 
 pub(super) static ZERO_WINDOW: Words = Words {
-    id: "zero_window_orphan",
     brief: "set TCP_USER_TIMEOUT, and limit what is queued for a peer that does not read",
     text: "A peer does not read, and the data for it, with its socket and its port, stays for minutes. TCP_USER_TIMEOUT \
            bounds that also after the death; a limit to what is queued for one peer keeps it small.",

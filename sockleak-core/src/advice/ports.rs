@@ -36,7 +36,6 @@ const POOLS: &[(&str, &str)] = &[
 ];
 
 pub(super) static EXHAUSTION: Words = Words {
-    id: "ephemeral_exhaustion",
     brief: "use connections again (a pool), or use more local addresses",
     text: "Ports towards a destination run out. Keep connections in a pool and use them again. If there must be so many: \
            more local addresses, each with IP_BIND_ADDRESS_NO_PORT before bind(), or more addresses or ports of the \
@@ -53,7 +52,6 @@ pub(super) static EXHAUSTION: Words = Words {
 };
 
 pub(super) static CHURN: Words = Words {
-    id: "time_wait_churn",
     brief: "use connections again (a pool): each closed one keeps its port for a minute",
     text: "The process itself closed many short connections, and each keeps its port for a minute. Keep connections in a \
            pool and use them again.",
@@ -66,7 +64,6 @@ pub(super) static CHURN: Words = Words {
 };
 
 pub(super) static FIXED_PORT: Words = Words {
-    id: "fixed_port_in_ephemeral_range",
     brief: "add the port to net.ipv4.ip_local_reserved_ports if its number is fixed",
     text: "It listened on a port that the kernel also gives to outgoing connections, one of which may take it while the \
            service is away. If the number is fixed, add it to net.ipv4.ip_local_reserved_ports, or use one outside of \

@@ -7,7 +7,6 @@ use super::{Fact, Facts, Grounds, Words, given, local_ports};
 use crate::verdict::{How, Outcome, SocketReport};
 
 pub(super) static INHERITED: Words = Words {
-    id: "inherited_listener",
     brief: "open the listener with SOCK_CLOEXEC, and close() it in a child that does not exec()",
     text: "A child has the listening socket too, and no bind() gets its port before that child lets go. Open it with \
            SOCK_CLOEXEC (accept4() as well), and close() it in a child that does not exec().",
@@ -40,7 +39,6 @@ pub(super) static INHERITED: Words = Words {
 };
 
 pub(super) static SURVIVOR: Words = Words {
-    id: "reuseport_survivor",
     brief: "end the holder of this SO_REUSEPORT listener: it gets a part of new connections",
     text: "The listening socket that is still held is in a SO_REUSEPORT group: a restart succeeds, but the kernel gives the \
            survivor a part of the new connections, which hang if its holder does not accept them. End the holder, or \
@@ -67,7 +65,6 @@ pub(super) static SURVIVOR: Words = Words {
 };
 
 pub(super) static CORE_DUMP: Words = Words {
-    id: "core_dump_held_port",
     brief: "make the core dump smaller, or restart only when the process is gone",
     text: "Every socket stayed open while the core was written. Make the dump smaller (RLIMIT_CORE, \
            /proc/PID/coredump_filter, madvise() with MADV_DONTDUMP), or start again only when the process is gone.",

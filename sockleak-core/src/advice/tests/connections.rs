@@ -5,7 +5,7 @@ use crate::observed::ResetSent;
 
 #[test]
 fn closing_side() {
-    let id = "closing_side";
+    let id = AdviceId::ClosingSide;
     let died = |cause| {
         let mut evidence = server(true, false);
         evidence.death.as_mut().expect("it died").cause = cause;
@@ -42,7 +42,7 @@ fn reset(change: impl FnOnce(&mut Socket)) -> Evidence {
 
 #[test]
 fn unread_data_reset() {
-    let id = "unread_data_reset";
+    let id = AdviceId::UnreadDataReset;
     let unread = reset(|socket| {
         socket.reset_sent = Some(ResetSent {
             reason: Some(ResetReason::AbortOnClose),
@@ -51,13 +51,13 @@ fn unread_data_reset() {
     });
     let expected = vec![("sockets", Fact::Count(1)), ("unread_bytes", Fact::Count(5))];
     assert_eq!(grounds(unread.clone(), id), Some(expected));
-    assert!(!is_said(unread, "linger_zero"));
+    assert!(!is_said(unread, AdviceId::LingerZero));
     assert!(!is_said(server(true, false), id));
 }
 
 #[test]
 fn linger_zero() {
-    let id = "linger_zero";
+    let id = AdviceId::LingerZero;
     let lingering = reset(|socket| {
         socket.reset_sent = Some(ResetSent {
             reason: Some(ResetReason::TcpState),
@@ -67,7 +67,7 @@ fn linger_zero() {
     });
     let expected = vec![("sockets", Fact::Count(1)), ("unsent_bytes", Fact::Count(7))];
     assert_eq!(grounds(lingering.clone(), id), Some(expected));
-    assert!(!is_said(lingering, "unread_data_reset"));
+    assert!(!is_said(lingering, AdviceId::UnreadDataReset));
     let mut waiting = server(true, false);
     waiting.sockets[1].linger = Some(Linger { seconds: 5 });
     assert!(!is_said(waiting, id));
@@ -85,7 +85,7 @@ fn orphan(timer: Timer, retransmits: u8) -> Evidence {
 
 #[test]
 fn unreachable_peer() {
-    let id = "unreachable_peer";
+    let id = AdviceId::UnreachablePeer;
     assert_eq!(count(orphan(Timer::Retransmit, 2), id), Some(Fact::Count(1)));
     assert!(!is_said(orphan(Timer::Retransmit, 0), id), "it may answer yet");
     assert!(!is_said(orphan(Timer::Persist, 0), id));
@@ -94,7 +94,7 @@ fn unreachable_peer() {
 
 #[test]
 fn zero_window_orphan() {
-    let id = "zero_window_orphan";
+    let id = AdviceId::ZeroWindowOrphan;
     let expected = vec![("sockets", Fact::Count(1)), ("unsent_bytes", Fact::Count(9))];
     assert_eq!(grounds(orphan(Timer::Persist, 0), id), Some(expected));
     assert!(!is_said(orphan(Timer::Retransmit, 2), id));

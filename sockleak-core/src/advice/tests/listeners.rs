@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn leftover_without_reuseaddr() {
-    let id = "leftover_without_reuseaddr";
+    let id = AdviceId::LeftoverWithoutReuseaddr;
     let facts = grounds(server(false, false), id).expect("it is in the way");
     let at = crate::testing::at(100 + 59_700);
     let expected = [
@@ -36,7 +36,7 @@ fn leftover_without_reuseaddr() {
 
 #[test]
 fn listener_without_reuseaddr() {
-    let id = "listener_without_reuseaddr";
+    let id = AdviceId::ListenerWithoutReuseaddr;
     let expected = vec![("listeners", Fact::Count(1)), ("ports", Fact::Ports(vec![8080]))];
     assert_eq!(
         grounds(with(vec![listener(false, false)], Vec::new()), id),
@@ -74,7 +74,7 @@ fn survived(reuseport: bool, relation: Relation) -> Evidence {
 
 #[test]
 fn inherited_listener() {
-    let id = "inherited_listener";
+    let id = AdviceId::InheritedListener;
     let facts = grounds(survived(false, Relation::Family), id).expect("a child has it");
     let expected = [
         ("listeners", Fact::Count(1)),
@@ -89,7 +89,7 @@ fn inherited_listener() {
 
 #[test]
 fn reuseport_survivor() {
-    let id = "reuseport_survivor";
+    let id = AdviceId::ReuseportSurvivor;
     assert_eq!(count(survived(true, Relation::Family), id), Some(Fact::Count(1)));
     assert!(is_said(survived(true, Relation::Received), id));
     assert!(!is_said(survived(false, Relation::Family), id));
@@ -98,7 +98,7 @@ fn reuseport_survivor() {
 
 #[test]
 fn core_dump_held_port() {
-    let id = "core_dump_held_port";
+    let id = AdviceId::CoreDumpHeldPort;
     let dumped = |mut evidence: Evidence, millis| {
         let death = evidence.death.as_mut().expect("it died");
         death.core_dump = Some(Duration::from_millis(millis));

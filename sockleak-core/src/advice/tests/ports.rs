@@ -21,7 +21,7 @@ fn client(range: u16) -> Evidence {
 
 #[test]
 fn ephemeral_exhaustion() {
-    let id = "ephemeral_exhaustion";
+    let id = AdviceId::EphemeralExhaustion;
     let facts = grounds(client(10), id).expect("none is left");
     assert_eq!(
         facts[..3],
@@ -38,7 +38,7 @@ fn ephemeral_exhaustion() {
 
 #[test]
 fn time_wait_churn() {
-    let id = "time_wait_churn";
+    let id = AdviceId::TimeWaitChurn;
     let closed = |count: u16, port: fn(u16) -> u16, remote: fn(u16) -> u16| {
         let mut evidence = with(vec![listener(true, false)], Vec::new());
         for number in 0..count {
@@ -59,12 +59,12 @@ fn time_wait_churn() {
     assert!(!is_said(outgoing(99), id));
     let of_a_server = closed(100, |_| 8080, |number| 40_000 + number);
     assert!(!is_said(of_a_server.clone(), id));
-    assert_eq!(count(of_a_server, "closing_side"), Some(Fact::Count(100)));
+    assert_eq!(count(of_a_server, AdviceId::ClosingSide), Some(Fact::Count(100)));
 }
 
 #[test]
 fn fixed_port_in_ephemeral_range() {
-    let id = "fixed_port_in_ephemeral_range";
+    let id = AdviceId::FixedPortInEphemeralRange;
     let listening = |port: u16, reserved| {
         let mut listener = listener(true, false);
         listener.local.set_port(port);

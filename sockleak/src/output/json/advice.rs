@@ -1,7 +1,7 @@
 //! Advice in JSON.
 
 use serde::{Serialize, Serializer};
-use sockleak_core::advice::{Advice, Fact};
+use sockleak_core::advice::{Advice, Fact, words};
 
 use super::view::{Time, millis};
 
@@ -18,9 +18,9 @@ pub(super) struct AdviceView<'a> {
 
 impl<'a> AdviceView<'a> {
     pub(super) fn new(advice: &'a Advice) -> Self {
-        let words = advice.words;
+        let words = words(advice.id);
         Self {
-            id: words.id,
+            id: advice.id.name(),
             evidence: Named(&advice.evidence),
             brief: words.brief,
             text: words.text,
@@ -62,6 +62,7 @@ impl Serialize for FactView<'_> {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use sockleak_core::advice::AdviceId;
     use sockleak_core::testing::sample;
 
     use super::*;
@@ -92,5 +93,35 @@ mod tests {
             (&pieces[0]["id"], &pieces[0]["evidence"]),
             (&"inherited_listener".into(), &evidence)
         );
+    }
+
+    fn list<T>(of: &[T], item: impl Fn(&T) -> String) -> String {
+        of.iter().map(item).collect::<Vec<_>>().join(",")
+    }
+
+    #[test]
+    fn every_piece_has_its_words_in_the_contracts_order() {
+        let string = |text: &str| serde_json::to_string(text).expect("a string can be written");
+        for id in AdviceId::ALL {
+            let piece = Advice {
+                id,
+                evidence: vec![("sockets", Fact::Count(2))],
+            };
+            let written = serde_json::to_string(&AdviceView::new(&piece)).expect("it can be written");
+            let words = words(id);
+            let expected = format!(
+                r#"{{"id":"{}","evidence":{{"sockets":2}},"brief":{},"text":{},"runtimes":{{{}}},"cost":{},"will_not_help":[{}]}}"#,
+                id.name(),
+                string(words.brief),
+                string(words.text),
+                list(words.runtimes, |(name, how)| format!(
+                    "\"{name}\":{}",
+                    string(how)
+                )),
+                string(words.cost),
+                list(words.will_not_help, |vain| string(vain)),
+            );
+            assert_eq!(written, expected);
+        }
     }
 }

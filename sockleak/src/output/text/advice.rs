@@ -1,6 +1,6 @@
 //! Advice as text: what to do and why; with -v, for whom it is called what, what it costs, and what is in vain.
 
-use sockleak_core::advice::{Advice, Fact};
+use sockleak_core::advice::{Advice, Fact, words};
 
 use super::style::{Ink, Style};
 use super::words::{block, clock, count, duration, plural, wrap};
@@ -12,7 +12,7 @@ pub(super) fn advice(pieces: &[Advice], style: &Style) -> Vec<String> {
 
 fn one(piece: &Advice, style: &Style) -> Vec<String> {
     const INDENT: usize = "advice: ".len();
-    let words = piece.words;
+    let words = words(piece.id);
     let facts: Vec<String> = piece
         .evidence
         .iter()
@@ -87,6 +87,7 @@ mod tests {
     use std::time::Duration;
 
     use jiff::tz::TimeZone;
+    use sockleak_core::advice::AdviceId;
     use sockleak_core::testing::{at, sample};
 
     use super::*;
@@ -126,6 +127,24 @@ mod tests {
         for (name, fact, words) in cases {
             assert_eq!(evidence(name, &fact, &style(false)), words);
         }
+    }
+
+    /// Every piece with -v, each under its name. Whoever changes words sees here how they are shown.
+    #[test]
+    fn every_piece() {
+        let mut text = String::new();
+        for id in AdviceId::ALL {
+            let piece = Advice {
+                id,
+                evidence: vec![("sockets", Fact::Count(2))],
+            };
+            let lines = advice(&[piece], &style(true)).join("\n");
+            text.push_str(&format!("[{}]\n{lines}\n", id.name()));
+        }
+        assert!(
+            text == include_str!("advice.txt"),
+            "advice.txt has not this:\n{text}"
+        );
     }
 
     #[test]
