@@ -3,7 +3,7 @@
 /// Makes the enum, its list and its names from one table, so that the list lacks no id.
 macro_rules! advice_ids {
     ($($(#[$doc:meta])* $id:ident: $name:literal,)+) => {
-        /// What there is to advise. The words for it are chosen where they are printed.
+        /// What there is to advise.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum AdviceId {
             $($(#[$doc])* $id,)+

@@ -1,6 +1,7 @@
 //! What to change in the program or its system, chosen from what this death left.
 //!
-//! A piece of advice is given only where a fact of the report speaks for it, and it says which.
+//! A piece of advice is given only where a fact of the report speaks for it, and it says which. The words for both are
+//! chosen where they are printed.
 
 mod closing;
 mod id;
@@ -30,21 +31,6 @@ pub struct Advice {
 
 /// Facts by name; a name is the key in JSON.
 type Grounds = Vec<(&'static str, Fact)>;
-
-/// What a piece of advice always says.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Words {
-    /// What to do, in a line.
-    pub brief: &'static str,
-    /// What is the matter and what to do about it, as one does it in C.
-    pub text: &'static str,
-    /// What that is called elsewhere: the name of a language or runtime and its words for it.
-    pub runtimes: &'static [(&'static str, &'static str)],
-    /// What one pays for it.
-    pub cost: &'static str,
-    /// What people try here in vain.
-    pub will_not_help: &'static [&'static str],
-}
 
 /// A fact that speaks for a piece of advice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,26 +84,6 @@ fn grounds(id: AdviceId, facts: &Facts<'_>) -> Option<Grounds> {
         AdviceId::LingerZero => closing::linger_zero(facts),
         AdviceId::UnreachablePeer => peers::unreachable_peer(facts),
         AdviceId::ZeroWindowOrphan => peers::zero_window_orphan(facts),
-    }
-}
-
-/// What that advice says.
-#[must_use]
-pub fn words(id: AdviceId) -> &'static Words {
-    match id {
-        AdviceId::LeftoverWithoutReuseaddr => &listeners::LEFTOVER,
-        AdviceId::ListenerWithoutReuseaddr => &listeners::LISTENER,
-        AdviceId::InheritedListener => &survivors::INHERITED,
-        AdviceId::ReuseportSurvivor => &survivors::SURVIVOR,
-        AdviceId::CoreDumpHeldPort => &survivors::CORE_DUMP,
-        AdviceId::EphemeralExhaustion => &ports::EXHAUSTION,
-        AdviceId::TimeWaitChurn => &ports::CHURN,
-        AdviceId::FixedPortInEphemeralRange => &ports::FIXED_PORT,
-        AdviceId::ClosingSide => &closing::CLOSING_SIDE,
-        AdviceId::UnreadDataReset => &closing::UNREAD,
-        AdviceId::LingerZero => &closing::LINGER,
-        AdviceId::UnreachablePeer => &peers::UNREACHABLE,
-        AdviceId::ZeroWindowOrphan => &peers::ZERO_WINDOW,
     }
 }
 

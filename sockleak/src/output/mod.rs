@@ -3,6 +3,7 @@
 //! Data goes to the one writer that an [`Output`] was made with, status to the other. Errors of the writers are
 //! passed up as they are: what a closed pipe means is not decided here.
 
+mod advice;
 mod blind;
 mod checks;
 mod escape;

@@ -1,9 +1,10 @@
 //! Advice in JSON.
 
 use serde::{Serialize, Serializer};
-use sockleak_core::advice::{Advice, Fact, words};
+use sockleak_core::advice::{Advice, Fact};
 
 use super::view::{Time, millis};
+use crate::output::advice::words;
 
 #[derive(Serialize)]
 pub(super) struct AdviceView<'a> {

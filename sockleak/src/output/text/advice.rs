@@ -1,9 +1,10 @@
 //! Advice as text: what to do and why; with -v, for whom it is called what, what it costs, and what is in vain.
 
-use sockleak_core::advice::{Advice, Fact, words};
+use sockleak_core::advice::{Advice, Fact};
 
 use super::style::{Ink, Style};
 use super::words::{block, clock, count, duration, plural, wrap};
+use crate::output::advice::words;
 
 /// The lines of all pieces.
 pub(super) fn advice(pieces: &[Advice], style: &Style) -> Vec<String> {
