@@ -45,7 +45,7 @@ impl Totals {
             self.restart.insert(restart.endpoint, restart.clone());
         }
         for advice in &report.advice {
-            self.advice.retain(|known| known.words.id != advice.words.id);
+            self.advice.retain(|known| known.id != advice.id);
             self.advice.push(advice.clone());
         }
     }
