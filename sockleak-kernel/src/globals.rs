@@ -5,7 +5,7 @@ use aya::EbpfLoader;
 use sockleak_ebpf::globals;
 
 use super::fields::{MissingFields, Resolved};
-use super::loader::Preparation;
+use super::loader;
 use super::running::Kernel;
 
 /// Values of every global.
@@ -51,9 +51,9 @@ impl<'a> Globals<'a> {
         })
     }
 
-    /// The loader, that it sets them in the object.
-    pub fn set(&self, loader: Preparation) -> EbpfLoader<'_> {
-        let mut loader = loader.finish();
+    /// A loader that sets them in the object.
+    pub fn loader(&self) -> EbpfLoader<'_> {
+        let mut loader = loader::make();
         loader
             .override_global(globals::HAS_GROUP_DEAD, &self.group_dead, true)
             .override_global(globals::HAS_COPIES, &self.has_copies, true)

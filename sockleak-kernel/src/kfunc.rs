@@ -97,7 +97,7 @@ mod tests {
     use sockleak_ebpf::programs;
 
     use super::*;
-    use crate::load::OBJECT;
+    use crate::object::OBJECT;
 
     fn count(object: &[u8], wanted: Instruction) -> usize {
         object.chunks_exact(8).filter(|place| *place == wanted).count()

@@ -8,7 +8,8 @@ use aya::programs::ProgramError;
 
 use super::btf::BtfError;
 use super::fields::MissingFields;
-use super::preflight::{Requirement, Rights};
+use super::preflight::requirement::Requirement;
+use super::preflight::rights::Rights;
 use super::running::Kernel;
 
 /// Why the programs could not be loaded.
@@ -18,12 +19,8 @@ pub enum LoadError {
     Btf(#[from] BtfError),
     #[error(transparent)]
     MissingFields(#[from] MissingFields),
-    #[error("cannot start a thread: {0}")]
-    Thread(io::Error),
     #[error("{}", object(.0))]
     Object(EbpfError),
-    #[error("the BPF map {name} cannot be made: {reason}{}", smaller(reason))]
-    Map { name: &'static str, reason: io::Error },
     #[error("the kernel refused the BPF program {name}: {reason}{}{log}", remedy(reason))]
     Program {
         name: &'static str,
@@ -62,7 +59,7 @@ impl LoadError {
     #[must_use]
     pub fn denied(&self) -> Option<&io::Error> {
         let reason = match self {
-            Self::Map { reason, .. } | Self::Program { reason, .. } => reason,
+            Self::Program { reason, .. } => reason,
             Self::Object(EbpfError::MapError(MapError::CreateError { io_error, .. })) => io_error,
             Self::MemoryLimit { error, .. } => return error.denied(),
             _ => return None,
@@ -113,7 +110,7 @@ fn object(error: &EbpfError) -> String {
     if let EbpfError::MapError(MapError::CreateError { name, io_error }) = error {
         return format!(
             "the kernel refused the BPF map {name}: {io_error}{}",
-            remedy(io_error)
+            smaller(io_error)
         );
     }
     format!("the BPF object cannot be loaded: {error}")

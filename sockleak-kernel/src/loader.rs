@@ -1,40 +1,25 @@
-//! Makes aya's loader, without what it does needlessly and while something else is done.
+//! Makes aya's loader, without what it does needlessly.
 
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use aya::EbpfLoader;
 
-use super::processor::elsewhere;
-
-/// A loader that is being made.
-pub struct Preparation(Option<JoinHandle<EbpfLoader<'static>>>);
-
-/// Begins to make a loader that knows nothing of the kernel's types, as these programs need it, and to find out what the
-/// kernel's BPF can do.
+/// A loader that knows nothing of the kernel's types, as these programs need it.
 ///
 /// `EbpfLoader::new` of aya 0.14 makes a tree of the whole BTF of the kernel, before it can be told not to: tens of
 /// milliseconds and of MiB (later versions read it when it is needed). It goes without where it cannot open the file, so
 /// the loader is made in a thread that can open none, and that ends with it.
 #[must_use]
-pub fn prepare() -> Preparation {
+pub fn make<'a>() -> EbpfLoader<'a> {
     let make = || {
-        // It is found out once, and kept.
-        let _ = aya::features();
         refuse_open();
         EbpfLoader::new()
     };
-    Preparation(thread::Builder::new().spawn(elsewhere(make)).ok())
-}
-
-impl Preparation {
-    /// The loader.
-    #[must_use]
-    pub fn finish<'a>(self) -> EbpfLoader<'a> {
-        let made = self.0.and_then(|thread| thread.join().ok());
-        let mut loader = made.unwrap_or_default();
-        loader.btf(None);
-        loader
-    }
+    let thread = thread::Builder::new().spawn(make).ok();
+    let made = thread.and_then(|thread| thread.join().ok());
+    let mut loader = made.unwrap_or_default();
+    loader.btf(None);
+    loader
 }
 
 /// The calling thread opens no file any more. Where the kernel refuses that, all is as before.

@@ -125,7 +125,7 @@ impl Kernel {
 
     /// The ids of what the iterators visit, as aya wants them.
     #[must_use]
-    pub fn iterators(&self) -> aya::Btf {
+    pub(super) fn iterators(&self) -> aya::Btf {
         self.iterators.to_btf()
     }
 }

@@ -32,25 +32,14 @@ impl<'a> Hook<'a> {
         })
     }
 
-    #[must_use]
-    pub fn tracepoint(&self) -> &'static str {
-        self.tracepoint
-    }
-
-    /// Whether it does what another program at the same tracepoint did not do.
-    #[must_use]
-    pub fn is_copy(&self) -> bool {
-        self.name != self.tracepoint
-    }
-
-    /// Loads it. A program with typed arguments asks for the id of its tracepoint.
+    /// Loads it. A program with typed arguments finds the id of its tracepoint there.
     ///
     /// # Errors
     /// When the kernel refuses it.
-    pub fn load<'i>(&mut self, ids: impl FnOnce() -> &'i aya::Btf) -> Result<(), LoadError> {
+    pub fn load(&mut self, ids: &aya::Btf) -> Result<(), LoadError> {
         let loaded = match &mut *self.program {
             Program::RawTracePoint(program) => program.load(),
-            Program::BtfTracePoint(program) => program.load(self.tracepoint, ids()),
+            Program::BtfTracePoint(program) => program.load(self.tracepoint, ids),
             _ => Err(ProgramError::UnexpectedProgramType),
         };
         loaded.map_err(|source| refused(self.name, source))

@@ -7,7 +7,7 @@ use sockleak_ebpf::programs;
 
 use super::clock;
 use super::inventory::{Events, EventsError, Inventory, MapsError, ProgramLog};
-use super::load::{self, LoadError, Loaded, Preparation};
+use super::load::{self, LoadError, Loaded, Settings};
 use super::port_table::PortReader;
 use super::running::Kernel;
 use super::tracepoint;
@@ -42,8 +42,8 @@ impl Tracer {
     ///
     /// # Errors
     /// When a required struct member is missing, or when the kernel refuses a program. Nothing stays behind.
-    pub fn attach(kernel: &Kernel, prepared: Preparation) -> Result<Self, TracerError> {
-        let mut loaded = load::load(kernel, prepared)?;
+    pub fn attach(kernel: &Kernel, settings: &Settings) -> Result<Self, TracerError> {
+        let mut loaded = load::load(kernel, settings)?;
         let hz = clock::hz().map_err(TracerError::Tick)?;
         Ok(Self {
             log: ProgramLog::open(&mut loaded.ebpf),

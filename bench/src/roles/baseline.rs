@@ -50,7 +50,7 @@ pub fn run(which: Baseline, pids: &[u32]) -> Result<()> {
     let kernel = Kernel::read()?;
     let group_dead = u8::from(kernel.group_dead);
     let naive = u8::from(which == Baseline::Naive);
-    let mut loader = loader::prepare().finish();
+    let mut loader = loader::make();
     loader.override_global(globals::HAS_GROUP_DEAD, &group_dead, false);
     loader.override_global(globals::MAX_SOCKETS, &u32::MAX, true);
     loader.override_global("STORES", &naive, true);
@@ -72,7 +72,7 @@ pub fn run(which: Baseline, pids: &[u32]) -> Result<()> {
     };
     let mut hook = Hook::of(ebpf.program_mut(name), name, tracepoint)?;
     let ids = kernel.tracepoint();
-    hook.load(|| &ids)?;
+    hook.load(&ids)?;
     hook.attach()?;
     println!("attached");
     std::io::stdout().flush()?;

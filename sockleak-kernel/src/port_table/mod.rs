@@ -23,21 +23,52 @@ use sockleak_core::port::PortOwner;
 use sockleak_ebpf::{Bitmap, maps, programs};
 
 use self::decode::Record;
-use super::{load, netns};
+use super::globals::Globals;
+use super::kfunc::{self, Kfuncs};
+use super::load_error::{LoadError, refused as not_loaded};
+use super::netns;
+use super::object::{self, OBJECT};
+use super::running::Kernel;
 
 /// How much is read at a time: what the kernel keeps of an iterator's output (`bpf_seq_read`,
 /// kernel/bpf/bpf_iter.c).
 const CHUNK: usize = 32 << 10;
 
-/// Reads who has a local port. [`load::load_port_reader`] makes it.
+/// Reads who has a local port.
 pub struct PortReader {
     ebpf: Ebpf,
 }
 
 impl PortReader {
-    /// The object must have its iterators loaded.
-    pub(super) const fn new(ebpf: Ebpf) -> Self {
-        Self { ebpf }
+    /// Loads the iterators and nothing else. The object is one of its own, with the smallest maps: so the reader owns
+    /// all that it needs.
+    ///
+    /// # Errors
+    /// When a required struct member is missing, or when the kernel refuses an iterator.
+    pub fn load(kernel: &Kernel) -> Result<Self, LoadError> {
+        let globals = Globals::of(kernel)?;
+        let mut loader = globals.loader();
+        for name in maps::OF_THE_TRACER {
+            loader.map_max_entries(name, 1);
+        }
+        let object = kfunc::resolve(OBJECT, Kfuncs::default());
+        let loaded = loader.load(&object);
+        let mut ebpf = loaded.map_err(|error| LoadError::from(error).on(kernel))?;
+        let ids = kernel.iterators();
+        for (name, visited) in programs::ITERATORS {
+            object::find(&mut ebpf, name)
+                .and_then(|iterator: &mut Iter| iterator.load(visited, &ids))
+                .map_err(|source| not_loaded(name, source))?;
+        }
+        Ok(Self { ebpf })
+    }
+
+    /// The same, where nothing is known of the kernel yet.
+    ///
+    /// # Errors
+    /// As [`PortReader::load`], or when the kernel has no BTF.
+    pub fn load_alone() -> Result<Self, LoadError> {
+        Self::load(&Kernel::read()?)
     }
 
     /// The TCP sockets that have one of the ports in that network namespace, mini sockets and listeners too. Sockets
@@ -86,7 +117,7 @@ impl PortReader {
     /// Makes what an iterator is created from.
     fn link(&mut self, name: &'static str) -> io::Result<IterLink> {
         let iterator: &mut Iter =
-            load::find(&mut self.ebpf, name).map_err(|error| refused(name, "be found", &error))?;
+            object::find(&mut self.ebpf, name).map_err(|error| refused(name, "be found", &error))?;
         iterator
             .attach()
             .and_then(|link| iterator.take_link(link))

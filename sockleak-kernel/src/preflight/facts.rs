@@ -5,10 +5,9 @@ use std::{fs, io};
 
 use sockleak_core::observed::{Family, Protocol, State};
 
-use super::Rights;
+use super::rights::Rights;
 use crate::btf::BtfError;
 use crate::clock;
-use crate::load;
 use crate::netns::Netns;
 use crate::port_table::PortReader;
 use crate::proc;
@@ -68,7 +67,7 @@ impl Facts {
     pub fn try_port_table(&mut self) {
         let mut refused = false;
         let reader = match &self.btf {
-            Ok(kernel) => load::port_reader(kernel).map_err(|error| {
+            Ok(kernel) => PortReader::load(kernel).map_err(|error| {
                 refused = error.denied().is_some();
                 error.sentence()
             }),

@@ -1,11 +1,13 @@
 //! What sockleak needs of the machine, and what to type where something is missing.
 
 mod facts;
-mod rights;
+pub(super) mod requirement;
+pub(super) mod rights;
 #[cfg(test)]
 mod tests;
 
 pub use facts::{Facts, boot_id, release};
+pub use requirement::Requirement;
 pub use rights::Rights;
 
 use super::fields::Resolved;
@@ -14,47 +16,6 @@ use super::sock_diag::SockDiagError;
 /// The first kernel with BTF-typed tracepoints, the ring buffer and pidfds as they are used here. Only a
 /// floor: what a kernel can do is asked of its BTF.
 const OLDEST_KERNEL: (u32, u32) = (5, 10);
-
-/// One thing that sockleak needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Requirement {
-    /// A short name in snake_case.
-    pub name: &'static str,
-    /// Nothing can be traced without it; otherwise `detail` says what is not known then.
-    pub required: bool,
-    pub met: bool,
-    /// What was found.
-    pub detail: String,
-    /// What to type or change; `None` if it is met.
-    pub fix: Option<String>,
-}
-
-impl Requirement {
-    fn met(name: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            name,
-            required: true,
-            met: true,
-            detail: detail.into(),
-            fix: None,
-        }
-    }
-
-    fn unmet(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self {
-            met: false,
-            fix: Some(fix.into()),
-            ..Self::met(name, detail)
-        }
-    }
-
-    fn optional(self) -> Self {
-        Self {
-            required: false,
-            ..self
-        }
-    }
-}
 
 /// Looks at this machine. One entry for each requirement, in the order in which a person would fix them.
 #[must_use]

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::{env, fs, process};
 
-use super::Requirement;
+use super::requirement::Requirement;
 use crate::proc;
 
 /// Inode of the initial user namespace (PROC_USER_INIT_INO, include/linux/proc_ns.h).

@@ -19,7 +19,7 @@ use std::ptr;
 use exec::Image;
 pub use identity::Identity;
 
-use super::preflight::Rights;
+use super::preflight::rights::Rights;
 
 /// Why a command could not be run.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,7 @@ use sockleak_core::port::{Endpoint, Occupant, PortEvidence, PortOwner, PortRepor
 use sockleak_kernel::netns::Netns;
 use sockleak_kernel::port_table::PortReader;
 use sockleak_kernel::sock_diag::{self, Filter, SockDiag};
-use sockleak_kernel::{clock, load, proc};
+use sockleak_kernel::{clock, proc};
 
 use super::cli::BindArgs;
 
@@ -46,7 +46,7 @@ impl Occupancy {
     /// When /proc is not mounted.
     pub fn new(args: &BindArgs) -> Result<Self> {
         let own = Netns::current().context("/proc is needed: `sudo mount -t proc proc /proc`")?;
-        let (reader, blind) = match load::load_port_reader() {
+        let (reader, blind) = match PortReader::load_alone() {
             Ok(reader) => (Some(reader), None),
             Err(error) => (None, Some(error.sentence())),
         };

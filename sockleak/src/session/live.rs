@@ -11,7 +11,7 @@ use sockleak_core::observed::{
     Loss, Observation, OpenSockets, ProcessChange, ProcessEvent, ProcessId, Watching,
 };
 use sockleak_kernel::inventory::{Events, ProgramLog};
-use sockleak_kernel::load::Preparation;
+use sockleak_kernel::load;
 use sockleak_kernel::running::Kernel;
 use sockleak_kernel::tracer::{HOOKS, Programs, Tracer};
 use sockleak_kernel::{clock, preflight};
@@ -78,11 +78,11 @@ impl Live {
     /// When the kernel refuses the tracer, or a target died meanwhile.
     pub fn attach(
         kernel: &Kernel,
-        prepared: Preparation,
+        programs: &load::Settings,
         targets: Vec<Target>,
         settings: Settings,
     ) -> Result<Self> {
-        let tracer = Tracer::attach(kernel, prepared)?;
+        let tracer = Tracer::attach(kernel, programs)?;
         let (deaths, dead) = unbounded_channel();
         let mut watch = Watch::new(tracer.inventory, deaths);
         watch.attach(targets, settings.follow_children)?;

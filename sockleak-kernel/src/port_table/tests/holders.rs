@@ -54,7 +54,7 @@ proptest! {
         masks in proptest::collection::vec(0..32_u8, 1..5),
         asked in 0..32_u8,
     ) {
-        let mut reader = load::load_port_reader().unwrap();
+        let mut reader = PortReader::load_alone().unwrap();
         let sockets = sockets();
         let inodes: HashSet<u64> = (0..).zip(&sockets)
             .filter(|(place, _)| asked >> place & 1 != 0)
@@ -87,7 +87,7 @@ proptest! {
 #[test]
 #[ignore = "needs root"]
 fn an_inode_that_is_alike_is_not_asked_for() {
-    let mut reader = load::load_port_reader().unwrap();
+    let mut reader = PortReader::load_alone().unwrap();
     let (socket, _) = bound(V4, Reuse::default());
     let asked = inode(&socket);
     let mut told = |inode: u64| {

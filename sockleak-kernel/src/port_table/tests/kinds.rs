@@ -5,7 +5,7 @@ use super::*;
 #[test]
 #[ignore = "needs root"]
 fn every_state_of_a_connection_has_the_options_of_its_listener() {
-    let mut reader = load::load_port_reader().unwrap();
+    let mut reader = PortReader::load_alone().unwrap();
     for at in [V4, V6, MAPPED] {
         for reuse in Reuse::ALL {
             isolated(|netns| connection(&mut reader, netns, at, reuse));
@@ -54,7 +54,7 @@ fn connection(reader: &mut PortReader, netns: &Netns, at: (Domain, SocketAddr), 
 #[test]
 #[ignore = "needs root"]
 fn a_socket_that_is_only_bound_is_found_by_its_file() {
-    let mut reader = load::load_port_reader().unwrap();
+    let mut reader = PortReader::load_alone().unwrap();
     for at in [V4, V6, MAPPED] {
         for reuse in Reuse::ALL {
             isolated(|netns| {
@@ -83,7 +83,7 @@ fn a_socket_that_is_only_bound_is_found_by_its_file() {
 #[test]
 #[ignore = "needs root"]
 fn another_namespace_has_its_own_owners() {
-    let mut reader = load::load_port_reader().unwrap();
+    let mut reader = PortReader::load_alone().unwrap();
     let made = netns::in_new_namespace(|| Ok((Netns::current()?, TcpListener::bind("0.0.0.0:0")?)));
     let (other, listener) = made;
     let port = listener.local_addr().unwrap().port();
@@ -100,7 +100,7 @@ fn another_namespace_has_its_own_owners() {
 #[test]
 #[ignore = "needs root"]
 fn devices_and_v6only_are_those_of_the_socket() {
-    let mut reader = load::load_port_reader().unwrap();
+    let mut reader = PortReader::load_alone().unwrap();
     isolated(|netns| {
         let any = (Domain::IPV6, v6(Ipv6Addr::UNSPECIFIED));
         let socket = Socket::new(any.0, Type::STREAM, None).unwrap();
@@ -126,7 +126,7 @@ fn devices_and_v6only_are_those_of_the_socket() {
 #[test]
 #[ignore = "needs root"]
 fn a_request_has_no_port_of_its_own() {
-    let mut reader = load::load_port_reader().unwrap();
+    let mut reader = PortReader::load_alone().unwrap();
     isolated(|netns| {
         let (listener, port) = bound(V4, Reuse::default());
         listener.listen(1).unwrap();
@@ -150,7 +150,7 @@ fn a_request_has_no_port_of_its_own() {
 #[test]
 #[ignore = "needs root and a kernel with MPTCP"]
 fn an_mptcp_socket_is_told_from_its_subflow() {
-    let mut reader = load::load_port_reader().unwrap();
+    let mut reader = PortReader::load_alone().unwrap();
     isolated(|netns| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(socket2::Protocol::MPTCP)).unwrap();
         socket.set_reuse_address(true).unwrap();
@@ -184,7 +184,7 @@ fn an_mptcp_socket_is_told_from_its_subflow() {
 fn many_sockets_are_all_there_once() {
     // Each has two descriptors, and the other tests of this process have some too.
     let connections = 1_500.min(allow_all_descriptors() / 2 - 100);
-    let mut reader = load::load_port_reader().unwrap();
+    let mut reader = PortReader::load_alone().unwrap();
     isolated(|netns| {
         let (listener, port) = bound(V4, Reuse::default());
         listener.listen(64).unwrap();

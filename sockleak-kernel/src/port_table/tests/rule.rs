@@ -5,7 +5,7 @@ use super::*;
 #[test]
 #[ignore = "needs root"]
 fn the_bucket_has_the_shortcuts_that_bind_takes() {
-    let mut reader = load::load_port_reader().unwrap();
+    let mut reader = PortReader::load_alone().unwrap();
     // The kernel chooses a port by another way than it takes one that it is asked for.
     for (reuse, port) in Reuse::ALL
         .into_iter()
@@ -112,7 +112,7 @@ impl Leftover {
 #[test]
 #[ignore = "needs root"]
 fn bind_answers_as_the_rule_does_for_what_was_read() {
-    let mut reader = load::load_port_reader().unwrap();
+    let mut reader = PortReader::load_alone().unwrap();
     let requests = [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED]
         .into_iter()
         .flat_map(|address| Reuse::ALL.map(|reuse| (address, reuse)))

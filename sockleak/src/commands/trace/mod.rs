@@ -10,7 +10,7 @@ use std::io;
 
 use anyhow::{Context as _, Result};
 use sockleak_core::examiner::{Examiner, Wanted};
-use sockleak_kernel::load::{self, Preparation};
+use sockleak_kernel::load;
 use sockleak_kernel::preflight::Facts;
 use sockleak_kernel::running::Kernel;
 use sockleak_kernel::spawn::{self, Identity, StoppedChild};
@@ -76,13 +76,13 @@ fn open_descriptors(pids: &[u32], descendants: bool) -> u32 {
 pub fn start(common: &Common, args: &TraceArgs, begin: Begin<'_>, output: &mut dyn Output) -> Result<u8> {
     // COMMAND was forked before, with the limit of the caller.
     descriptors::raise_limit(args.pids.len())?;
-    let prepared = load::prepare(load::Settings {
+    let programs = load::Settings {
         follow_children: !args.no_follow,
         max_sockets: args.max_sockets(),
         open_descriptors: open_descriptors(&args.pids, !args.no_follow),
         ring_size: args.ring_size(),
         log: common.verbose > 0,
-    });
+    };
     let facts = Facts::gather();
     refuse_unmet(&facts.requirements())?;
     let kernel = facts.btf?;
@@ -99,12 +99,12 @@ pub fn start(common: &Common, args: &TraceArgs, begin: Begin<'_>, output: &mut d
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(trace(args, (&kernel, prepared), targets, begin, output))
+    runtime.block_on(trace(args, (&kernel, &programs), targets, begin, output))
 }
 
 async fn trace(
     args: &TraceArgs,
-    (kernel, prepared): (&Kernel, Preparation),
+    (kernel, programs): (&Kernel, &load::Settings),
     targets: Vec<Target>,
     begin: Begin<'_>,
     output: &mut dyn Output,
@@ -115,7 +115,7 @@ async fn trace(
         settle: args.settle,
     };
     let mut run = Run {
-        live: Live::attach(kernel, prepared, targets, settings)?,
+        live: Live::attach(kernel, programs, targets, settings)?,
         examiner: Examiner::new(Wanted {
             only_failed: args.failed,
             countdown: args.wait,
