@@ -6,7 +6,7 @@ use std::{env, fs};
 #[path = "bpf/record.rs"]
 mod record;
 
-use record::{Record, SOURCES};
+use record::Record;
 
 const OBJECT: &str = "sockleak.bpf.o";
 const RECORD: &str = "sockleak.bpf.toml";
@@ -59,7 +59,7 @@ fn committed(package: &Path) -> Result<PathBuf, String> {
     let bytes = fs::read(&object).map_err(|error| unusable(OBJECT, error.to_string()))?;
     let text = fs::read_to_string(&record).map_err(|error| unusable(RECORD, error.to_string()))?;
     let record = Record::parse(&text).map_err(|why| unusable(RECORD, why))?;
-    let digest = record::sources_digest(&repository, &SOURCES)
+    let digest = record::sources_digest(&repository)
         .map_err(|error| format!("the sources of the BPF programs cannot be read: {error}"))?;
     if record.sources != digest {
         return Err(format!(

@@ -6,9 +6,6 @@ use std::io;
 use std::ops::Sub;
 
 use anyhow::{Context as _, Result};
-use aya::maps::loaded_maps;
-use aya::programs::loaded_programs;
-use sockleak_kernel::btf::Btf;
 
 use crate::fdinfo::{self, Map, Program};
 
@@ -81,61 +78,18 @@ impl Account {
         }
         work
     }
-
-    /// Program id and tracepoint of each link.
-    pub fn links(&self) -> &[(u64, String)] {
-        &self.links
-    }
-
-    /// A program is attached to that tracepoint by a link.
-    pub fn has_link(&self, tracepoint: &str) -> bool {
-        self.links.iter().any(|(_, at)| at == tracepoint)
-    }
 }
 
-/// The id of the newest program that is there, of whomever. Ids grow (`idr_alloc_cyclic`, kernel/bpf/syscall.c).
-pub fn newest_program() -> u32 {
-    program_ids().max().unwrap_or(0)
-}
-
-/// How many programs were loaded since that one and are still there.
-pub fn programs_since(newest: u32) -> usize {
-    program_ids().filter(|id| *id > newest).count()
-}
-
-/// One may go while the list is read.
-fn program_ids() -> impl Iterator<Item = u32> {
-    loaded_programs().flatten().map(|program| program.id())
-}
-
-/// The maps of a process with their names, of which several may have the same.
+/// Bytes that the maps of a process take in the kernel.
 ///
 /// # Errors
-/// When the process has ended, or the kernel does not list its maps.
-pub fn maps(pid: u32) -> Result<Vec<(String, Map)>> {
-    // A map may go while the list is read.
-    let known = loaded_maps().flatten();
-    let named = known.map(|map| {
-        (
-            u64::from(map.id()),
-            map.name_as_str().unwrap_or_default().to_owned(),
-        )
-    });
-    let mut names: BTreeMap<_, _> = named.collect();
-    let mut maps = Vec::new();
-    for map in bpf_descriptors(pid)?.iter().filter_map(|text| Map::parse(text)) {
-        // It has a descriptor for each program that uses it. An entry that is taken out is not there again.
-        maps.extend(names.remove(&map.id).map(|name| (name, map)));
-    }
-    Ok(maps)
-}
-
-/// Bytes that a hash map adds to the key and the value of an element, if BTF tells.
-///
-/// # Errors
-/// When there is no BTF.
-pub fn element_header() -> Result<Option<u64>> {
-    Ok(Btf::running()?.size_of_struct("htab_elem").map(u64::from))
+/// When the process has ended.
+pub fn map_memory(pid: u32) -> io::Result<u64> {
+    let texts = bpf_descriptors(pid)?;
+    let maps = texts.iter().filter_map(|text| Map::parse(text));
+    // A map has a descriptor for each program that uses it.
+    let of_each: BTreeMap<u64, u64> = maps.map(|map| (map.id, map.memory)).collect();
+    Ok(of_each.values().sum())
 }
 
 /// The fdinfo of every descriptor of BPF.
@@ -183,7 +137,6 @@ mod tests {
         assert_eq!(account.at("a"), work);
         assert_eq!(account.at("c"), Work::default());
         assert_eq!(work.per_run(), 190.0);
-        assert!(account.has_link("b") && !account.has_link("c"));
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The processes that a measurement starts. None outlives the thread that started it.
+//! The processes that a measurement starts. None outlives the bench, however that ends: a role ends with its stdin, and a
+//! tool when it writes of that into a pipe that nobody reads.
 
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
@@ -28,13 +28,6 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn start(command: &mut Command) -> Result<Self> {
-        // SAFETY: prctl is a system call that needs no lock and no memory.
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
-        }
         let command = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -90,19 +83,19 @@ impl Process {
         answer.with_context(|| self.errors.look(|errors| errors.text()))
     }
 
-    /// Ends it by a signal and reads what it wrote to the end; the CPU time that it used in all.
+    /// Interrupts it, as Ctrl-C does, and reads what it wrote to the end.
     ///
     /// # Errors
     /// When it does not end.
-    pub fn end(&mut self, signal: i32) -> Result<Duration> {
+    pub fn end(&mut self) -> Result<()> {
         let pidfd = self.pidfd()?;
-        process::signal(self.pid(), signal)?;
+        pidfd::interrupt(pidfd.as_fd())?;
         // bpftrace 0.17 notes a signal that comes just before it begins to wait for events, and then waits.
         for _ in 0..SIGNALS {
-            if process::dies_within(&pidfd, PATIENCE) {
+            if pidfd::exits_within(pidfd.as_fd(), PATIENCE) {
                 break;
             }
-            process::signal(self.pid(), signal)?;
+            pidfd::interrupt(pidfd.as_fd())?;
         }
         self.wait()
     }
@@ -111,14 +104,11 @@ impl Process {
     ///
     /// # Errors
     /// When it does not end.
-    pub fn wait(&mut self) -> Result<Duration> {
+    pub fn wait(&mut self) -> Result<()> {
         process::wait_for_deaths(&[self.pidfd()?])?;
-        // It is a zombie now, which still has its clock.
-        let used = process::cpu_time(self.pid())?;
         self.child.wait().context("it is no child any more")?;
         self.output.wait_for_end()?;
-        self.errors.wait_for_end()?;
-        Ok(used)
+        self.errors.wait_for_end()
     }
 }
 

@@ -43,10 +43,6 @@ pub fn link(text: &str) -> Option<(u64, &str)> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Map {
     pub id: u64,
-    /// Bytes of a key.
-    pub key: u64,
-    /// Bytes of a value.
-    pub value: u64,
     /// Bytes that the map takes in the kernel.
     pub memory: u64,
 }
@@ -55,8 +51,6 @@ impl Map {
     pub fn parse(text: &str) -> Option<Self> {
         Some(Self {
             id: number(text, "map_id")?,
-            key: number(text, "key_size")?,
-            value: number(text, "value_size")?,
             memory: number(text, "memlock")?,
         })
     }
@@ -93,8 +87,6 @@ mod tests {
         let text = "map_type:\t1\nkey_size:\t24\nvalue_size:\t176\nmax_entries:\t10240\nmemlock:\t918544\nmap_id:\t5\n";
         let map = Map {
             id: 5,
-            key: 24,
-            value: 176,
             memory: 918_544,
         };
         assert_eq!(Map::parse(text), Some(map));

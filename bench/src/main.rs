@@ -16,7 +16,6 @@ mod process;
 mod roles;
 mod samples;
 mod scenarios;
-mod switch;
 mod table;
 mod tools;
 
@@ -43,11 +42,9 @@ use self::tools::Installed;
     args_conflicts_with_subcommands = true,
     after_help = "Scenarios:\n  \
         uninvolved  an unrelated process connects, accepts and closes\n  \
-        rate        what rate it keeps while nothing but programs come and go\n  \
         crash       a process with 18,001 sockets opens them and dies by SIGSEGV\n  \
-        walk        the walk over its table, beside walks that store nothing or too much\n  \
+        walk        the walk over its table\n  \
         answer      from the last close to the text report, beside `ss -tano`\n  \
-        start       from the start of a tool to its first event\n  \
         curve       the crash with 0 to 160,000 sockets\n\n\
         Peers are used where they are installed: apt install bpftrace libbpf-tools"
 )]
@@ -87,9 +84,12 @@ enum Role {
     /// Makes connections as it is told on stdin.
     #[command(hide = true)]
     Churn,
-    /// Attaches a baseline until stdin ends.
+    /// Attaches the bare program until stdin ends.
     #[command(hide = true)]
-    Baseline { which: roles::Baseline, pids: Vec<u32> },
+    Bare,
+    /// Makes a change of state and ends.
+    #[command(hide = true)]
+    Event,
 }
 
 fn main() -> ExitCode {
@@ -97,7 +97,8 @@ fn main() -> ExitCode {
     let done = match &options.role {
         Some(Role::Load) => roles::load::run(),
         Some(Role::Churn) => roles::churn::run(),
-        Some(Role::Baseline { which, pids }) => roles::baseline::run(*which, pids),
+        Some(Role::Bare) => roles::bare::run(),
+        Some(Role::Event) => crash::make_an_event(),
         None => measure(&options),
     };
     match done {
@@ -117,13 +118,6 @@ fn measure(options: &Options) -> Result<()> {
         eprintln!("{hint}");
     }
     let machine = Machine::here(options.commit.clone());
-    if machine.stats_always_on {
-        eprintln!(
-            "kernel.bpf_stats_enabled is 1, so the rates of `uninvolved` and `rate` include what the accounting costs: \
-             sysctl kernel.bpf_stats_enabled=0"
-        );
-    }
-    process::raise_descriptor_limit()?;
     let sizes = if options.smoke {
         Sizes::smoke()
     } else {

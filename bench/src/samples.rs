@@ -12,28 +12,22 @@ use crate::tools::Tool;
 pub enum Scenario {
     /// An unrelated process connects, accepts and closes.
     Uninvolved,
-    /// The same while nothing but a tool's programs come and go.
-    Rate,
     /// A process opens thousands of sockets while it is traced, and dies.
     Crash,
     /// The walk over the table of a process that opened its sockets before.
     Walk,
     /// From the last close to the text report.
     Answer,
-    /// From the start of a tool to its first event.
-    Start,
     /// The crash with more and more sockets.
     Curve,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 5] = [
         Self::Uninvolved,
-        Self::Rate,
         Self::Crash,
         Self::Walk,
         Self::Answer,
-        Self::Start,
         Self::Curve,
     ];
 }
@@ -42,11 +36,9 @@ impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Uninvolved => "uninvolved",
-            Self::Rate => "rate",
             Self::Crash => "crash",
             Self::Walk => "walk",
             Self::Answer => "answer",
-            Self::Start => "start",
             Self::Curve => "curve",
         })
     }
@@ -56,12 +48,6 @@ impl fmt::Display for Scenario {
 pub mod metric {
     /// BPF time of a change of state of a socket that nobody follows.
     pub const UNINVOLVED_NS: &str = "uninvolved_change_ns";
-    /// Part of its untraced rate that an unrelated process keeps, on the clock.
-    pub const KEPT: &str = "kept_rate";
-    /// The same by its CPU time, which other processes do not take from.
-    pub const KEPT_CPU: &str = "kept_rate_cpu";
-    /// Connections a second of the unrelated process while it is traced.
-    pub const RATE: &str = "connections_per_s";
     /// BPF time of a change of state while sockets are opened.
     pub const OPENING_NS: &str = "opening_change_ns";
     /// BPF time of a change of state of a socket of a dying process.
@@ -104,16 +90,8 @@ pub mod metric {
     pub const REST_KIB: &str = "rest_kib";
     /// Peak of resident memory from then to after the reports.
     pub const PEAK_KIB: &str = "peak_kib";
-    /// What an element of the largest map takes in the kernel.
-    pub const ELEMENT_BYTES: &str = "map_element_bytes";
     /// What all maps take in the kernel after the crash.
     pub const MAPS_KIB: &str = "maps_kib";
-    /// From the start to the first event, with every hook attached.
-    pub const ATTACHED_MS: &str = "attached_ms";
-    /// From the start to the line that says so.
-    pub const TOLD_MS: &str = "told_ms";
-    /// CPU time of the tool until it was attached.
-    pub const START_CPU_MS: &str = "start_cpu_ms";
 }
 
 /// One run of one tool.

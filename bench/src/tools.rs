@@ -5,17 +5,18 @@ use std::process::Command;
 use std::{env, fmt};
 
 use anyhow::Result;
-use sockleak_ebpf::programs;
 
 use crate::children::Process;
 use crate::output::Written;
-use crate::roles::Baseline;
 
 /// What bpftrace is given: the fields that tcpstates prints.
 const ONE_LINER: &str = "tracepoint:sock:inet_sock_set_state \
     { printf(\"%x %d %s %s %d %s %d %d %d\\n\", args->skaddr, pid, comm, \
     ntop(args->family, args->saddr), args->sport, ntop(args->family, args->daddr), args->dport, \
     args->oldstate, args->newstate) }";
+/// The tracepoint at which everybody's programs are, and that of the walk.
+pub const STATE: &str = "inet_sock_set_state";
+pub const EXIT: &str = "sched_process_exit";
 /// Where bpftrace and tcpstates find tracepoints.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"];
 
@@ -28,9 +29,8 @@ pub enum Tool {
     SockleakText,
     Tcpstates,
     Bpftrace,
-    Baseline(Baseline),
-    /// Nobody: what the measurement itself varies by.
-    Nobody,
+    /// The bare program.
+    Bare,
 }
 
 impl Tool {
@@ -41,17 +41,7 @@ impl Tool {
             Self::SockleakText => "sockleak, text",
             Self::Tcpstates => "tcpstates",
             Self::Bpftrace => "bpftrace",
-            Self::Baseline(baseline) => baseline.name(),
-            Self::Nobody => "nobody",
-        }
-    }
-
-    /// How many programs it loads at least before it is attached.
-    pub fn programs(self) -> usize {
-        match self {
-            Self::Sockleak | Self::SockleakText => programs::ALL.len(),
-            Self::Tcpstates | Self::Bpftrace | Self::Baseline(_) => 1,
-            Self::Nobody => 0,
+            Self::Bare => "bare",
         }
     }
 
@@ -119,15 +109,10 @@ impl Installed {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(&self, tool: Tool, sockleak: &Path, pids: &[u32]) -> Result<Option<Process>> {
+    pub fn start(&self, tool: Tool, sockleak: &Path, pids: &[u32]) -> Result<Process> {
         let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
         let mut command = match tool {
-            Tool::Nobody => return Ok(None),
-            Tool::Baseline(baseline) => {
-                let words = ["baseline", baseline.name()].into_iter();
-                let words: Vec<_> = words.chain(pids.iter().map(String::as_str)).collect();
-                return Process::in_role(&words).map(Some);
-            }
+            Tool::Bare => return Process::in_role(&["bare"]),
             Tool::Sockleak | Tool::SockleakText => Command::new(sockleak),
             Tool::Tcpstates => Command::new(self.tcpstates.as_deref().unwrap_or(Path::new("tcpstates"))),
             Tool::Bpftrace => Command::new(self.bpftrace.as_deref().unwrap_or(Path::new("bpftrace"))),
@@ -138,7 +123,7 @@ impl Installed {
             Tool::Bpftrace => command.args(["-e", ONE_LINER]),
             _ => &mut command,
         };
-        Process::start(&mut command).map(Some)
+        Process::start(&mut command)
     }
 }
 

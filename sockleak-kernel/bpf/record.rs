@@ -9,9 +9,6 @@ use std::{fmt, fs, io};
 
 use sha2::{Digest, Sha256};
 
-/// Folders of `sockleak-ebpf` that sockleak's own object is built from.
-pub const SOURCES: [&str; 1] = ["src"];
-
 /// The content of the record, a TOML file of plain `key = "value"` lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -91,8 +88,8 @@ pub fn digest(bytes: &[u8]) -> String {
 }
 
 /// One SHA-256 over everything in the repository that decides the object: the manifest and the sources
-/// in these folders of `sockleak-ebpf`, and the entries of `Cargo.lock` that its programs are built with.
-pub fn sources_digest(repository: &Path, sources: &[&str]) -> io::Result<String> {
+/// of `sockleak-ebpf`, and the entries of `Cargo.lock` that its programs are built with.
+pub fn sources_digest(repository: &Path) -> io::Result<String> {
     let package = repository.join("sockleak-ebpf");
     let mut files = BTreeMap::new();
     let mut add = |path: PathBuf| {
@@ -106,7 +103,7 @@ pub fn sources_digest(repository: &Path, sources: &[&str]) -> io::Result<String>
         Ok::<_, io::Error>(())
     };
     add(package.join("Cargo.toml"))?;
-    let mut folders: Vec<PathBuf> = sources.iter().map(|folder| package.join(folder)).collect();
+    let mut folders = vec![package.join("src")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
@@ -186,7 +183,7 @@ mod tests {
     }
 
     fn digest_of(files: &[(&str, &str)]) -> String {
-        sources_digest(repository(files).path(), &SOURCES).expect("a digest")
+        sources_digest(repository(files).path()).expect("a digest")
     }
 
     const LOCK: &str = "version = 4\n\n\
@@ -260,8 +257,7 @@ mod tests {
 
     #[test]
     fn a_missing_source_is_named() {
-        let error =
-            sources_digest(repository(&FILES[..1]).path(), &SOURCES).expect_err("there is no manifest");
+        let error = sources_digest(repository(&FILES[..1]).path()).expect_err("there is no manifest");
         assert!(error.to_string().contains("sockleak-ebpf/Cargo.toml"), "{error}");
     }
 }

@@ -22,11 +22,12 @@ pub enum DescriptorError {
     Refused(#[from] io::Error),
 }
 
-/// Allows this process as many descriptors as it may have at most. Children that are made later inherit that.
+/// Allows this process as many descriptors as it may have at most. Children that are made later inherit that. Says
+/// how many.
 ///
 /// # Errors
 /// When they are too few for a trace of so many processes.
-pub fn raise_limit(processes: usize) -> Result<(), DescriptorError> {
+pub fn raise_limit(processes: usize) -> Result<u64, DescriptorError> {
     let needed = NEEDED + NEEDED_FOR_EACH * processes as libc::rlim_t;
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -47,5 +48,5 @@ pub fn raise_limit(processes: usize) -> Result<(), DescriptorError> {
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
         return Err(io::Error::last_os_error().into());
     }
-    Ok(())
+    Ok(limit.rlim_cur)
 }

@@ -1,5 +1,7 @@
 //! The only door to the kernel, and the only `unsafe`.
 
+pub mod accounting;
+pub mod bare;
 mod batch;
 pub mod btf;
 pub mod clock;
@@ -7,10 +9,10 @@ pub mod descriptors;
 pub mod fields;
 mod globals;
 pub mod inventory;
-pub mod kfunc;
+mod kfunc;
 pub mod load;
 mod load_error;
-pub mod loader;
+mod loader;
 pub mod local_ports;
 mod map_sizes;
 pub mod netns;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 /// Why there is no pidfd.
 #[derive(Debug, thiserror::Error)]
@@ -43,41 +44,61 @@ pub fn open(pid: u32) -> Result<OwnedFd, PidfdError> {
 /// The whole process is dead, not only its first thread (`/proc/PID/stat` calls it a zombie in both cases).
 #[must_use]
 pub fn has_exited(pidfd: BorrowedFd<'_>) -> bool {
+    exits_within(pidfd, Duration::ZERO)
+}
+
+/// The same, at the latest after that time.
+#[must_use]
+pub fn exits_within(pidfd: BorrowedFd<'_>, limit: Duration) -> bool {
     let mut poll = libc::pollfd {
         fd: pidfd.as_raw_fd(),
         events: libc::POLLIN,
         revents: 0,
     };
+    let limit = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: The pointer is to one pollfd, which the kernel may write.
-    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
+    unsafe { libc::poll(&raw mut poll, 1, limit) == 1 }
+}
+
+/// Interrupts the process, as Ctrl-C does.
+///
+/// # Errors
+/// When it was reaped, or belongs to another user.
+pub fn interrupt(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: A null pointer stands for the information of kill(2).
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGINT,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if sent != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
+    use std::os::fd::AsFd;
+    use std::os::unix::process::ExitStatusExt;
     use std::process::{self, Command};
     use std::thread;
 
     use super::*;
 
-    fn readable(fd: &OwnedFd, timeout_ms: i32) -> bool {
-        let mut poll = libc::pollfd {
-            fd: fd.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        // SAFETY: The pointer is to one live pollfd, as the count says.
-        unsafe { libc::poll(&raw mut poll, 1, timeout_ms) == 1 }
-    }
-
     #[test]
     fn becomes_readable_at_death() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let fd = open(child.id()).unwrap();
-        assert!(!readable(&fd, 0));
-        child.kill().unwrap();
-        assert!(readable(&fd, 5000));
-        child.wait().unwrap();
+        assert!(!has_exited(fd.as_fd()));
+        interrupt(fd.as_fd()).unwrap();
+        assert!(exits_within(fd.as_fd(), Duration::from_secs(5)));
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGINT));
+        assert!(interrupt(fd.as_fd()).is_err());
         assert!(matches!(open(child.id()), Err(PidfdError::NoSuchProcess { .. })));
     }
 

@@ -119,7 +119,7 @@ impl Kernel {
 
     /// The id of the one tracepoint whose program has typed arguments, as aya wants it.
     #[must_use]
-    pub fn tracepoint(&self) -> aya::Btf {
+    pub(super) fn tracepoint(&self) -> aya::Btf {
         self.tracepoint.to_btf()
     }
 

@@ -6,7 +6,6 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::bpf::object;
 use crate::{cargo, shell};
 
 #[derive(clap::Args)]
@@ -18,8 +17,6 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    // Of the object that sockleak embeds, its own build makes sure.
-    object::BASELINES.committed()?;
     let packages = ["--package", "sockleak", "--package", "sockleak-bench", "--bins"];
     let mut built = cargo::executables(&[&["build", "--release"][..], &packages].concat(), None)?;
     let mut words = vec![cargo::take(&mut built, "bench")?.into_os_string()];

@@ -30,7 +30,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let mut built = cargo::executables(&BUILD, None)?;
     let sockleak = cargo::take(&mut built, "sockleak")?;
-    let mut command = shell::as_root("BPF", &command_line(sockleak.into(), user(), &options.args))?;
+    let mut command = shell::as_root("BPF", &command_line(sockleak.into(), user()?, &options.args))?;
     // The process is replaced, so that signals reach sockleak and its exit status reaches the caller.
     Err(command.exec()).with_context(|| format!("`{}` could not be started", shell::describe(&command)))
 }
@@ -42,7 +42,7 @@ fn by_hand(args: &[OsString]) -> Result<String> {
     let target = own.ancestors().nth(2).unwrap_or(&own);
     let mut build = Command::new("cargo");
     build.args(BUILD);
-    let words = command_line(target.join("release/sockleak").into(), user(), args);
+    let words = command_line(target.join("release/sockleak").into(), user()?, args);
     let mut run = Command::new(&words[0]);
     run.args(&words[1..]);
     Ok(format!(
@@ -53,8 +53,8 @@ fn by_hand(args: &[OsString]) -> Result<String> {
 }
 
 /// As whom a COMMAND runs.
-fn user() -> Option<String> {
-    (!shell::is_root()).then(shell::caller)
+fn user() -> Result<Option<String>> {
+    (!shell::is_root()).then(shell::caller).transpose()
 }
 
 /// Where sockleak becomes root on the way, `--user` says as whom it starts a COMMAND.

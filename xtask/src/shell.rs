@@ -1,9 +1,10 @@
 //! Starting programs, and showing what is started.
 
-use std::env;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -69,17 +70,19 @@ pub fn find(name: &str) -> Option<PathBuf> {
 
 /// Whether this process runs as root.
 pub fn is_root() -> bool {
-    // SAFETY: geteuid has no arguments, cannot fail and touches no memory.
-    unsafe { libc::geteuid() == 0 }
+    identity().is_some_and(|(user, _)| user == 0)
 }
 
 /// User and group of the caller, as `UID:GID`.
-pub fn caller() -> String {
-    // SAFETY: getuid has no arguments, cannot fail and touches no memory.
-    let user = unsafe { libc::getuid() };
-    // SAFETY: getgid has no arguments, cannot fail and touches no memory.
-    let group = unsafe { libc::getgid() };
-    format!("{user}:{group}")
+pub fn caller() -> Result<String> {
+    let (user, group) = identity().context("/proc does not tell who this process is")?;
+    Ok(format!("{user}:{group}"))
+}
+
+/// The folder of a process belongs to whoever it runs as (`task_dump_owner`, fs/proc/base.c).
+fn identity() -> Option<(u32, u32)> {
+    let own = fs::metadata("/proc/self").ok()?;
+    Some((own.uid(), own.gid()))
 }
 
 /// A command that runs `words` as root: directly if the caller is root, else through sudo.

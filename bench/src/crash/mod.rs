@@ -5,21 +5,21 @@ mod victims;
 
 use std::net::TcpListener;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
-use anyhow::{Context as _, Result, anyhow};
-use sockleak_ebpf::programs;
+use anyhow::{Context as _, Result, anyhow, bail};
 use sockleak_kernel::stage;
 
 pub use self::seen::Seen;
 use self::victims::Victims;
 pub use self::victims::{Plan, Shape};
-use crate::accounting::Account;
+use crate::accounting::{self, Account};
 use crate::children::Process;
+use crate::fdinfo;
 use crate::process;
 use crate::scenarios::Bench;
-use crate::tools::Tool;
+use crate::tools::{EXIT, STATE, Tool};
 
 /// A peer that has printed nothing for so long has nothing left to print.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -63,8 +63,7 @@ fn watch(bench: &Bench, tool: Tool, plan: Plan) -> Result<Seen> {
     if tool != Tool::SockleakText {
         pids.push(anchor.pid());
     }
-    let process = bench.installed.start(tool, &bench.sockleak, &pids)?;
-    let mut process = process.context("somebody must look on")?;
+    let mut process = bench.installed.start(tool, &bench.sockleak, &pids)?;
     attached(tool, &process)?;
     let pid = process.pid();
     seen.rest = Some(process::memory(pid)?);
@@ -87,30 +86,25 @@ fn watch(bench: &Bench, tool: Tool, plan: Plan) -> Result<Seen> {
     seen.answer = answered(tool, &mut process, plan.processes, dead)?;
     if tool != Tool::SockleakText {
         let last = Account::of(pid)?;
-        let state = |account: &Account| account.at(programs::INET_SOCK_SET_STATE);
-        let exit = |account: &Account| account.at(programs::SCHED_PROCESS_EXIT);
+        let state = |account: &Account| account.at(STATE);
+        let exit = |account: &Account| account.at(EXIT);
         seen.cpu = process::cpu_time(pid)?.saturating_sub(used);
         seen.after = has_own_peak.then(|| process::memory(pid)).transpose()?;
         seen.opening = state(&alive) - state(&born);
         seen.closing = state(&last) - state(&alive);
         seen.walk = exit(&last) - exit(&alive);
-        seen.measure_maps(pid)?;
+        seen.maps = accounting::map_memory(pid)?;
     }
     if plan.ss {
         seen.ss_after = ss()?;
     }
     if tool.prints_changes() {
         // The kernel tells a perf buffer's reader of losses with the next event that finds room.
-        process::on_each_cpu(make_an_event)?;
+        make_an_event_on_each_cpu()?;
         process.output.wait_for_silence(SILENCE)?;
     }
-    if let Tool::Baseline(_) = tool {
-        process.tell("found")?;
-        // The first line says that it is attached.
-        seen.reported = process.answer(1)?.parse().context("a number of sockets")?;
-    }
     if tool != Tool::SockleakText {
-        process.end(libc::SIGINT)?;
+        process.end()?;
     }
     seen.read_output(tool, &process)?;
     Ok(seen)
@@ -129,13 +123,12 @@ pub fn attached(tool: Tool, process: &Process) -> Result<()> {
         Tool::SockleakText => process.errors.wait("line about what is watched", |written| {
             written.text().contains("watching").then_some(())
         }),
-        Tool::Baseline(_) => process.answer(0).map(drop),
+        Tool::Bare => process.answer(0).map(drop),
         Tool::Tcpstates | Tool::Bpftrace => process::wait_until("its first event", || {
             make_an_event()?;
             let account = Account::of(process.pid())?;
-            Ok((account.at(programs::INET_SOCK_SET_STATE).runs > 0).then_some(()))
+            Ok((account.at(STATE).runs > 0).then_some(()))
         }),
-        Tool::Nobody => Ok(()),
     }
     .with_context(|| process.errors.look(|errors| errors.text()))
 }
@@ -147,6 +140,34 @@ pub fn attached(tool: Tool, process: &Process) -> Result<()> {
 pub fn make_an_event() -> Result<()> {
     drop(TcpListener::bind("127.0.0.1:0")?);
     Ok(())
+}
+
+/// The same on each processor that this process may use.
+fn make_an_event_on_each_cpu() -> Result<()> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let allowed = fdinfo::value(&status, "Cpus_allowed_list").context("the processors")?;
+    for cpu in processors(allowed).context("the processors")? {
+        let mut event = Command::new("taskset");
+        event
+            .args(["--cpu-list", &cpu.to_string()])
+            .arg(env::current_exe()?)
+            .arg("event");
+        let status = event.status().context("taskset could not be started")?;
+        if !status.success() {
+            bail!("no event could be made on processor {cpu}: {status}");
+        }
+    }
+    Ok(())
+}
+
+/// The numbers in a list like `0-3,8`.
+fn processors(list: &str) -> Option<Vec<usize>> {
+    let ranges = list.split(',').map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.parse::<usize>().ok()?..=last.parse().ok()?)
+    });
+    let ranges: Vec<_> = ranges.collect::<Option<_>>()?;
+    Some(ranges.into_iter().flatten().collect())
 }
 
 /// Waits until the tool has said all about the crash; how long after the last close that was, where it reports.
@@ -178,4 +199,16 @@ fn ss() -> Result<Option<Duration>> {
     };
     ss.wait()?;
     Ok(ss.output.look(|written| written.last()).map(|last| last - start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_counted() {
+        assert_eq!(processors("0"), Some(vec![0]));
+        assert_eq!(processors("0-2,5"), Some(vec![0, 1, 2, 5]));
+        assert_eq!(processors(""), None);
+    }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::victims::ADDRESSES;
-use crate::accounting::{self, Work};
+use crate::accounting::Work;
 use crate::children::Process;
 use crate::process::Memory;
 use crate::tools::{self, Tool};
@@ -28,15 +28,14 @@ pub struct Seen {
     pub rest: Option<Memory>,
     /// After the reports, with the peak since it was attached.
     pub after: Option<Memory>,
-    /// Sockets in the reports, or that a baseline walked over.
+    /// Sockets in the reports.
     pub reported: usize,
     pub unknown: usize,
     pub time_waits: usize,
     /// Lines of a peer about sockets of the victims.
     pub printed: usize,
     pub told_lost: u64,
-    /// Bytes of the largest element of the maps of sockets, and of all maps.
-    pub element: Option<u64>,
+    /// Bytes that the maps of the tool take in the kernel.
     pub maps: u64,
     pub ss_before: Option<Duration>,
     pub ss_after: Option<Duration>,
@@ -56,22 +55,6 @@ struct Summary {
 }
 
 impl Seen {
-    /// What the maps of the tool take in the kernel.
-    pub fn measure_maps(&mut self, pid: u32) -> Result<()> {
-        let maps = accounting::maps(pid)?;
-        self.maps = maps.iter().map(|(_, map)| map.memory).sum();
-        let of_sockets = [sockleak_ebpf::maps::SOCKETS, sockleak_ebpf::maps::ASIDE];
-        // An element of a hash map has a header, and its key and value are padded (alloc_htab_elem).
-        let largest = maps
-            .iter()
-            .filter(|(name, _)| of_sockets.contains(&name.as_str()))
-            .map(|(_, map)| map.key.next_multiple_of(8) + map.value.next_multiple_of(8))
-            .max();
-        let header = accounting::element_header()?;
-        self.element = largest.zip(header).map(|(element, header)| header + element);
-        Ok(())
-    }
-
     /// What the tool wrote, which has ended.
     pub fn read_output(&mut self, tool: Tool, process: &Process) -> Result<()> {
         process.output.look(|written| {

@@ -82,15 +82,15 @@ impl Victims {
         Ok(())
     }
 
-    /// Kills all of them; the moment of the last close.
+    /// Lets all of them crash; the moment of the last close.
     pub fn crash(&mut self) -> Result<Instant> {
         let pidfds = self
             .processes
             .iter()
             .map(Process::pidfd)
             .collect::<Result<Vec<_>>>()?;
-        for process in &self.processes {
-            process::signal(process.pid(), libc::SIGSEGV)?;
+        for process in &mut self.processes {
+            process.tell("crash")?;
         }
         process::wait_for_deaths(&pidfds)
     }

@@ -1,14 +1,12 @@
-//! What the bench is when it starts itself: the processes that are looked at, and the baselines that look.
+//! What the bench is when it starts itself: the processes that are looked at, and one that looks.
 
-pub mod baseline;
+pub mod bare;
 pub mod churn;
 pub mod load;
 
 use std::io::{self, BufRead as _, Write as _};
 
 use anyhow::Result;
-
-pub use baseline::Baseline;
 
 /// Follows commands on stdin until it ends. Each is answered by one line.
 fn obey(mut command: impl FnMut(&[&str]) -> Result<String>) -> Result<()> {

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use aya::sys::{Stats, enable_stats};
+use sockleak_kernel::accounting;
 
 use super::{Bench, in_turn};
 use crate::crash::{self, Plan, Seen, Shape};
-use crate::roles::Baseline;
 use crate::samples::{Sample, Samples, Scenario, metric};
 use crate::tools::Tool;
 
@@ -17,12 +16,6 @@ pub const SETTLE: Duration = Duration::from_millis(50);
 
 /// A descriptor that every table has room for.
 const LOW: u64 = 10;
-
-const WALKS: [Tool; 3] = [
-    Tool::Sockleak,
-    Tool::Baseline(Baseline::Reading),
-    Tool::Baseline(Baseline::Naive),
-];
 
 /// The same crash for every tool, traced from the opening of the sockets on.
 pub fn compared(bench: &Bench, round: u32, samples: &mut Samples) -> Result<()> {
@@ -42,26 +35,25 @@ pub fn compared(bench: &Bench, round: u32, samples: &mut Samples) -> Result<()> 
 
 /// The walk over a dense table, over one that is all but empty, and over a small one.
 pub fn walks(bench: &Bench, round: u32, samples: &mut Samples) -> Result<()> {
-    for tool in in_turn(bench, &WALKS, round) {
-        let plan = |shape| Plan {
-            processes: 1,
-            shape,
-            traced_from_birth: false,
-            ss: false,
-        };
-        let dense = plan(Shape::Pairs(bench.sizes.pairs));
-        let mut all = values(tool, dense, &observe(bench, tool, dense, samples)?);
-        let mut of_one_at = |fd| -> Result<f64> {
-            let seen = observe(bench, tool, plan(Shape::High(fd)), samples)?;
-            Ok(seen.walk.run_time_ns as f64)
-        };
-        let (small, sparse) = (of_one_at(LOW)?, of_one_at(bench.sizes.high)?);
-        let empty_slots = (bench.sizes.high - LOW) as f64;
-        all.insert(metric::SMALL_WALK_NS, small);
-        all.insert(metric::SPARSE_WALK_NS, sparse);
-        all.insert(metric::EMPTY_SLOT_NS, (sparse - small) / empty_slots);
-        keep(samples, Scenario::Walk, tool, dense, round, all);
-    }
+    const TOOL: Tool = Tool::Sockleak;
+    let plan = |shape| Plan {
+        processes: 1,
+        shape,
+        traced_from_birth: false,
+        ss: false,
+    };
+    let dense = plan(Shape::Pairs(bench.sizes.pairs));
+    let mut all = values(TOOL, dense, &observe(bench, TOOL, dense, samples)?);
+    let mut of_one_at = |fd| -> Result<f64> {
+        let seen = observe(bench, TOOL, plan(Shape::High(fd)), samples)?;
+        Ok(seen.walk.run_time_ns as f64)
+    };
+    let (small, sparse) = (of_one_at(LOW)?, of_one_at(bench.sizes.high)?);
+    let empty_slots = (bench.sizes.high - LOW) as f64;
+    all.insert(metric::SMALL_WALK_NS, small);
+    all.insert(metric::SPARSE_WALK_NS, sparse);
+    all.insert(metric::EMPTY_SLOT_NS, (sparse - small) / empty_slots);
+    keep(samples, Scenario::Walk, TOOL, dense, round, all);
     Ok(())
 }
 
@@ -99,7 +91,7 @@ pub fn curve(bench: &Bench, round: u32, samples: &mut Samples) -> Result<()> {
 
 /// Makes the crash, and notes when something of it is missing.
 fn observe(bench: &Bench, tool: Tool, plan: Plan, samples: &mut Samples) -> Result<Seen> {
-    let _accounting = enable_stats(Stats::RunTime).context("the kernel's accounting")?;
+    let _accounting = accounting::enable().context("the kernel's accounting")?;
     let seen = crash::run(bench, tool, plan)?;
     let complete = tool.prints_changes() || seen.reported == plan.sockets();
     if !complete {
@@ -161,7 +153,6 @@ fn values(tool: Tool, plan: Plan, seen: &Seen) -> BTreeMap<&'static str, f64> {
         values.insert(metric::UNKNOWN, seen.unknown as f64);
         values.insert(metric::TIME_WAITS, seen.time_waits as f64);
         values.insert(metric::MAPS_KIB, seen.maps as f64 / 1024.0);
-        values.extend(seen.element.map(|bytes| (metric::ELEMENT_BYTES, bytes as f64)));
         if sockets > 0.0 {
             values.insert(metric::CPU_US, seen.cpu.as_secs_f64() * 1e6 / sockets);
         }

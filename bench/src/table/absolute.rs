@@ -1,41 +1,26 @@
 //! The figures themselves, of each tool.
 
 use super::format::line;
-use crate::roles::Baseline;
 use crate::samples::{Samples, Scenario, Spread, metric};
 use crate::tools::Tool;
 
 /// Tools in the order of a table.
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 5] = [
     Tool::Sockleak,
     Tool::SockleakText,
-    Tool::Baseline(Baseline::Empty),
-    Tool::Baseline(Baseline::Bare),
-    Tool::Baseline(Baseline::Reading),
-    Tool::Baseline(Baseline::Naive),
+    Tool::Bare,
     Tool::Tcpstates,
     Tool::Bpftrace,
-    Tool::Nobody,
 ];
 
 /// A value that is shown for every tool that has it.
 type Figure = (&'static str, &'static str);
 
-const SECTIONS: [(Scenario, &str, &[Figure]); 6] = [
+const SECTIONS: [(Scenario, &str, &[Figure]); 4] = [
     (
         Scenario::Uninvolved,
         "An unrelated process connects, accepts and closes",
-        &[
-            ("BPF ns a change", metric::UNINVOLVED_NS),
-            ("connections/s", metric::RATE),
-            ("rate kept", metric::KEPT),
-            ("rate kept, CPU", metric::KEPT_CPU),
-        ],
-    ),
-    (
-        Scenario::Rate,
-        "The same while nothing but programs come and go",
-        &[("rate kept", metric::KEPT), ("rate kept, CPU", metric::KEPT_CPU)],
+        &[("BPF ns a change", metric::UNINVOLVED_NS)],
     ),
     (
         Scenario::Crash,
@@ -74,15 +59,6 @@ const SECTIONS: [(Scenario, &str, &[Figure]); 6] = [
             ("answer, ms", metric::ANSWER_MS),
             ("ss before, ms", metric::SS_MS),
             ("ss after, ms", metric::SS_AFTER_MS),
-        ],
-    ),
-    (
-        Scenario::Start,
-        "From the start of the tool",
-        &[
-            ("attached, ms", metric::ATTACHED_MS),
-            ("said so, ms", metric::TOLD_MS),
-            ("CPU time, ms", metric::START_CPU_MS),
         ],
     ),
 ];

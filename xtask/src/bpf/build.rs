@@ -1,4 +1,4 @@
-//! From the sources to the objects, the same bytes on every machine.
+//! From the sources to the object, the same bytes on every machine.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::{env, fs};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use super::object::{ALL, Object};
+use super::object;
 use crate::shell;
 use crate::toolchain::{self, Rust, TARGET, Toolchain};
 
@@ -38,16 +38,16 @@ const PROFILE: [(&str, &str); 9] = [
     ("STRIP", "none"),
 ];
 
-/// Where [`build`] leaves an object.
-pub fn fresh(object: &Object) -> PathBuf {
-    target_dir().join(format!("{}.bpf.o", object.name))
+/// Where [`build`] leaves the object.
+pub fn fresh() -> PathBuf {
+    target_dir().join(format!("{}.bpf.o", object::NAME))
 }
 
 fn target_dir() -> PathBuf {
     shell::repository().join("target/bpf")
 }
 
-/// Builds every object below `target/bpf`.
+/// Builds the object below `target/bpf`.
 pub fn build(toolchain: &Toolchain) -> Result<()> {
     let target_dir = target_dir();
     let rust = &toolchain.rust;
@@ -69,9 +69,7 @@ pub fn build(toolchain: &Toolchain) -> Result<()> {
 
     let mut build = cargo(rust);
     build.args(["build", "--locked", "--release", "--package", "sockleak-ebpf"]);
-    for object in &ALL {
-        build.args(["--bin", object.name]);
-    }
+    build.args(["--bin", object::NAME]);
     build
         .args(["--features", "programs", "--target", TARGET, "--target-dir"])
         .arg(&target_dir);
@@ -81,18 +79,18 @@ pub fn build(toolchain: &Toolchain) -> Result<()> {
     build.env("CARGO_ENCODED_RUSTFLAGS", flags);
     build.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.bpf_linker);
     shell::run(&mut build)?;
-    ALL.iter().try_for_each(|object| strip(object, toolchain))
+    strip(toolchain)
 }
 
 /// BTF and its line information stay. DWARF is most of the file, and the kernel has no use for it.
-fn strip(object: &Object, toolchain: &Toolchain) -> Result<()> {
-    let stripped = fresh(object);
+fn strip(toolchain: &Toolchain) -> Result<()> {
+    let stripped = fresh();
     let mut strip = Command::new(&toolchain.llvm_strip);
     strip
         .env_remove("LD_LIBRARY_PATH")
         .args(["--strip-debug", "-o"])
         .arg(&stripped);
-    shell::run(strip.arg(target_dir().join(TARGET).join("release").join(object.name)))?;
+    shell::run(strip.arg(target_dir().join(TARGET).join("release").join(object::NAME)))?;
 
     let bytes = read(&stripped)?;
     let private = [Some(shell::repository().to_owned()), toolchain::cargo_home()];
@@ -101,7 +99,7 @@ fn strip(object: &Object, toolchain: &Toolchain) -> Result<()> {
             bail!(
                 "{} names {}, a path of this machine: it would have other bytes elsewhere. The remapping in \
                  xtask/src/bpf/build.rs does not cover it.",
-                object.name,
+                object::NAME,
                 path.display()
             );
         }

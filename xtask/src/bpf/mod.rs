@@ -1,11 +1,10 @@
-//! `cargo xtask bpf`: the committed objects, and whether they are what the sources give.
+//! `cargo xtask bpf`: the committed object, and whether it is what the sources give.
 
 mod build;
-pub mod object;
+mod object;
 
 use anyhow::{Result, bail};
 
-use self::object::Object;
 use crate::record::{self, Record};
 use crate::test;
 use crate::toolchain::Toolchain;
@@ -15,7 +14,7 @@ pub const OBJECT_VARIABLE: &str = "SOCKLEAK_BPF_OBJECT";
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// Change nothing: prove that the committed objects are what the sources give. With another toolchain than the
+    /// Change nothing: prove that the committed object is what the sources give. With another toolchain than the
     /// recorded one, run the tests on the fresh one instead.
     #[arg(long)]
     check: bool,
@@ -27,59 +26,49 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let toolchain = Toolchain::find()?;
     build::build(&toolchain)?;
-    for object in &object::ALL {
-        let bytes = build::read(&build::fresh(object))?;
-        let record = toolchain.record(record::digest(&bytes), object.sources()?);
-        object.write(&bytes, &record)?;
-    }
-    Ok(())
+    let bytes = build::read(&build::fresh())?;
+    let record = toolchain.record(record::digest(&bytes), object::sources()?);
+    object::write(&bytes, &record)
 }
 
-/// Builds the objects again and compares them with the committed ones.
+/// Builds the object again and compares it with the committed one.
 fn check() -> Result<()> {
-    let committed = object::ALL.iter().map(Object::committed);
-    let committed = committed.collect::<Result<Vec<_>>>()?;
+    let (recorded, committed) = object::committed()?;
     let toolchain = Toolchain::find()?;
     build::build(&toolchain)?;
-    for (object, (recorded, bytes)) in object::ALL.iter().zip(committed) {
-        let fresh = build::read(&build::fresh(object))?;
-        let here = toolchain.record(record::digest(&fresh), recorded.sources.clone());
-        let differences = differences(&recorded, &here);
-        if !differences.is_empty() {
-            eprintln!("this toolchain is not the recorded one, so the bytes may differ:");
-            for difference in differences {
-                eprintln!("  {difference}");
-            }
-            eprintln!("running the tests on the fresh object instead");
-            return test::run(
-                &test::Options::ALL,
-                Some(build::fresh(&object::PRODUCT).as_os_str()),
-            );
-        }
-        compare(object, &recorded, &bytes, &here, &fresh)?;
+    let fresh = build::read(&build::fresh())?;
+    let here = toolchain.record(record::digest(&fresh), recorded.sources.clone());
+    let differences = differences(&recorded, &here);
+    if differences.is_empty() {
+        return compare(&recorded, &committed, &here, &fresh);
     }
-    Ok(())
+    eprintln!("this toolchain is not the recorded one, so the bytes may differ:");
+    for difference in differences {
+        eprintln!("  {difference}");
+    }
+    eprintln!("running the tests on the fresh object instead");
+    test::run(&test::Options::ALL, Some(build::fresh().as_os_str()))
 }
 
-fn compare(object: &Object, recorded: &Record, committed: &[u8], here: &Record, fresh: &[u8]) -> Result<()> {
-    let path = object.path();
+fn compare(recorded: &Record, committed: &[u8], here: &Record, fresh: &[u8]) -> Result<()> {
+    const PATH: &str = object::PATH;
     if fresh == committed {
         println!(
-            "identical: {path} is what the sources give (rustc {}, LLVM {}, bpf-linker {})",
+            "identical: {PATH} is what the sources give (rustc {}, LLVM {}, bpf-linker {})",
             here.rustc, here.llvm, here.bpf_linker
         );
         return Ok(());
     }
     let offset = fresh.iter().zip(committed).take_while(|(a, b)| a == b).count();
     bail!(
-        "{path} is not what the sources give with the recorded toolchain: it has {} bytes (SHA-256 {}), a fresh one \
+        "{PATH} is not what the sources give with the recorded toolchain: it has {} bytes (SHA-256 {}), a fresh one \
          has {} bytes (SHA-256 {}), and they differ from byte {offset} on. The fresh one is {}. If the sources are \
          right, run `cargo xtask bpf` and commit what it writes.",
         committed.len(),
         recorded.object,
         fresh.len(),
         here.object,
-        build::fresh(object).display()
+        build::fresh().display()
     );
 }
 

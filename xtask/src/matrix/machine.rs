@@ -3,8 +3,7 @@
 //! The guest's results come over the second serial line, away from the kernel's messages on the first.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::unix::process::CommandExt as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -63,8 +62,10 @@ pub fn boot(name: &str, image: &Path, initramfs: &Path, folder: &Path) -> Result
     let console = folder.join("console.log");
     let mut log = File::create(folder.join("tests.log")).context("the log cannot be written")?;
     fs::write(&console, "").context("the console's log cannot be written")?;
-    let mut command = Command::new(QEMU);
+    let mut command = Command::new("setpriv");
     command
+        // The kernel ends it when this program ends, however that comes.
+        .args(["--pdeathsig", "KILL", "--", QEMU])
         // Software emulation everywhere, so that every machine tests the same: KVM inside a virtual
         // machine may hang instead of failing.
         .args([
@@ -97,14 +98,12 @@ pub fn boot(name: &str, image: &Path, initramfs: &Path, folder: &Path) -> Result
         .args(["-append", "console=ttyS0 panic=-1 quiet loglevel=5 rdinit=/init"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
-    // SAFETY: prctl is a system call that needs no lock and no memory.
-    unsafe { command.pre_exec(end_with_the_parent) };
     eprintln!("+ {}", shell::describe(&command));
     let start = Instant::now();
     let mut machine = Machine(
         command
             .spawn()
-            .with_context(|| format!("{QEMU} could not be started"))?,
+            .context("setpriv (of util-linux), which starts QEMU, could not be started")?,
     );
     let stdout = machine.0.stdout.take().context("QEMU has no stdout")?;
 
@@ -153,15 +152,6 @@ fn listen(stdout: ChildStdout) -> mpsc::Receiver<String> {
         }
     });
     receiver
-}
-
-/// Lets the kernel end this process when the thread that started it ends, however that comes.
-fn end_with_the_parent() -> io::Result<()> {
-    // SAFETY: The arguments are numbers.
-    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// A machine that ends with its owner.
