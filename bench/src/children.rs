@@ -83,11 +83,13 @@ impl Process {
         answer.with_context(|| self.errors.look(|errors| errors.text()))
     }
 
-    /// Interrupts it, as Ctrl-C does, and reads what it wrote to the end.
+    /// Interrupts it, as Ctrl-C does, and reads what it wrote to the end. Where the bench ignores interrupts, as a
+    /// command in the background may, a role does too, and ends with its stdin.
     ///
     /// # Errors
     /// When it does not end.
     pub fn end(&mut self) -> Result<()> {
+        drop(self.input.take());
         let pidfd = self.pidfd()?;
         pidfd::interrupt(pidfd.as_fd())?;
         // bpftrace 0.17 notes a signal that comes just before it begins to wait for events, and then waits.
