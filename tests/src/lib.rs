@@ -32,4 +32,6 @@ pub mod sock_destroy;
 pub mod stopped;
 pub mod time_namespace;
 pub mod tracer;
+#[path = "../../contract/verifier.rs"]
+pub mod verifier;
 pub mod victim;

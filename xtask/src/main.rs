@@ -1,8 +1,14 @@
-//! What a contributor types: `cargo xtask run`, `test`, `bench`, `bpf`, `setup`.
+//! What a contributor types: `cargo xtask run`, `test`, `bench`, `bpf`, `verifier`, `setup`.
 
 mod bench;
 mod bpf;
 mod cargo;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "a running kernel is for the integration tests")
+)]
+#[path = "../../contract/verifier.rs"]
+mod contract;
 mod matrix;
 #[path = "../../sockleak-kernel/bpf/record.rs"]
 mod record;
@@ -11,6 +17,7 @@ mod setup;
 mod shell;
 mod test;
 mod toolchain;
+mod verifier;
 
 use std::process::ExitCode;
 
@@ -26,8 +33,10 @@ enum Verb {
     Test(test::Options),
     /// Measure sockleak beside its peers, as root.
     Bench(bench::Options),
-    /// Rebuild the committed BPF objects and the records of what they were built from.
+    /// Rebuild the committed BPF object and the record of what it was built from.
     Bpf(bpf::Options),
+    /// Write contract/verifier.txt: what each program costs the verifier of each kernel of the matrix.
+    Verifier(verifier::Options),
     /// Install what `cargo xtask bpf` needs: a Rust that can build for BPF, LLVM and bpf-linker.
     Setup,
 }
@@ -38,6 +47,7 @@ fn main() -> ExitCode {
         Verb::Test(options) => test::run(&options, None),
         Verb::Bench(options) => bench::run(&options),
         Verb::Bpf(options) => bpf::run(&options),
+        Verb::Verifier(options) => verifier::run(&options),
         Verb::Setup => setup::bpf_toolchain(),
     };
     match done {

@@ -45,6 +45,7 @@ mod text;
 mod threads;
 mod time_namespaces;
 mod trace_ends;
+mod verifier;
 mod waiting;
 
 use std::env;
@@ -110,6 +111,7 @@ fn main() -> ExitCode {
         threads::tests(),
         trace_ends::tests(),
         time_namespaces::tests(),
+        verifier::tests(),
         waiting::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()
@@ -152,6 +154,8 @@ enum Need {
     TimeWaitDestroy,
     /// It does not.
     NoTimeWaitDestroy,
+    /// The table of what the verifier does has a column for this kernel.
+    KnownVerifier,
 }
 
 impl Need {
@@ -200,6 +204,10 @@ impl Need {
             Self::NoTimeWaitDestroy => (
                 !sock_destroy::takes_time_wait(),
                 "needs a kernel that destroys no time-wait sockets",
+            ),
+            Self::KnownVerifier => (
+                verifier::column().is_some(),
+                "needs a kernel of contract/verifier.txt",
             ),
             // Those who need it wait for it.
             Self::NoOthers => (true, ""),

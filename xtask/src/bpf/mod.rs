@@ -1,7 +1,7 @@
 //! `cargo xtask bpf`: the committed object, and whether it is what the sources give.
 
 mod build;
-mod object;
+pub mod object;
 
 use anyhow::{Result, bail};
 

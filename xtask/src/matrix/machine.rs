@@ -20,6 +20,8 @@ const SILENCE: Duration = Duration::from_secs(600);
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 /// The guest's last words, followed by the exit status of the tests.
 const END: &str = "guest: end ";
+/// What the tests say, in the folder of a run.
+pub const LOG: &str = "tests.log";
 const QEMU: &str = "qemu-system-x86_64";
 
 /// What the guest said, and how it ended.
@@ -60,7 +62,7 @@ pub fn install() -> Result<()> {
 /// When QEMU cannot be started or the files cannot be written.
 pub fn boot(name: &str, image: &Path, initramfs: &Path, folder: &Path) -> Result<Run> {
     let console = folder.join("console.log");
-    let mut log = File::create(folder.join("tests.log")).context("the log cannot be written")?;
+    let mut log = File::create(folder.join(LOG)).context("the log cannot be written")?;
     fs::write(&console, "").context("the console's log cannot be written")?;
     let mut command = Command::new("setpriv");
     command

@@ -48,7 +48,7 @@ pub fn run(series: &[String], words: &[&OsStr], object: Option<&OsStr>) -> Resul
     let selected = kernels.select(series)?;
     machine::install()?;
     let programs = Programs::build(object)?;
-    let cache = shell::repository().join("target/kernels");
+    let cache = cache();
     fs::create_dir_all(&cache).with_context(|| format!("{} cannot be made", cache.display()))?;
     let guests: Vec<Guest> = selected
         .iter()
@@ -63,6 +63,25 @@ pub fn run(series: &[String], words: &[&OsStr], object: Option<&OsStr>) -> Resul
         return Ok(());
     }
     bail!("not every test passed on every kernel, or a kernel complained");
+}
+
+/// Where the tests of these series say what they said, by series.
+///
+/// # Errors
+/// When a series is not in the list.
+pub fn logs(series: &[String]) -> Result<Vec<(String, PathBuf)>> {
+    let selected = Kernels::read()?.select(series)?.into_iter();
+    let logs = selected.map(|kernel| (kernel.series.clone(), folder(&kernel.series).join(machine::LOG)));
+    Ok(logs.collect())
+}
+
+fn cache() -> PathBuf {
+    shell::repository().join("target/kernels")
+}
+
+/// What the run of a kernel leaves.
+fn folder(series: &str) -> PathBuf {
+    cache().join("runs").join(series)
 }
 
 /// Runs as many guests at a time as there are processors: each of them takes one. The newest kernel, which does the most
@@ -111,7 +130,7 @@ impl Guest {
     ) -> Result<Self> {
         let unpacked = package::fetch(kernel, kernels, cache)?;
         let fields = fields(&programs.sockleak, &unpacked.btf)?;
-        let folder = cache.join("runs").join(&kernel.series);
+        let folder = folder(&kernel.series);
         fs::create_dir_all(&folder)?;
         let initramfs = folder.join("initramfs.cpio");
         write_initramfs(&initramfs, programs, &unpacked, words)
