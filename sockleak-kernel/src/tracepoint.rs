@@ -9,7 +9,7 @@ use sockleak_ebpf::programs;
 use super::load_error::{LoadError, refused};
 
 /// A program of an object, and the tracepoint that it is for.
-pub struct Hook<'a> {
+pub(super) struct Hook<'a> {
     program: &'a mut Program,
     name: &'static str,
     tracepoint: &'static str,
@@ -20,7 +20,7 @@ impl<'a> Hook<'a> {
     ///
     /// # Errors
     /// When the object has none.
-    pub fn of(
+    pub(super) fn of(
         program: Option<&'a mut Program>,
         name: &'static str,
         tracepoint: &'static str,
@@ -36,7 +36,7 @@ impl<'a> Hook<'a> {
     ///
     /// # Errors
     /// When the kernel refuses it.
-    pub fn load(&mut self, ids: &aya::Btf) -> Result<(), LoadError> {
+    pub(super) fn load(&mut self, ids: &aya::Btf) -> Result<(), LoadError> {
         let loaded = match &mut *self.program {
             Program::RawTracePoint(program) => program.load(),
             Program::BtfTracePoint(program) => program.load(self.tracepoint, ids),
@@ -49,7 +49,7 @@ impl<'a> Hook<'a> {
     ///
     /// # Errors
     /// When the kernel refuses it.
-    pub fn attach(&mut self) -> Result<(), LoadError> {
+    pub(super) fn attach(&mut self) -> Result<(), LoadError> {
         let attached = match &mut *self.program {
             Program::RawTracePoint(program) => program.attach(self.tracepoint).map(drop),
             Program::BtfTracePoint(program) => program.attach().map(drop),
