@@ -28,7 +28,7 @@ pub mod spawn;
 pub mod stage;
 pub mod terminal;
 pub mod time_wait;
-pub mod tracepoint;
+mod tracepoint;
 pub mod tracer;
 pub mod user_files;
 pub mod wait;
