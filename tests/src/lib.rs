@@ -5,6 +5,7 @@
 //! and holds the report ([`report`]) against what the kernel says itself ([`judge`]).
 
 pub mod binding;
+pub mod bpf_maps;
 pub mod cgroup;
 pub mod death;
 pub mod descriptors;

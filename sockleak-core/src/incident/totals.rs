@@ -1,15 +1,15 @@
 //! What the deaths of one incident add up to.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use super::Part;
 use crate::advice::Advice;
-use crate::port::{Endpoint, Restart};
+use crate::port::Restart;
 use crate::verdict::{Outcome, Report, Summary};
 
-/// Processes that are named when the incident is closed. More are only counted: a family that recycles its workers for
-/// ever may never be quiet.
-const NAMED: usize = 1000;
+/// Processes and addresses that are named when the incident is closed. More processes are only counted, and of more addresses
+/// the latest are named: a family that recycles its workers for ever may never be quiet.
+const NAMED: usize = 200;
 
 #[derive(Default)]
 pub struct Totals {
@@ -19,7 +19,8 @@ pub struct Totals {
     /// Inodes of sockets that a report called held: only those can be in another report. A held socket has its inode for
     /// itself, with or without a cookie.
     held: HashSet<u64>,
-    restart: BTreeMap<Endpoint, Restart>,
+    /// The latest of each address and port, the most recent last.
+    restart: Vec<Restart>,
     advice: Vec<Advice>,
 }
 
@@ -42,8 +43,11 @@ impl Totals {
             *self.summary.count(socket.outcome) += 1;
         }
         for restart in &report.restart {
-            self.restart.insert(restart.endpoint, restart.clone());
+            self.restart.retain(|known| known.endpoint != restart.endpoint);
+            self.restart.push(restart.clone());
         }
+        let surplus = self.restart.len().saturating_sub(NAMED);
+        self.restart.drain(..surplus);
         for advice in &report.advice {
             self.advice.retain(|known| known.id != advice.id);
             self.advice.push(advice.clone());
@@ -67,7 +71,9 @@ impl Totals {
     }
 
     pub fn restart(&self) -> Vec<Restart> {
-        self.restart.values().cloned().collect()
+        let mut restart = self.restart.clone();
+        restart.sort_unstable_by_key(|restart| restart.endpoint);
+        restart
     }
 
     pub fn advice(&self) -> Vec<Advice> {

@@ -4,6 +4,7 @@
 
 mod advice;
 mod attaching;
+mod bounded;
 mod children;
 mod closing;
 mod command_line;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
     let tests = [
         advice::tests(),
         attaching::tests(),
+        bounded::tests(),
         children::tests(),
         closing::tests(),
         command_line::tests(),

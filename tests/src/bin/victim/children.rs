@@ -19,6 +19,9 @@ pub fn obey(what: &[&str]) -> io::Result<Option<String>> {
         ["vforked", ref way @ ..] => vfork(way).map(Some),
         ["numbered", pid] => fork_as(number(pid)?).map(|()| None),
         ["reborn", count] => be_reborn(number(count)?).map(Some),
+        ["come-and-go", count, with_sockets] => {
+            come_and_go(number(count)?, number(with_sockets)?).map(|()| Some(String::new()))
+        }
         ["reaped"] => wait_for(-1).map(|()| Some(String::new())),
         ["shares-memory"] => share_memory().map(Some),
         _ => Err(Error::other("no such child")),
@@ -68,6 +71,26 @@ fn spawn() -> io::Result<String> {
         return Err(Error::other(format!("the spawned child: {status}")));
     }
     Ok(child.id().to_string())
+}
+
+/// Children one after the other. Most end at once; each time after so many, one opens something and is killed.
+fn come_and_go(count: u32, with_sockets: u32) -> io::Result<()> {
+    for number in 1..=count {
+        // SAFETY: The process has one thread, so the child may use everything.
+        let child = checked(unsafe { libc::fork() })?;
+        if child == 0 {
+            if number % with_sockets == 0 {
+                let mut kept = Vec::new();
+                let _ = leave_something(&mut kept);
+                // SAFETY: The calls take integers.
+                unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+            }
+            // SAFETY: _exit needs nothing.
+            unsafe { libc::_exit(0) };
+        }
+        wait_for(child)?;
+    }
+    Ok(())
 }
 
 const STACK: usize = 256 << 10;
