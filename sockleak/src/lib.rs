@@ -5,6 +5,9 @@
 //! `sockleak-kernel`.
 
 pub mod commands;
+#[cfg(test)]
+mod contract;
+pub mod exit_status;
 pub mod output;
 pub mod session;
 pub mod sinks;

@@ -6,13 +6,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use log::LevelFilter;
 use sockleak::commands::{self, cli::Cli};
+use sockleak::exit_status::ExitStatus;
 use sockleak::output::escape;
 use sockleak_kernel::spawn::SpawnError;
-
-/// Usage, or a refused environment.
-const REFUSED: u8 = 2;
-/// sockleak failed, and COMMAND has the other statuses.
-const FAILED: u8 = 125;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse().and_then(|cli| commands::validate(&cli).map(|()| cli)) {
@@ -57,7 +53,9 @@ fn usage(error: &clap::Error) -> ExitCode {
     let text = error.render();
     if !error.use_stderr() {
         return match write!(io::stdout(), "{text}") {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::from(REFUSED),
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                ExitCode::from(ExitStatus::Refused.code())
+            }
             _ => ExitCode::SUCCESS,
         };
     }
@@ -67,7 +65,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         told = format!("{}\n\n{told}", Cli::command().render_usage());
     }
     let _ = writeln!(io::stderr(), "{told}");
-    ExitCode::from(REFUSED)
+    ExitCode::from(ExitStatus::Refused.code())
 }
 
 fn failure(error: &anyhow::Error, cli: &Cli) -> u8 {
@@ -75,5 +73,10 @@ fn failure(error: &anyhow::Error, cli: &Cli) -> u8 {
         return error.exit_code();
     }
     let has_command = cli.trace_args().is_some_and(|trace| !trace.command.is_empty());
-    if has_command { FAILED } else { REFUSED }
+    let status = if has_command {
+        ExitStatus::Failed
+    } else {
+        ExitStatus::Refused
+    };
+    status.code()
 }

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::{Value, json};
 
-use crate::tracer;
 use crate::victim::Victim;
+use crate::{record, tracer};
 
 /// A socket that a restart makes.
 #[derive(Clone, Copy, Debug)]
@@ -100,9 +100,8 @@ impl New {
 /// Nothing in the namespace of the caller is hidden from it. Not every process may be looked at everywhere, though.
 #[must_use]
 pub fn sees_the_own_namespace(told: &Value) -> bool {
-    let blind = told["blind"].as_array().expect("a list").iter();
-    let mut sentences = blind.filter_map(Value::as_str);
-    sentences.all(|sentence| sentence.starts_with("The network namespaces of some processes"))
+    let blind = record::blind_spots(&told["blind"]);
+    blind.iter().all(|id| *id == "namespaces_refused")
 }
 
 /// What `sockleak port` says of every one of [`New::all`], with IPV6_V6ONLY or without.
@@ -117,7 +116,7 @@ fn verdicts(port: u16, v6only: bool) -> Value {
     let mut arguments = vec!["port".to_owned(), port.to_string(), "-ojson".to_owned()];
     arguments.extend(["--address".to_owned(), addresses.join(",")]);
     arguments.extend(v6only.then(|| "--v6only".to_owned()));
-    let told: Value = serde_json::from_str(&tracer::run(arguments).stdout).expect("a line of JSON");
+    let told = record::of(&tracer::run(arguments).stdout);
     assert!(sees_the_own_namespace(&told), "{told:#}");
     told["restart"].clone()
 }

@@ -64,7 +64,8 @@ fn count(map: &OwnedFd, key_size: usize) -> usize {
             next: next.as_mut_ptr() as u64,
         };
         // SAFETY: The attribute has the layout that the command wants, and both keys have the map's size.
-        let result = unsafe { libc::syscall(libc::SYS_bpf, GET_NEXT_KEY, &raw const attr, size_of::<Next>()) };
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, GET_NEXT_KEY, &raw const attr, size_of::<Next>()) };
         if result != 0 {
             return count;
         }

@@ -23,6 +23,7 @@ pub mod peer;
 pub mod pidfd;
 pub mod programs;
 pub mod raw_tcp;
+pub mod record;
 pub mod report;
 pub mod reused_pid;
 pub mod rights;
@@ -33,6 +34,6 @@ pub mod sock_destroy;
 pub mod stopped;
 pub mod time_namespace;
 pub mod tracer;
-#[path = "../../contract/verifier.rs"]
+#[path = "../../sockleak-kernel/bpf/verifier.rs"]
 pub mod verifier;
 pub mod victim;

@@ -16,7 +16,7 @@ use crate::lines::Lines;
 use crate::net::checked;
 use crate::report::Report;
 use crate::seccomp::{self, Refused};
-use crate::{descriptors, pidfd, programs, sandbox};
+use crate::{descriptors, pidfd, programs, record, sandbox};
 
 /// A running sockleak, ended with this value.
 pub struct Tracer {
@@ -166,8 +166,7 @@ impl Tracer {
         loop {
             let line = self.line(wanted);
             // With a COMMAND stdout is the command's, too.
-            if let Ok(record @ Value::Object(_)) = serde_json::from_str(&line) {
-                assert_eq!(record["v"], 1, "the version in {record}");
+            if let Some(record) = record::in_line(&line) {
                 return record;
             }
         }
@@ -178,9 +177,9 @@ impl Tracer {
     pub fn line_of_command(&mut self) -> String {
         loop {
             let line = self.line("line of the command");
-            match serde_json::from_str(&line) {
-                Ok(record @ Value::Object(_)) => self.passed.push(record),
-                _ => return line,
+            match record::in_line(&line) {
+                Some(record) => self.passed.push(record),
+                None => return line,
             }
         }
     }

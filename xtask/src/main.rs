@@ -1,13 +1,8 @@
-//! What a contributor types: `cargo xtask run`, `test`, `bench`, `bpf`, `verifier`, `setup`.
+//! What a contributor types: `cargo xtask run`, `test`, `bench`, `bpf`, `contract`, `verifier`, `setup`.
 
 mod bench;
 mod bpf;
 mod cargo;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "a running kernel is for the integration tests")
-)]
-#[path = "../../contract/verifier.rs"]
 mod contract;
 mod matrix;
 #[path = "../../sockleak-kernel/bpf/record.rs"]
@@ -18,6 +13,12 @@ mod shell;
 mod test;
 mod toolchain;
 mod verifier;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "a running kernel is for the integration tests")
+)]
+#[path = "../../sockleak-kernel/bpf/verifier.rs"]
+mod verifier_table;
 
 use std::process::ExitCode;
 
@@ -35,8 +36,10 @@ enum Verb {
     Bench(bench::Options),
     /// Rebuild the committed BPF object and the record of what it was built from.
     Bpf(bpf::Options),
-    /// Write contract/verifier.txt: what each program costs the verifier of each kernel of the matrix.
+    /// Write sockleak-kernel/bpf/verifier.txt: what each program costs the verifier of each kernel of the matrix.
     Verifier(verifier::Options),
+    /// Write the texts of `contract/` anew: help, JSON schema, ids and exit statuses.
+    Contract(contract::Options),
     /// Install what `cargo xtask bpf` needs: a Rust that can build for BPF, LLVM and bpf-linker.
     Setup,
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Bench(options) => bench::run(&options),
         Verb::Bpf(options) => bpf::run(&options),
         Verb::Verifier(options) => verifier::run(&options),
+        Verb::Contract(options) => contract::run(&options),
         Verb::Setup => setup::bpf_toolchain(),
     };
     match done {

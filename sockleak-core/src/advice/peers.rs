@@ -22,7 +22,7 @@ pub(super) fn zero_window_orphan(facts: &Facts<'_>) -> Option<Grounds> {
     let full = || {
         facts
             .leftovers()
-            .filter(|left| left.freedom.rule == FreeRule::PersistOpenEnded)
+            .filter(|left| left.freedom.rule == FreeRule::Persist)
     };
     let bytes = full().map(|left| u64::from(left.socket.unacked_bytes)).sum();
     let count = full().count() as u64;

@@ -107,7 +107,7 @@ impl Freedom {
                     })
             }
             (State::FinWait1 | State::Closing | State::LastAck, Timer::Persist) => {
-                Self::open(FreeRule::PersistOpenEnded)
+                Self::open(FreeRule::Persist)
             }
             _ => Self::open(FreeRule::Unknown),
         }
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn only_timers_promise_a_moment() {
         let persist = of(|seen| (seen.state, seen.timer) = (State::FinWait1, Timer::Persist));
-        assert_eq!(persist, Freedom::open(FreeRule::PersistOpenEnded));
+        assert_eq!(persist, Freedom::open(FreeRule::Persist));
         let held = of(|seen| seen.inode = 70);
         assert_eq!(held, Freedom::open(FreeRule::Holder));
         let orphan = of(|seen| {

@@ -6,6 +6,7 @@ mod totals;
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 
 use self::families::Families;
 use self::totals::Totals;
@@ -65,18 +66,22 @@ pub struct Incident {
     pub opened: Timestamp,
     /// `None` while it may go on.
     pub closed: Option<Timestamp>,
-    /// Those that died since the last time; all of them when it is closed, but for those that are only counted.
+    /// The one that died; all of them when it is closed, but for those that are only counted.
     pub processes: Vec<Part>,
     /// How many more died than are named when it is closed.
     pub unnamed: u64,
     /// The sockets of all of them until now, each once.
     pub summary: Summary,
-    /// What a restart meets, by the latest report of each address and port.
+    /// What a restart meets, as the report of that death says; when it is closed, by the latest report of each address and
+    /// port.
     pub restart: Vec<Restart>,
+    /// Of the same reports, the latest of each id.
     pub advice: Vec<Advice>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "phase"))]
 pub enum Phase {
     Opened,
     Changed,
@@ -94,7 +99,9 @@ pub struct Part {
     pub summary: Summary,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "role"))]
 pub enum Role {
     /// The first process of the family.
     Main,
@@ -229,7 +236,18 @@ impl Open {
             Phase::Changed
         };
         self.totals.add(report, part.clone());
-        self.incident(phase, report.time, vec![part])
+        Incident {
+            id: self.id,
+            phase,
+            time: report.time,
+            opened: self.opened,
+            closed: None,
+            processes: vec![part],
+            unnamed: 0,
+            summary: self.totals.summary(),
+            restart: report.restart.clone(),
+            advice: report.advice.clone(),
+        }
     }
 
     /// When it is over, if nothing more happens.
@@ -242,25 +260,19 @@ impl Open {
     }
 
     fn close(self, time: Timestamp) -> Incident {
-        let processes = self.totals.parts().to_vec();
-        let mut incident = self.incident(Phase::Closed, time, processes);
-        incident.closed = Some(time);
-        incident.unnamed = self.totals.unnamed();
-        incident
-    }
-
-    fn incident(&self, phase: Phase, time: Timestamp, processes: Vec<Part>) -> Incident {
+        let summary = self.totals.summary();
+        let (processes, unnamed, restart, advice) = self.totals.take();
         Incident {
             id: self.id,
-            phase,
+            phase: Phase::Closed,
             time,
             opened: self.opened,
-            closed: None,
+            closed: Some(time),
             processes,
-            unnamed: 0,
-            summary: self.totals.summary(),
-            restart: self.totals.restart(),
-            advice: self.totals.advice(),
+            unnamed,
+            summary,
+            restart,
+            advice,
         }
     }
 }

@@ -58,25 +58,13 @@ impl Totals {
         self.parts.is_empty()
     }
 
-    pub fn parts(&self) -> &[Part] {
-        &self.parts
-    }
-
-    pub const fn unnamed(&self) -> u64 {
-        self.unnamed
-    }
-
     pub const fn summary(&self) -> Summary {
         self.summary
     }
 
-    pub fn restart(&self) -> Vec<Restart> {
-        let mut restart = self.restart.clone();
-        restart.sort_unstable_by_key(|restart| restart.endpoint);
-        restart
-    }
-
-    pub fn advice(&self) -> Vec<Advice> {
-        self.advice.clone()
+    /// The processes that are named and how many are not, the restarts by address, and the advice.
+    pub fn take(mut self) -> (Vec<Part>, u64, Vec<Restart>, Vec<Advice>) {
+        self.restart.sort_unstable_by_key(|restart| restart.endpoint);
+        (self.parts, self.unnamed, self.restart, self.advice)
     }
 }

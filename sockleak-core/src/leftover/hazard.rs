@@ -17,6 +17,7 @@ pub struct Hazard {
 /// The worst that can come of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "hazard"))]
 pub enum Danger {
     /// Both sides have closed, and no segment of the connection can be on its way: the peer is this machine.
     None,

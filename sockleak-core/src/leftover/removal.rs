@@ -20,6 +20,7 @@ pub struct Removable(Sighting);
 /// Why a socket is left alone, or why the kernel did not destroy it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "reason"))]
 pub enum Reason {
     Listener,
     /// Data can flow, or a handshake is on its way.
@@ -189,6 +190,7 @@ pub enum Asked {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "action"))]
 pub enum Action {
     WouldDestroy,
     Destroyed,

@@ -15,7 +15,7 @@ pub enum BlindSpot {
     /// Subflows of so many MPTCP sockets were not looked at.
     SubflowsSkipped { sockets: usize },
     /// A network namespace was not there any more.
-    NetnsGone,
+    NetnsGone { netns: u32 },
     /// A network namespace may not be looked into, and why.
     NetnsRefused { netns: u32, why: String },
     /// So many TIME_WAITs are missing where `tcp_max_tw_buckets` was reached meanwhile: which of them for that reason is not

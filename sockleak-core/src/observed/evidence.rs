@@ -35,6 +35,11 @@ pub struct Evidence {
 
 /// What was lost, as counts. All zero in a complete report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "report_losses")
+)]
 pub struct Lost {
     /// Events of the whole tracer since the death: failed reserves and recursion misses.
     pub events: u64,

@@ -235,7 +235,7 @@ fn ports_come_back_by_different_rules() {
     let expected = [
         (FreeRule::FinTimeout, 1),
         (FreeRule::TimewaitTimer, 7),
-        (FreeRule::PersistOpenEnded, 1),
+        (FreeRule::Persist, 1),
     ];
     assert_eq!(rules, expected);
     assert_eq!((row.free_at, row.free_at_latest), (None, None));

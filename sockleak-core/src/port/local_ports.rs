@@ -35,6 +35,11 @@ impl LocalPorts {
 /// `tcp_tw_reuse`: whether connect() takes over ports in TIME_WAIT (`tcp_twsk_unique`, net/ipv4/tcp_ipv4.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "tw_reuse")
+)]
 pub enum TwReuse {
     /// 0
     Never,

@@ -12,4 +12,4 @@ pub use ephemeral::{Destinations, Ephemeral, Return};
 pub use local_ports::{LocalPorts, TwReuse};
 pub use occupant::{Occupant, occupants};
 pub use port_report::{PortEvidence, PortHolder, PortReport, PortSocket};
-pub use restart::{BindVerdict, Endpoint, Obstacle, Restart};
+pub use restart::{BindVerdict, Blocker, BlockingProcess, Endpoint, Obstacle, Restart};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::expiry::Freedom;
 use crate::observed::{Family, Protocol, Sighting, Snapshot, Socket, State, Timer};
 use crate::port::{PortOwner, Reuse};
-use crate::verdict::{FreeRule, Outcome, SocketReport};
+use crate::verdict::{FreeRule, Holder, Outcome, SocketReport};
 
 /// A socket that has a port, and when it gives it up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Occupant {
     /// Shared by the reports that tell of it.
     pub owner: Arc<PortOwner>,
     pub freedom: Freedom,
+    /// The first of the processes that have a descriptor of it, as far as one is known.
+    pub holder: Option<Box<Holder>>,
 }
 
 impl Occupant {
@@ -62,6 +64,12 @@ pub fn occupants(
         .filter_map(|(seen, socket)| Some((seen.or(socket.cookie)?, socket)))
         .collect();
     let since = |cookie| by_cookie.get(&cookie).and_then(|socket| socket.fin_wait2_since());
+    let holders = Holders::of(known);
+    let occupant = |owner: Arc<PortOwner>, freedom| Occupant {
+        holder: holders.first(&owner),
+        owner,
+        freedom,
+    };
 
     let Some(owners) = &look.owners else {
         let unseen = known
@@ -69,13 +77,14 @@ pub fn occupants(
             .filter(|report| report.outcome == Outcome::Held && report.state.is_none())
             .map(|report| report.socket.as_ref())
             .filter(|socket| socket.netns == look.netns && ports.contains(&socket.local.port()))
-            .map(from_record);
+            .map(from_record)
+            .map(|owner| occupant(owner.into(), Freedom::open(FreeRule::Holder)));
         return sightings
             // A request of a handshake has no port of its own, and an MPTCP socket has that of its subflow.
             .filter(|seen| seen.state != State::NewSynRecv && seen.protocol == Protocol::Tcp)
-            .map(|seen| Occupant {
-                owner: from_sighting(look.netns, seen, by_cookie.get(&seen.cookie).copied()).into(),
-                freedom: Freedom::of(seen, look, hz, since(seen.cookie)),
+            .map(|seen| {
+                let owner = from_sighting(look.netns, seen, by_cookie.get(&seen.cookie).copied());
+                occupant(owner.into(), Freedom::of(seen, look, hz, since(seen.cookie)))
             })
             .chain(unseen)
             .collect();
@@ -92,9 +101,9 @@ pub fn occupants(
     let bound = seen
         .values()
         .filter(|seen| seen.state == State::BoundInactive && !is_listed(seen));
-    occupants.extend(bound.map(|seen| Occupant {
-        owner: from_sighting(look.netns, seen, by_cookie.get(&seen.cookie).copied()).into(),
-        freedom: Freedom::of(seen, look, hz, None),
+    occupants.extend(bound.map(|seen| {
+        let owner = from_sighting(look.netns, seen, by_cookie.get(&seen.cookie).copied());
+        occupant(owner.into(), Freedom::of(seen, look, hz, None))
     }));
     occupants.extend(of_ports.map(|owner| {
         let seen = owner.cookie.and_then(|cookie| seen.get(&cookie));
@@ -103,12 +112,44 @@ pub fn occupants(
             Some(seen) => Freedom::of(seen, look, hz, since(seen.cookie)),
             None => Freedom::open(FreeRule::Unknown),
         };
-        Occupant {
-            owner: Arc::clone(owner),
-            freedom,
-        }
+        occupant(Arc::clone(owner), freedom)
     }));
     occupants
+}
+
+/// Who has which of the dead process's sockets.
+struct Holders<'a> {
+    by_inode: HashMap<u64, &'a Holder>,
+    by_cookie: HashMap<u64, &'a Holder>,
+}
+
+impl<'a> Holders<'a> {
+    fn of(known: &'a [SocketReport]) -> Self {
+        let held = || {
+            known
+                .iter()
+                .filter_map(|report| Some((report, report.holders.first()?)))
+        };
+        // A subflow has the port of its MPTCP socket, and no descriptor of its own.
+        let cookies = |report: &'a SocketReport| {
+            let parts = report.subflows.iter().chain([report]);
+            parts.filter_map(|part| part.seen_cookie.or(part.socket.cookie))
+        };
+        Self {
+            by_inode: held()
+                .filter_map(|(report, holder)| Some((report.socket.inode?, holder)))
+                .collect(),
+            by_cookie: held()
+                .flat_map(|(report, holder)| cookies(report).map(move |cookie| (cookie, holder)))
+                .collect(),
+        }
+    }
+
+    fn first(&self, owner: &PortOwner) -> Option<Box<Holder>> {
+        let by_cookie = owner.cookie.and_then(|cookie| self.by_cookie.get(&cookie));
+        let holder = by_cookie.or_else(|| self.by_inode.get(&owner.inode))?;
+        Some(Box::new((*holder).clone()))
+    }
 }
 
 /// What sock_diag alone tells, with the options of the socket if it was the dead process's.
@@ -139,28 +180,25 @@ fn from_sighting(netns: u32, seen: &Sighting, known: Option<&Socket>) -> PortOwn
 
 /// A socket that another process has and that was not seen: one that is bound, which sock_diag does not list before 6.8, or
 /// any where the namespace may not be looked into.
-fn from_record(socket: &Socket) -> Occupant {
-    Occupant {
-        owner: Arc::new(PortOwner {
-            sk: socket.id.sk,
-            netns: socket.netns,
-            protocol: socket.protocol,
-            family: socket.family,
-            local: socket.local,
-            remote: socket.remote,
-            state: match socket.last_state() {
-                State::Close => State::BoundInactive,
-                open => open,
-            },
-            mini: false,
-            reuse: Some(Reuse::new(socket.reuseaddr, socket.reuseport)),
-            v6only: socket.v6only,
-            device: 0,
-            uid: socket.uid,
-            cookie: socket.cookie,
-            inode: socket.inode.unwrap_or_default(),
-            bucket: None,
-        }),
-        freedom: Freedom::open(FreeRule::Holder),
+fn from_record(socket: &Socket) -> PortOwner {
+    PortOwner {
+        sk: socket.id.sk,
+        netns: socket.netns,
+        protocol: socket.protocol,
+        family: socket.family,
+        local: socket.local,
+        remote: socket.remote,
+        state: match socket.last_state() {
+            State::Close => State::BoundInactive,
+            open => open,
+        },
+        mini: false,
+        reuse: Some(Reuse::new(socket.reuseaddr, socket.reuseport)),
+        v6only: socket.v6only,
+        device: 0,
+        uid: socket.uid,
+        cookie: socket.cookie,
+        inode: socket.inode.unwrap_or_default(),
+        bucket: None,
     }
 }

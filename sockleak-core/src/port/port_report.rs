@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::expiry::Freedom;
 use crate::observed::{BlindSpot, PortFile, Protocol, Snapshot, State};
 use crate::port::{Answer, Endpoint, Occupant, PortOwner, Restart, Reuse, occupants};
-use crate::verdict::{FreeRule, How};
+use crate::verdict::{FreeRule, Holder, How};
 
 /// All that was seen of one port.
 #[derive(Clone, Debug)]
@@ -96,6 +96,7 @@ impl PortReport {
                     occupant: Occupant {
                         owner: file.owner.clone().into(),
                         freedom: Freedom::open(FreeRule::Holder),
+                        holder: None,
                     },
                     holders: Vec::new(),
                 });
@@ -108,11 +109,20 @@ impl PortReport {
                 occupant.owner = file.owner.into();
             }
             occupant.freedom = Freedom::open(FreeRule::Holder);
+            let how = inherited.then_some(How::Inherited);
+            occupant.holder.get_or_insert_with(|| {
+                Box::new(Holder {
+                    pid: file.pid,
+                    comm: file.comm.clone(),
+                    fd: file.fd,
+                    how,
+                })
+            });
             sockets[place].holders.push(PortHolder {
                 pid: file.pid,
                 comm: file.comm,
                 fd: file.fd,
-                how: inherited.then_some(How::Inherited),
+                how,
                 dumping_core: evidence.dumping.contains(&file.pid),
             });
         }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::observed::Family;
-use crate::port::Obstacle;
+use crate::port::{BlockingProcess, Obstacle};
 use crate::testing::{addr, at, sighting, snapshot, socket};
 
 fn owner(sk: u64, state: State, local: &str, remote: Option<&str>) -> PortOwner {
@@ -93,6 +93,23 @@ fn a_child_has_what_its_parent_has() {
         ]
     );
     assert!(report.sockets[1].holders.is_empty());
+    let told: Vec<_> = report.restart[0].verdicts[0]
+        .blocked_by
+        .iter()
+        .map(|blocker| (blocker.kind, blocker.count, blocker.holder.as_ref()))
+        .collect();
+    let parent = BlockingProcess {
+        pid: 10,
+        comm: "of 10".into(),
+        fd: Some(3),
+    };
+    assert_eq!(
+        told,
+        [
+            (Obstacle::Listener, 1, Some(&parent)),
+            (Obstacle::TimeWait, 1, None)
+        ]
+    );
 }
 
 #[test]
@@ -122,7 +139,7 @@ fn what_is_only_bound_is_known_by_its_descriptor() {
     assert_eq!(report.sockets.len(), 1);
     assert_eq!(report.sockets[0].holders.len(), 2);
     let verdict = report.restart[0].verdict(Reuse::default()).unwrap();
-    assert_eq!(verdict.blocked_by.keys().collect::<Vec<_>>(), [&Obstacle::Bound]);
+    assert_eq!(verdict.obstacles().keys().collect::<Vec<_>>(), [&Obstacle::Bound]);
 }
 
 /// Its descriptor may be one of a process that has no number here, and sock_diag lists it since 6.8.
@@ -134,7 +151,7 @@ fn what_is_only_bound_is_known_by_sock_diag() {
     evidence.looks[0].seen_mut().push(seen);
     let verdict = |evidence: &PortEvidence| {
         let report = PortReport::examine(evidence.clone());
-        let blockers = report.restart[0].verdicts[0].blocked_by.clone();
+        let blockers = report.restart[0].verdicts[0].obstacles();
         (report.sockets.len(), blockers.get(&Obstacle::Bound).copied())
     };
     assert_eq!(verdict(&evidence), (3, Some(1)));

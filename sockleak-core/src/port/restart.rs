@@ -56,8 +56,8 @@ pub struct Restart {
 pub struct BindVerdict {
     pub reuse: Reuse,
     pub answer: Answer,
-    /// How many of each kind are in the way, or may be.
-    pub blocked_by: BTreeMap<Obstacle, u64>,
+    /// What is in the way, or may be: each socket counts once.
+    pub blocked_by: Vec<Blocker>,
     /// From when on it succeeds, at the earliest; `None` when it does now, or where no moment can be told.
     pub free_at: Option<Timestamp>,
     /// At the latest; `None` as for `free_at`.
@@ -70,11 +70,67 @@ impl BindVerdict {
     pub fn is_unseen(&self) -> bool {
         self.answer == Answer::Unknown && self.blocked_by.is_empty()
     }
+
+    /// How many of each kind are in the way, or may be.
+    #[must_use]
+    pub fn obstacles(&self) -> BTreeMap<Obstacle, u64> {
+        let mut counts = BTreeMap::new();
+        for blocker in &self.blocked_by {
+            *counts.entry(blocker.kind).or_default() += blocker.count;
+        }
+        counts
+    }
+}
+
+/// Sockets in the way of a `bind()` that are of one kind, in one state, and of one process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocker {
+    pub kind: Obstacle,
+    pub state: State,
+    pub count: u64,
+    /// Where a socket has several, the first of them; `None` where none is known.
+    pub holder: Option<BlockingProcess>,
+}
+
+/// A process that has what is in the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockingProcess {
+    pub pid: u32,
+    pub comm: String,
+    /// `None` where it has several of these sockets.
+    pub fd: Option<u32>,
+}
+
+impl Blocker {
+    fn of(occupant: &Occupant) -> Self {
+        Self {
+            kind: Obstacle::of(occupant),
+            state: occupant.owner.state,
+            count: 1,
+            holder: occupant.holder.as_ref().map(|holder| BlockingProcess {
+                pid: holder.pid,
+                comm: holder.comm.clone(),
+                fd: Some(holder.fd),
+            }),
+        }
+    }
+
+    fn add_another(&mut self) {
+        self.count += 1;
+        if let Some(holder) = &mut self.holder {
+            holder.fd = None;
+        }
+    }
 }
 
 /// What is in the way of a `bind()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "blocked_by_kind")
+)]
 pub enum Obstacle {
     /// A socket that listens.
     Listener,
@@ -195,7 +251,11 @@ impl BindVerdict {
         let blockers = || blockers.iter().filter_map(|index| occupants.get(*index));
         let mut blocked_by = BTreeMap::new();
         for blocker in blockers() {
-            *blocked_by.entry(Obstacle::of(blocker)).or_default() += 1;
+            let pid = blocker.holder.as_ref().map(|holder| holder.pid);
+            blocked_by
+                .entry((Obstacle::of(blocker), blocker.owner.state, pid))
+                .and_modify(Blocker::add_another)
+                .or_insert_with(|| Blocker::of(blocker));
         }
         // The last of them decides; where one has no end, the whole has none.
         let last = |moment: fn(&Occupant) -> Option<Timestamp>| {
@@ -205,7 +265,7 @@ impl BindVerdict {
         Self {
             reuse,
             answer,
-            blocked_by,
+            blocked_by: blocked_by.into_values().collect(),
             free_at: last(|blocker| blocker.freedom.at()),
             free_at_latest: last(|blocker| blocker.freedom.latest()),
         }

@@ -1,6 +1,5 @@
 use super::*;
-use crate::observed::Evidence;
-use crate::observed::{Family, Protocol, Timer};
+use crate::observed::{Evidence, Family, Holding, Protocol, Relation, Sighting, Socket, Timer};
 use crate::port::{Bucket, PortOwner};
 use crate::testing::{addr, at, evidence, sighting, socket};
 use crate::verdict::{FreeRule, examine};
@@ -47,7 +46,7 @@ fn a_restart_waits_for_the_last_leftover() {
     assert_eq!(restart.endpoint.address, addr("0.0.0.0:8080").ip());
     for verdict in &restart.verdicts {
         assert_eq!(verdict.answer, Answer::InUse);
-        assert_eq!(verdict.blocked_by, BTreeMap::from([(Obstacle::FinWait2, 1)]));
+        assert_eq!(verdict.obstacles(), BTreeMap::from([(Obstacle::FinWait2, 1)]));
         assert_eq!(verdict.free_at, report.sockets[1].freedom.at());
         assert_eq!(verdict.free_at_latest, report.sockets[1].freedom.latest());
         assert!(verdict.free_at.is_some());
@@ -116,7 +115,7 @@ fn one_without_an_end_takes_the_moment_from_all() {
     let verdict = only(&report).verdict(PLAIN).unwrap();
     assert_eq!((verdict.answer, verdict.free_at), (Answer::InUse, None));
     assert_eq!(
-        verdict.blocked_by,
+        verdict.obstacles(),
         BTreeMap::from([(Obstacle::FinWait2, 1), (Obstacle::FinWait1, 1)])
     );
 }
@@ -129,8 +128,127 @@ fn who_has_a_descriptor_is_told_as_a_holder() {
     let report = examine(held);
     assert_eq!(report.sockets[1].freedom.rule, FreeRule::Holder);
     let verdict = only(&report).verdict(PLAIN).unwrap();
-    assert_eq!(verdict.blocked_by, BTreeMap::from([(Obstacle::Connection, 1)]));
+    assert_eq!(verdict.obstacles(), BTreeMap::from([(Obstacle::Connection, 1)]));
     assert_eq!(verdict.free_at, None);
+}
+
+/// Each socket counts once, however many processes have it, and one process is named for all that it has.
+#[test]
+fn what_is_in_the_way_is_told_by_kind_state_and_process() {
+    let mut held = crash(false);
+    let connection = held.sockets[1].clone();
+    for number in 3..=5 {
+        let mut other = connection.clone();
+        other.id.sk = number;
+        other.cookie = Some(number);
+        other.remote = Some(addr(&format!("127.0.0.1:{}", 40_310 + number)));
+        let mut seen = sighting(&other, State::Established);
+        seen.inode = 70 + number;
+        if number == 5 {
+            seen.state = State::CloseWait;
+        }
+        other.inode = Some(seen.inode);
+        held.snapshots[0].seen_mut().push(seen);
+        held.sockets.push(other);
+    }
+    let holding = |inode: u64, pid: u32, fd: u32| Holding {
+        inode,
+        pid,
+        comm: format!("of {pid}"),
+        fd,
+        relation: Relation::Unknown,
+    };
+    held.holdings = vec![
+        holding(73, 4244, 9),
+        holding(73, 4243, 6),
+        holding(74, 4243, 7),
+        holding(75, 4243, 8),
+    ];
+    let report = examine(held);
+    let blocked_by = &only(&report).verdict(PLAIN).unwrap().blocked_by;
+    let told: Vec<_> = blocked_by
+        .iter()
+        .map(|blocker| {
+            let holder = blocker.holder.as_ref();
+            let holder = holder.map(|holder| (holder.pid, holder.comm.as_str(), holder.fd));
+            (blocker.kind, blocker.state, blocker.count, holder)
+        })
+        .collect();
+    let holder = |fd| Some((4243, "of 4243", fd));
+    assert_eq!(
+        told,
+        [
+            (Obstacle::Connection, State::Established, 2, holder(None)),
+            (Obstacle::Connection, State::CloseWait, 1, holder(Some(8))),
+            (Obstacle::FinWait2, State::FinWait2, 1, None),
+        ]
+    );
+}
+
+/// Before 6.8 sock_diag does not list it, so that nothing gave it a cookie.
+#[test]
+fn who_has_a_bound_socket_without_a_cookie_is_told() {
+    let bound = socket(State::Close).with(|bound| {
+        bound.local = addr("0.0.0.0:8080");
+        bound.remote = None;
+        bound.cookie = None;
+        bound.inode = Some(771);
+    });
+    let mut held = evidence(vec![bound.build()], Vec::new());
+    held.holdings.push(Holding {
+        inode: 771,
+        pid: 4243,
+        comm: "worker".into(),
+        fd: 5,
+        relation: Relation::Unknown,
+    });
+    let report = examine(held);
+    let blocked_by = &only(&report).verdict(PLAIN).unwrap().blocked_by;
+    let told = blocked_by
+        .iter()
+        .map(|blocker| (blocker.kind, blocker.holder.as_ref().map(|holder| holder.pid)));
+    assert_eq!(told.collect::<Vec<_>>(), [(Obstacle::Bound, Some(4243))]);
+}
+
+/// The port is that of a subflow, and the descriptor that of the MPTCP socket.
+#[test]
+fn who_has_an_mptcp_socket_has_the_port_of_its_subflows() {
+    let mut held = crash(false);
+    let subflow = held.sockets[1].clone();
+    let connection = &mut held.sockets[1];
+    connection.protocol = Protocol::Mptcp;
+    connection.id.sk = 22;
+    connection.cookie = Some(22);
+    connection.inode = Some(722);
+    connection.subflows = vec![Socket {
+        inode: None,
+        ..*subflow
+    }];
+    let seen = &mut held.snapshots[0].seen_mut()[0];
+    seen.state = State::Established;
+    let mptcp = Sighting {
+        protocol: Protocol::Mptcp,
+        cookie: 22,
+        inode: 722,
+        ..seen.clone()
+    };
+    held.snapshots[0].seen_mut().push(mptcp);
+    held.holdings.push(Holding {
+        inode: 722,
+        pid: 4243,
+        comm: "worker".into(),
+        fd: 5,
+        relation: Relation::Unknown,
+    });
+    let report = examine(held);
+    let [blocker] = &only(&report).verdict(PLAIN).unwrap().blocked_by[..] else {
+        panic!("{:?}", report.restart);
+    };
+    let holder = blocker.holder.as_ref().map(|holder| (holder.pid, holder.fd));
+    assert_eq!(
+        (blocker.state, holder),
+        (State::Established, Some((4243, Some(5))))
+    );
 }
 
 #[test]

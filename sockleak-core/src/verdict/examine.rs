@@ -1,6 +1,6 @@
 //! From evidence to a report.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::advice::{Facts, advise};
 use crate::expiry::Freedom;
@@ -54,10 +54,11 @@ pub fn examine(evidence: Evidence) -> Report {
     let left_while_alive = left_while_alive::group(&leftovers, &unseen, listeners.into_iter(), time);
     let live_leftovers = leftovers.iter().map(|(_, left)| left.clone()).collect();
 
-    let unreachable = sights
-        .sockets
-        .iter()
-        .any(|sight| matches!(sight, Sight::Unreachable));
+    let looked = sockets.iter().zip(&sights.sockets);
+    let gone: BTreeSet<u32> = looked
+        .filter(|(_, sight)| matches!(sight, Sight::Unreachable))
+        .map(|(socket, _)| socket.netns)
+        .collect();
     let incomplete = sockets
         .iter()
         .filter(|socket| socket.protocol == Protocol::Mptcp && !socket.subflows_complete)
@@ -71,7 +72,7 @@ pub fn examine(evidence: Evidence) -> Report {
         .collect();
     // No two have a descriptor in common.
     sockets.sort_unstable_by_key(|report| report.socket.fds.first().copied());
-    let mut blind = blind_spots(blind, io_uring, unreachable, incomplete);
+    let mut blind = blind_spots(blind, io_uring, &gone, incomplete);
     blind.extend(snapshots.iter().filter_map(not_looked_into));
     if doubtful > 0 {
         blind.push(BlindSpot::TimeWaitsMissing { sockets: doubtful });
@@ -150,7 +151,7 @@ fn not_looked_into(snapshot: &Snapshot) -> Option<BlindSpot> {
 fn blind_spots(
     mut blind: Vec<BlindSpot>,
     io_uring: bool,
-    unreachable: bool,
+    gone: &BTreeSet<u32>,
     incomplete: usize,
 ) -> Vec<BlindSpot> {
     if incomplete > 0 {
@@ -159,9 +160,7 @@ fn blind_spots(
     if io_uring {
         blind.push(BlindSpot::IoUring);
     }
-    if unreachable {
-        blind.push(BlindSpot::NetnsGone);
-    }
+    blind.extend(gone.iter().map(|netns| BlindSpot::NetnsGone { netns: *netns }));
     blind
 }
 

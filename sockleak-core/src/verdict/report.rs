@@ -75,6 +75,11 @@ impl SocketReport {
 /// What became of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "outcome")
+)]
 pub enum Outcome {
     /// A file refers to it still.
     Held,
@@ -93,6 +98,7 @@ pub enum Outcome {
 /// Why it became that: the first that applies, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "why"))]
 pub enum Why {
     /// A process that shares an ancestor with the dead one has it, by fork.
     Inherited,
@@ -152,6 +158,7 @@ pub struct Holder {
 /// How a holder came by its descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "how"))]
 pub enum How {
     Inherited,
     Received,
@@ -160,6 +167,11 @@ pub enum How {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "free_rule")
+)]
 pub enum FreeRule {
     /// The 60 seconds of TIME_WAIT.
     TimewaitTimer,
@@ -171,7 +183,7 @@ pub enum FreeRule {
     /// The kernel gives up retransmitting (`tcp_orphan_retries`), if the peer does not answer before.
     Retransmits,
     /// A peer with a closed window keeps it alive.
-    PersistOpenEnded,
+    Persist,
     /// When its holder lets go.
     Holder,
     /// Its namespace has gone, and the leftover with it.
@@ -183,6 +195,11 @@ pub enum FreeRule {
 
 /// Sockets by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "summary")
+)]
 pub struct Summary {
     pub time_wait: u64,
     pub fin_wait2: u64,

@@ -67,7 +67,7 @@ pub fn has_settled(evidence: &Evidence, is_dying: impl Fn(u32) -> bool) -> bool 
     overflow::explain(sockets, &mut verdicts, snapshots);
     verdicts.iter().all(|verdict| match verdict.outcome {
         Outcome::FinWait1 | Outcome::Closing | Outcome::LastAck => {
-            verdict.why == Why::PeerUnreachable || verdict.freedom.rule == FreeRule::PersistOpenEnded
+            verdict.why == Why::PeerUnreachable || verdict.freedom.rule == FreeRule::Persist
         }
         Outcome::Held => {
             !verdict.holders.is_empty() && !verdict.holders.iter().any(|holder| is_dying(holder.pid))

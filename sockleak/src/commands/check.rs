@@ -7,6 +7,7 @@ use sockleak_kernel::btf::Btf;
 use sockleak_kernel::{fields, preflight};
 
 use super::cli::{CheckArgs, Common};
+use crate::exit_status::ExitStatus;
 use crate::output::{Checks, FieldRow, RequirementRow};
 
 /// Prints one line for each requirement, or for each struct member of another kernel; the exit status is 2
@@ -28,7 +29,7 @@ pub fn run(common: &Common, args: &CheckArgs) -> Result<u8> {
             })?;
         }
         let refused = requirements.iter().any(|one| one.required && !one.met);
-        return Ok(if refused { 2 } else { 0 });
+        return Ok(ExitStatus::Unmet.unless(!refused));
     };
     let btf = Btf::open(file).with_context(|| format!("{} cannot be used", file.display()))?;
     let mut refused = false;
@@ -44,5 +45,5 @@ pub fn run(common: &Common, args: &CheckArgs) -> Result<u8> {
             found,
         })?;
     }
-    Ok(if refused { 2 } else { 0 })
+    Ok(ExitStatus::Unmet.unless(!refused))
 }

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::cli::{BindArgs, Common};
 use super::occupancy::{Occupancy, Scope};
+use crate::exit_status::ExitStatus;
 use crate::output::Answer;
 
 /// Prints what has the port in every network namespace that may be looked into; the exit status is 1 when a restart
@@ -14,5 +15,5 @@ use crate::output::Answer;
 pub fn run(common: &Common, args: &BindArgs) -> Result<u8> {
     let report = Occupancy::new(args)?.look(Scope::All)?;
     common.open_output(false).answer(&Answer::Port(&report))?;
-    Ok(u8::from(!report.is_free(args.reuse())))
+    Ok(ExitStatus::WouldFail.unless(report.is_free(args.reuse())))
 }

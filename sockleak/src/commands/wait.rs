@@ -8,6 +8,7 @@ use sockleak_core::port::{PortReport, Reuse};
 
 use super::cli::{Common, WaitArgs};
 use super::occupancy::{Occupancy, Scope};
+use crate::exit_status::ExitStatus;
 use crate::output::{Answer, Status, blind_sentences};
 
 /// What ends without a timer of its own, because a peer answers or a process lets go, is noticed this late.
@@ -42,7 +43,7 @@ pub fn run(common: &Common, args: &WaitArgs) -> Result<u8> {
             output
                 .answer(&Answer::Waited(&report, reuse))
                 .context("cannot say how the wait ended")?;
-            return Ok(u8::from(!is_free));
+            return Ok(ExitStatus::TimedOut.unless(is_free));
         }
         output.status(&Status::Waiting {
             now: report.time,

@@ -9,7 +9,7 @@ pub fn sentences(blind: &[BlindSpot]) -> Vec<String> {
 }
 
 /// Says what is therefore not known.
-fn sentence(blind: &BlindSpot) -> String {
+pub(super) fn sentence(blind: &BlindSpot) -> String {
     match blind {
         BlindSpot::ExitUnseen => {
             "The exit hook did not see the process: the kernel skipped it, or the process was dying already \
@@ -28,9 +28,9 @@ fn sentence(blind: &BlindSpot) -> String {
         BlindSpot::SubflowsSkipped { sockets } => {
             format!("Subflows of MPTCP sockets ({sockets}) were not looked at: what those left is not known.")
         }
-        BlindSpot::NetnsGone => {
-            "A network namespace was not there any more: what its sockets left cannot be told.".to_owned()
-        }
+        BlindSpot::NetnsGone { netns } => format!(
+            "The network namespace net:[{netns}] was not there any more: what its sockets left cannot be told."
+        ),
         BlindSpot::NetnsRefused { netns, why } => format!(
             "The network namespace net:[{netns}] could not be looked into, so what is left in it is not known: {why}."
         ),

@@ -6,9 +6,11 @@ use serde::Serialize;
 
 use super::Format;
 use super::escape::escape;
+use super::json::{self, Kind, Record};
 
 /// A requirement of this machine.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RequirementRow<'a> {
     pub name: &'a str,
     pub required: bool,
@@ -20,6 +22,7 @@ pub struct RequirementRow<'a> {
 
 /// A struct member in a kernel's BTF.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FieldRow {
     #[serde(rename = "struct")]
     pub structure: &'static str,
@@ -37,13 +40,12 @@ pub struct Checks<W> {
     format: Format,
 }
 
-#[derive(Serialize)]
-struct Line<'a, T> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    v: u32,
-    #[serde(flatten)]
-    row: &'a T,
+impl Record for RequirementRow<'_> {
+    const KIND: Kind = Kind::Check;
+}
+
+impl Record for FieldRow {
+    const KIND: Kind = Kind::Field;
 }
 
 impl<W: Write> Checks<W> {
@@ -57,7 +59,7 @@ impl<W: Write> Checks<W> {
     /// Those of the writer.
     pub fn requirement(&mut self, row: &RequirementRow<'_>) -> io::Result<()> {
         if self.format == Format::Json {
-            return self.json("check", row);
+            return json::write(&mut self.writer, row);
         }
         let verdict = match (row.met, row.required) {
             (true, _) => "ok",
@@ -77,7 +79,7 @@ impl<W: Write> Checks<W> {
     /// Those of the writer.
     pub fn field(&mut self, row: &FieldRow) -> io::Result<()> {
         if self.format == Format::Json {
-            return self.json("field", row);
+            return json::write(&mut self.writer, row);
         }
         let verdict = match (row.found, row.required) {
             (true, _) => "ok",
@@ -91,11 +93,6 @@ impl<W: Write> Checks<W> {
             }
             _ => writeln!(self.writer, "{verdict:<8}{name}"),
         }
-    }
-
-    fn json<T: Serialize>(&mut self, kind: &'static str, row: &T) -> io::Result<()> {
-        serde_json::to_writer(&mut self.writer, &Line { kind, v: 1, row }).map_err(io::Error::from)?;
-        writeln!(self.writer)
     }
 }
 
@@ -136,10 +133,10 @@ mod tests {
     #[test]
     fn json_is_the_contract() {
         let expected = concat!(
-            r#"{"type":"check","v":1,"name":"btf","required":true,"met":false,"#,
+            r#"{"type":"check","v":2,"name":"btf","required":true,"met":false,"#,
             r#""detail":"no /sys/kernel/btf/vmlinux","fix":"boot another kernel"}"#,
             "\n",
-            r#"{"type":"field","v":1,"struct":"sock","member":"sk_shutdown","bit_offset":4568,"bits":8,"#,
+            r#"{"type":"field","v":2,"struct":"sock","member":"sk_shutdown","bit_offset":4568,"bits":8,"#,
             r#""required":true,"found":true}"#,
             "\n",
         );

@@ -28,6 +28,8 @@ pub use checks::{Checks, FieldRow, RequirementRow};
 pub use escape::escape;
 pub use freeing::{Freeing, Subject};
 pub use json::Json;
+#[cfg(test)]
+pub use json::schema;
 pub use live::{LiveLine, Status};
 pub use notice::{GoesOn, Notice};
 pub use open::{Options, open};

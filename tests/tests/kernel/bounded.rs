@@ -13,7 +13,10 @@ use sockleak_tests::victim::Victim;
 use crate::{named, sandboxed};
 
 pub fn tests() -> Vec<Trial> {
-    sandboxed(&[], named![long_a_hundred_thousand_children_leave_nothing_in_sockleak])
+    sandboxed(
+        &[],
+        named![long_a_hundred_thousand_children_leave_nothing_in_sockleak],
+    )
 }
 
 /// Children until the first look, and in all. One of a hundred leaves sockets, and has a report.
@@ -57,7 +60,9 @@ fn long_a_hundred_thousand_children_leave_nothing_in_sockleak() {
             }
         }
         let longest = scaled(Duration::from_secs(60));
-        wait_for(longest, "sockleak has what it had before", || Holdings::of(tracer.pid()) == begin);
+        wait_for(longest, "sockleak has what it had before", || {
+            Holdings::of(tracer.pid()) == begin
+        });
         resident(tracer.pid())
     };
     let after_first = settle(&mut victim, FIRST);

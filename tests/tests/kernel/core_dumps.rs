@@ -15,7 +15,7 @@ use sockleak_tests::net::{self, Family};
 use sockleak_tests::peer::Peer;
 use sockleak_tests::tracer::{Tracer, run};
 use sockleak_tests::victim::Victim;
-use sockleak_tests::{death, judge, programs};
+use sockleak_tests::{death, judge, programs, record};
 use tempfile::TempDir;
 
 use crate::{Need, named, sandboxed};
@@ -239,7 +239,7 @@ fn a_dump_keeps_every_socket_open() {
     assert_eq!(refused.raw_os_error(), Some(libc::EADDRINUSE));
     let told = run(["port", &port.to_string(), "-ojson"]);
     assert_eq!(told.status, 1, "{}", told.stderr);
-    let told: Value = serde_json::from_str(&told.stdout).expect("a line of JSON");
+    let told = record::of(&told.stdout);
     let own = |socket: &&Value| socket["netns"] == told["netns"];
     for socket in told["sockets"].as_array().expect("a list").iter().filter(own) {
         let holder = &socket["holders"][0];

@@ -7,6 +7,7 @@ use serde_json::json;
 use sockleak_tests::judge;
 use sockleak_tests::limit::{scaled, wait_until};
 use sockleak_tests::peer::Peer;
+use sockleak_tests::record;
 use sockleak_tests::report::Report;
 use sockleak_tests::seccomp;
 use sockleak_tests::tracer::Tracer;
@@ -44,15 +45,16 @@ fn is_in_kernel(report: &Report, is_certain: bool) {
     let why = if is_certain { "in_kernel" } else { "unknown" };
     report.shows(&[&format!("1 LISTEN held {why} holder")]);
     assert_eq!(report.listener()["holders"], json!([]), "{report}");
-    assert_eq!(is_blind_for(report, "could not be read"), !is_certain, "{report}");
+    assert_eq!(
+        is_blind_for(report, "descriptors_unreadable"),
+        !is_certain,
+        "{report}"
+    );
 }
 
-/// The report says with that word what could not be seen.
-fn is_blind_for(report: &Report, word: &str) -> bool {
-    let sentences = report["blind"].as_array().into_iter().flatten();
-    sentences
-        .filter_map(|sentence| sentence.as_str())
-        .any(|sentence| sentence.contains(word))
+/// The report says that this could not be seen.
+fn is_blind_for(report: &Report, id: &str) -> bool {
+    record::blind_spots(&report["blind"]).contains(&id)
 }
 
 /// The listener was held, and is free.

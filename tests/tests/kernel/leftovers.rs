@@ -212,7 +212,7 @@ fn unsent_data_before_a_closed_window_leaves_fin_wait1() {
     let report = tracer.report();
     report.shows(&[
         "1 LISTEN closed listener now",
-        "1 ESTABLISHED fin_wait1 closed_by_kernel persist_open_ended",
+        "1 ESTABLISHED fin_wait1 closed_by_kernel persist",
     ]);
     let socket = report.in_state("ESTABLISHED")[0];
     assert!(

@@ -209,7 +209,7 @@ impl Need {
             ),
             Self::KnownVerifier => (
                 verifier::column().is_some(),
-                "needs a kernel of contract/verifier.txt",
+                "needs a kernel of sockleak-kernel/bpf/verifier.txt",
             ),
             // Those who need it wait for it.
             Self::NoOthers => (true, ""),

@@ -5,6 +5,7 @@ use std::process::Command;
 use libtest_mimic::Trial;
 use serde_json::Value;
 use sockleak_tests::programs;
+use sockleak_tests::record;
 use sockleak_tests::tracer::finish;
 
 use crate::{named, sandboxed};
@@ -16,10 +17,7 @@ pub fn tests() -> Vec<Trial> {
 /// They do on every kernel that the tests run on.
 fn the_iterators_load_and_run() {
     let run = finish(Command::new(programs::sockleak()).args(["check", "--output", "json"]));
-    let rows = run.stdout.lines().map(|line| {
-        let row: Value = serde_json::from_str(line).expect("a line of JSON");
-        row
-    });
+    let rows = run.stdout.lines().map(record::of);
     let found: Vec<Value> = rows.filter(|row| row["name"] == "port_table").collect();
     assert_eq!(found.len(), 1, "{}", run.stdout);
     assert_eq!(found[0]["met"], true, "{}", found[0]);

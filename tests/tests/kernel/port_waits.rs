@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use libtest_mimic::Trial;
-use serde_json::Value;
 use sockleak_tests::binding::New;
 use sockleak_tests::judge;
 use sockleak_tests::limit::{limit, wait_until};
 use sockleak_tests::net::Family;
 use sockleak_tests::peer::Peer;
 use sockleak_tests::programs;
+use sockleak_tests::record;
 use sockleak_tests::report::moment;
 use sockleak_tests::tracer::{Tracer, run};
 use sockleak_tests::victim::Victim;
@@ -49,7 +49,7 @@ fn a_server_of_a_hundred_clients_without_reuseaddr() {
     wait_until("TIME_WAIT", || judge::count(port, "TIME_WAIT") == 100);
     let told = run(["port", &port.to_string(), "-ojson"]);
     assert_eq!(told.status, 1, "{}", told.stderr);
-    let told: Value = serde_json::from_str(&told.stdout).expect("a line of JSON");
+    let told = record::of(&told.stdout);
     let verdict = &told["restart"][0]["verdicts"][0];
     let (earliest, latest) = (moment(&verdict["free_at"]), moment(&verdict["free_at_latest"]));
     assert_eq!(plain_bind(port), "in_use");
@@ -76,7 +76,7 @@ fn a_port_that_is_free_already() {
     assert_eq!(waited.status, 0, "{}", waited.stderr);
     let waited = run(["wait", &port.to_string(), "--timeout", "0s", "-ojson"]);
     assert_eq!(waited.status, 0, "{}", waited.stderr);
-    let told: Value = serde_json::from_str(&waited.stdout).expect("a line of JSON");
+    let told = record::of(&waited.stdout);
     assert_eq!(told["type"], "port");
 }
 

@@ -18,7 +18,7 @@ use sockleak_tests::rights::{
 };
 use sockleak_tests::tracer::{Run, Tracer, finish};
 use sockleak_tests::victim::Victim;
-use sockleak_tests::{programs, sandbox};
+use sockleak_tests::{programs, record, sandbox};
 
 use crate::refusals::{public_copy, public_copy_of, refused};
 use crate::{named, sandboxed};
@@ -100,7 +100,7 @@ fn capabilities_that_bpf_lacks_are_named() {
         assert!(trace.stderr.contains("fix: `sudo "), "{}", trace.stderr);
         // Without a tracer the rest is told all the same.
         let port = run_with(&capabilities, &["-o", "json", "port", "9"]);
-        let told: Value = serde_json::from_str(&port.stdout).expect("an object");
+        let told = record::of(&port.stdout);
         is_blind_for(&told["blind"], names);
         assert!(!port.stdout.contains("failed to create map"), "{}", port.stdout);
     }
@@ -139,7 +139,7 @@ fn capabilities_of_a_user_namespace_do_not_count() {
         "in a user namespace",
     );
     let port = nested(&["-o", "json", "port", "9"]);
-    let told: Value = serde_json::from_str(&port.stdout).expect("an object");
+    let told = record::of(&port.stdout);
     is_blind_for(&told["blind"], "in a user namespace");
     let check = nested(&["check"]);
     let lines = |name: &str| check.stdout.lines().any(|line| line.starts_with(name));
@@ -285,8 +285,12 @@ fn a_holder_in_a_namespace_that_may_not_be_entered() {
     assert_eq!(report.listener()["holders"][0]["pid"], child, "{report}");
     let plain = &report["restart"][0]["verdicts"][0];
     assert_eq!(
-        json!([plain["bind"], plain["blocked_by"]]),
-        json!(["in_use", ["listener"]])
+        json!([
+            plain["bind"],
+            plain["blocked_by"][0]["kind"],
+            plain["blocked_by"][0]["pid"]
+        ]),
+        json!(["in_use", "listener", child])
     );
     is_blind_for(&report["blind"], "CAP_SYS_ADMIN");
 }
@@ -334,7 +338,7 @@ fn processes_that_are_hidden() {
         refused(&run, &format!("process {pid} is hidden"));
         assert!(run.stderr.contains("CAP_SYS_PTRACE"), "{}", run.stderr);
         let port = hidden(&without(&[SYS_PTRACE]), &["-o", "json", "port", "9"]);
-        let told: Value = serde_json::from_str(&port.stdout).expect("an object");
+        let told = record::of(&port.stdout);
         is_blind_for(&told["blind"], "network namespaces of some processes");
     }
 }
@@ -375,7 +379,7 @@ fn run_in_a_container(arguments: &[&str]) -> Run {
 #[track_caller]
 fn verdict(run: &Run, status: i32) -> String {
     assert_eq!(run.status, status, "{}{}", run.stdout, run.stderr);
-    let told: Value = serde_json::from_str(&run.stdout).expect("an object");
+    let told = record::of(&run.stdout);
     let bind = &told["restart"][0]["verdicts"][0]["bind"];
     bind.as_str().expect("a word").to_owned()
 }

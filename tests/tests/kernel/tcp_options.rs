@@ -86,10 +86,10 @@ fn a_user_timeout_ends_an_orphan() {
     let report = tracer.report();
     report.shows(&[
         "1 LISTEN closed listener now",
-        "1 ESTABLISHED fin_wait1 closed_by_kernel persist_open_ended",
+        "1 ESTABLISHED fin_wait1 closed_by_kernel persist",
     ]);
     let freed = tracer.record("freed");
-    assert_eq!(freed["free_rule"], "persist_open_ended", "{freed}");
+    assert_eq!(freed["free_rule"], "persist", "{freed}");
     assert_eq!(judge::count(address.port(), "FIN_WAIT1"), 0);
     tracer.finishes();
 }

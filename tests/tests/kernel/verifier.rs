@@ -17,7 +17,8 @@ pub fn tests() -> Vec<Trial> {
 
 /// The table, and the column of the running kernel.
 pub fn column() -> Option<(Table, String)> {
-    let table = Table::parse(include_str!("../../../contract/verifier.txt")).expect("the table can be read");
+    let table = Table::parse(include_str!("../../../sockleak-kernel/bpf/verifier.txt"))
+        .expect("the table can be read");
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is there");
     let series = table.series(&release).map(str::to_owned);
     series.map(|series| (table, series))
@@ -44,7 +45,7 @@ fn no_program_has_grown() {
     let refused = table.refuse(&series, &measured);
     assert!(
         refused.is_empty(),
-        "the verifier of {series} follows more instructions than contract/verifier.txt allows:\n  {}\n\
+        "the verifier of {series} follows more instructions than sockleak-kernel/bpf/verifier.txt allows:\n  {}\n\
          look why; if it has to be so, write a new table: cargo xtask verifier --kernel {series}",
         refused.join("\n  ")
     );

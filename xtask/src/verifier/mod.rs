@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Error, Result, bail};
 
 use crate::bpf::object;
-use crate::contract::{self, Column, PATH, STACK, Table};
+use crate::verifier_table::{self, Column, PATH, STACK, Table};
 use crate::{matrix, shell};
 
 /// The integration test that measures.
@@ -38,7 +38,7 @@ pub fn run(options: &Options) -> Result<()> {
     let tested = matrix::run(&options.kernel, &[OsStr::new(TEST)], None);
     for (series, log) in logs {
         let said = fs::read_to_string(&log).unwrap_or_default();
-        let Some(column) = contract::measured(&said).remove(&series) else {
+        let Some(column) = verifier_table::measured(&said).remove(&series) else {
             tested?;
             bail!("Linux {series} measured nothing: see {}", log.display());
         };

@@ -9,7 +9,7 @@ use object::{
     Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionIndex, SymbolKind,
 };
 
-use crate::contract::Column;
+use crate::verifier_table::Column;
 
 /// A function, by its section and where it begins there.
 type Place = (usize, u64);

@@ -13,6 +13,7 @@ use sockleak_kernel::{proc, sock_diag};
 
 use self::task::{Task, Terms};
 use super::cli::{Common, FreeArgs};
+use crate::exit_status::ExitStatus;
 use crate::output::{Answer, Freeing, Subject};
 
 /// Which sockets are meant.
@@ -70,7 +71,7 @@ pub fn run(common: &Common, args: &FreeArgs) -> Result<u8> {
         notes,
     };
     common.open_output(false).answer(&Answer::Freeing(&freeing))?;
-    Ok(u8::from(args.yes && is_left))
+    Ok(ExitStatus::NotFreed.unless(!(args.yes && is_left)))
 }
 
 /// What the kernel was seen to destroy. Where that could not be tried, only what does no harm is asked of it.

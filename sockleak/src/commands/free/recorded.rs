@@ -5,6 +5,7 @@ mod unnamed;
 use std::collections::{BTreeSet, HashSet};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read as _, stdin};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -23,8 +24,8 @@ pub struct Recording {
     pub unnamed: Unnamed,
 }
 
-/// The version of the format that is known here.
-const VERSION: u32 = 1;
+/// The versions of the format that are known here. What is read of a report is the same in all.
+const VERSIONS: RangeInclusive<u32> = 1..=2;
 /// What a report begins with, also one that was cut off.
 const BEGINNING: &str = r#"{"type":"report""#;
 /// The name of stdin.
@@ -170,8 +171,12 @@ fn report(line: &[u8], number: u64) -> Result<Option<Report>> {
     match serde_json::from_slice::<Line>(line) {
         Ok(header) if header.kind != "report" => return Ok(None),
         Ok(header) => ensure!(
-            header.v == VERSION,
-            "line {number} has another version of the format than {VERSION}, which is known here"
+            VERSIONS.contains(&header.v),
+            "line {number} is of version {} of the format, and this sockleak reads {} to {}: free it with the sockleak that \
+             wrote it",
+            header.v,
+            VERSIONS.start(),
+            VERSIONS.end()
         ),
         Err(_) if !line.starts_with(BEGINNING.as_bytes()) => return Ok(None),
         Err(_) => {}

@@ -21,6 +21,7 @@ use self::interrupts::Interrupts;
 use self::run::{Followed, Run};
 use super::cli::{Common, TraceArgs};
 use super::{is_broken_pipe, refuse_unmet};
+use crate::exit_status::ExitStatus;
 use crate::output::{GoesOn, Notice, Output};
 use crate::session::{Live, Settings, Target};
 use crate::sinks::{Recorder, Sinks};
@@ -178,10 +179,10 @@ async fn conclude(
         return Ok(match why {
             GoesOn::Unread => {
                 run.say(&Notice::Unread);
-                0
+                ExitStatus::Done.code()
             }
             GoesOn::Abandoned => interrupts.exit_code(),
-            _ => u8::from(exit_code && run.left_behind),
+            _ => ExitStatus::LeftBehind.unless(!(exit_code && run.left_behind)),
         });
     };
     if let Some(error) = failed {

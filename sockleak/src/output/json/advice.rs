@@ -4,11 +4,13 @@ use serde::{Serialize, Serializer};
 use sockleak_core::advice::{Advice, Fact};
 
 use super::view::{Time, millis};
+use super::words::AdviceId;
 use crate::output::advice::words;
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "advice"))]
 pub(super) struct AdviceView<'a> {
-    id: &'static str,
+    id: AdviceId,
     evidence: Named<'a, Fact>,
     brief: &'static str,
     text: &'static str,
@@ -21,7 +23,7 @@ impl<'a> AdviceView<'a> {
     pub(super) fn new(advice: &'a Advice) -> Self {
         let words = words(advice.id);
         Self {
-            id: advice.id.name(),
+            id: AdviceId(advice.id.name()),
             evidence: Named(&advice.evidence),
             brief: words.brief,
             text: words.text,
@@ -33,7 +35,7 @@ impl<'a> AdviceView<'a> {
 }
 
 /// An object whose keys are in the order of the list.
-struct Named<'a, T>(&'a [(&'static str, T)]);
+pub(super) struct Named<'a, T>(&'a [(&'static str, T)]);
 
 impl Serialize for Named<'_, Fact> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -7,11 +7,13 @@ use sockleak_core::port::{Ephemeral, Return, TwReuse};
 use sockleak_core::verdict::FreeRule;
 
 use super::view::{Each, Time};
+use super::words::Family;
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ephemeral"))]
 pub(super) struct EphemeralView<'a> {
     netns: u32,
-    family: &'static str,
+    family: Family,
     laddr: IpAddr,
     raddr: IpAddr,
     rport: u16,
@@ -34,7 +36,11 @@ impl<'a> EphemeralView<'a> {
     pub(super) fn new(row: &'a Ephemeral) -> Self {
         Self {
             netns: row.netns,
-            family: if row.raddr.is_ipv4() { "ipv4" } else { "ipv6" },
+            family: if row.raddr.is_ipv4() {
+                Family::Ipv4
+            } else {
+                Family::Ipv6
+            },
             laddr: row.laddr,
             raddr: row.raddr,
             rport: row.rport,
@@ -56,6 +62,7 @@ impl<'a> EphemeralView<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ports_returning"))]
 struct ReturnView {
     free_rule: FreeRule,
     count: u64,

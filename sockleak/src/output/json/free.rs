@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::Serialize;
 use sockleak_core::leftover::{Action, Danger, Reason, Removal};
-use sockleak_core::observed::State;
 use sockleak_core::verdict::Holder;
 
+use super::record::{Kind, Record};
 use super::report::HolderView;
 use super::view::{Each, Time};
+use super::words::StateName;
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct RemovalView<'a> {
     time: Time,
     laddr: IpAddr,
@@ -21,13 +23,17 @@ pub(super) struct RemovalView<'a> {
     rport: Option<u16>,
     netns: u32,
     cookie: Option<u64>,
-    state: Option<&'static str>,
+    state: Option<StateName>,
     action: Action,
     reason: Option<Reason>,
     hazard: Option<Danger>,
     lost_bytes: Option<u32>,
     holders: Each<'a, Holder, HolderView<'a>>,
     port_holders: Each<'a, Holder, HolderView<'a>>,
+}
+
+impl Record for RemovalView<'_> {
+    const KIND: Kind = Kind::Free;
 }
 
 impl<'a> RemovalView<'a> {
@@ -43,7 +49,7 @@ impl<'a> RemovalView<'a> {
                 .filter(|port| *port != 0),
             netns: removal.netns,
             cookie: removal.cookie,
-            state: removal.state.map(State::name),
+            state: removal.state.map(StateName),
             action: removal.action,
             reason: removal.reason,
             hazard: removal.hazard.map(|hazard| hazard.danger),

@@ -4,39 +4,42 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+use sockleak_core::observed::BlindSpot;
 use sockleak_core::port::{PortHolder, PortReport, PortSocket, Restart, Reuse};
 use sockleak_core::verdict::{FreeRule, How};
 
-use super::VERSION;
+use super::blind::BlindView;
+use super::record::{Kind, Record};
 use super::restart::RestartView;
-use super::view::{Each, Time, family, millis, protocol};
-use crate::output::blind;
+use super::view::{Each, Time, millis};
+use super::words::{Family, Protocol, StateName};
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct PortView<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    v: u32,
     time: Time,
     port: u16,
     /// The namespace that the caller is in.
     netns: u32,
+    #[cfg_attr(test, schemars(with = "Vec<SocketView>"))]
     sockets: Sockets<'a>,
     restart: Each<'a, Restart, RestartView<'a>>,
-    blind: Vec<String>,
+    blind: Each<'a, BlindSpot, BlindView<'a>>,
+}
+
+impl Record for PortView<'_> {
+    const KIND: Kind = Kind::Port;
 }
 
 impl<'a> PortView<'a> {
     pub(super) fn new(report: &'a PortReport) -> Self {
         Self {
-            kind: "port",
-            v: VERSION,
             time: Time(report.time),
             port: report.port,
             netns: report.own,
             sockets: Sockets(report),
             restart: Each(&report.restart, RestartView::new),
-            blind: blind::sentences(&report.blind),
+            blind: Each(&report.blind, BlindView::new),
         }
     }
 }
@@ -51,9 +54,10 @@ impl Serialize for Sockets<'_> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "port_socket"))]
 struct SocketView<'a> {
-    protocol: &'static str,
-    family: &'static str,
+    protocol: Protocol,
+    family: Family,
     laddr: IpAddr,
     lport: u16,
     raddr: Option<IpAddr>,
@@ -61,7 +65,7 @@ struct SocketView<'a> {
     netns: u32,
     cookie: Option<u64>,
     inode: Option<u64>,
-    state: &'static str,
+    state: StateName,
     /// `None` where the options could not be read.
     reuseaddr: Option<bool>,
     reuseport: Option<bool>,
@@ -82,8 +86,8 @@ impl<'a> SocketView<'a> {
             .map(|at| at.duration_since(now).try_into().unwrap_or_default());
         let option = |which: fn(&Reuse) -> bool| owner.reuse.as_ref().map(which);
         Self {
-            protocol: protocol(owner.protocol),
-            family: family(owner.family),
+            protocol: owner.protocol.into(),
+            family: owner.family.into(),
             laddr: owner.local.ip(),
             lport: owner.local.port(),
             raddr: owner.remote.map(|remote| remote.ip()),
@@ -91,7 +95,7 @@ impl<'a> SocketView<'a> {
             netns: owner.netns,
             cookie: owner.cookie,
             inode: (owner.inode != 0).then_some(owner.inode),
-            state: owner.state.name(),
+            state: StateName(owner.state),
             reuseaddr: option(|reuse| reuse.addr),
             reuseport: option(|reuse| reuse.port),
             v6only: owner.v6only,
@@ -105,6 +109,7 @@ impl<'a> SocketView<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "port_holder"))]
 struct HolderView<'a> {
     pid: u32,
     comm: &'a str,

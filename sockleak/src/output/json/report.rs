@@ -4,43 +4,48 @@ use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 use sockleak_core::advice::Advice;
-use sockleak_core::observed::{Lost, Process, ResetReason, State, Transition};
+use sockleak_core::observed::{BlindSpot, Lost, Process, Transition};
 use sockleak_core::port::{Ephemeral, Restart};
 use sockleak_core::verdict::{
     FreeRule, Holder, How, LeftWhileAlive, Outcome, Report, SocketReport, Summary, Why,
 };
 
-use super::VERSION;
 use super::advice::AdviceView;
+use super::blind::BlindView;
 use super::ephemeral::EphemeralView;
+use super::incident::IncidentIdView;
+use super::record::{Kind, Record};
 use super::restart::RestartView;
-use super::view::{DeathView, Each, Time, family, millis, protocol};
-use crate::output::blind;
+use super::view::{DeathView, Each, Time, millis};
+use super::words::{Family, Protocol, Reset, StateName};
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct ReportView<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    v: u32,
     time: Time,
+    incident: Option<IncidentIdView>,
     process: ProcessView<'a>,
     death: Option<DeathView<'a>>,
+    #[cfg_attr(test, schemars(with = "Option<Vec<SocketView>>"))]
     sockets: Option<Sockets<'a>>,
     summary: Summary,
     left_while_alive: Each<'a, LeftWhileAlive, GroupView<'a>>,
     restart: Each<'a, Restart, RestartView<'a>>,
     ephemeral: Each<'a, Ephemeral, EphemeralView<'a>>,
     advice: Each<'a, Advice, AdviceView<'a>>,
-    blind: Vec<String>,
+    blind: Each<'a, BlindSpot, BlindView<'a>>,
     lost: Lost,
+}
+
+impl Record for ReportView<'_> {
+    const KIND: Kind = Kind::Report;
 }
 
 impl<'a> ReportView<'a> {
     pub(super) fn new(report: &'a Report, summary: bool) -> Self {
         Self {
-            kind: "report",
-            v: VERSION,
             time: Time(report.time),
+            incident: report.incident.map(IncidentIdView),
             process: ProcessView::new(&report.process),
             death: report.death.as_ref().map(DeathView::new),
             sockets: (!summary).then_some(Sockets(report)),
@@ -56,13 +61,14 @@ impl<'a> ReportView<'a> {
             restart: Each(&report.restart, RestartView::new),
             ephemeral: Each(&report.ephemeral, EphemeralView::new),
             advice: Each(&report.advice, AdviceView::new),
-            blind: blind::sentences(&report.blind),
+            blind: Each(&report.blind, BlindView::new),
             lost: report.lost,
         }
     }
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "report_process"))]
 struct ProcessView<'a> {
     pid: u32,
     ns_pid: Option<u32>,
@@ -99,9 +105,10 @@ impl Serialize for Sockets<'_> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "socket"))]
 struct SocketView<'a> {
-    protocol: &'static str,
-    family: &'static str,
+    protocol: Protocol,
+    family: Family,
     laddr: IpAddr,
     lport: u16,
     raddr: Option<IpAddr>,
@@ -112,7 +119,7 @@ struct SocketView<'a> {
     inode: Option<u64>,
     /// `None` for TCP, and where they could not be looked at.
     subflows: Option<Each<'a, SocketReport, SubflowView<'a>>>,
-    state_at_death: &'static str,
+    state_at_death: StateName,
     shutdown: bool,
     unread_bytes: u32,
     unacked_bytes: u32,
@@ -121,10 +128,10 @@ struct SocketView<'a> {
     reuseport: bool,
     linger: Option<u32>,
     outcome: Outcome,
-    state: Option<&'static str>,
+    state: Option<StateName>,
     why: Why,
     /// Why the kernel sent an RST for it; `None` if it sent none, or gives no reason.
-    reset_reason: Option<&'static str>,
+    reset_reason: Option<Reset>,
     holders: Each<'a, Holder, HolderView<'a>>,
     transitions: Each<'a, Transition, TransitionView>,
     free_rule: FreeRule,
@@ -141,8 +148,8 @@ impl<'a> SocketView<'a> {
             .at()
             .map(|at| at.duration_since(whole.time).try_into().unwrap_or_default());
         Self {
-            protocol: protocol(socket.protocol),
-            family: family(socket.family),
+            protocol: socket.protocol.into(),
+            family: socket.family.into(),
             laddr: socket.local.ip(),
             lport: socket.local.port(),
             raddr: socket.remote.map(|remote| remote.ip()),
@@ -153,7 +160,7 @@ impl<'a> SocketView<'a> {
             inode: socket.inode,
             subflows: (socket.subflows_complete || !report.subflows.is_empty())
                 .then_some(Each(&report.subflows, SubflowView::new)),
-            state_at_death: socket.state_at_death.name(),
+            state_at_death: StateName(socket.state_at_death),
             shutdown: socket.shutdown,
             unread_bytes: socket.unread_bytes,
             unacked_bytes: socket.unacked_bytes,
@@ -162,12 +169,9 @@ impl<'a> SocketView<'a> {
             reuseport: socket.reuseport,
             linger: socket.linger.map(|linger| linger.seconds),
             outcome: report.outcome,
-            state: report.state.map(State::name),
+            state: report.state.map(StateName),
             why: report.why,
-            reset_reason: socket
-                .reset_sent
-                .and_then(|sent| sent.reason)
-                .map(ResetReason::name),
+            reset_reason: socket.reset_sent.and_then(|sent| sent.reason).map(Reset::from),
             holders: Each(&report.holders, HolderView::new),
             transitions: Each(&socket.transitions, TransitionView::new),
             free_rule: report.freedom.rule,
@@ -180,15 +184,16 @@ impl<'a> SocketView<'a> {
 
 /// A TCP socket of an MPTCP socket. The process had no descriptor of it, so it has no options and no holders.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "subflow"))]
 struct SubflowView<'a> {
     laddr: IpAddr,
     lport: u16,
     raddr: Option<IpAddr>,
     rport: Option<u16>,
     cookie: Option<u64>,
-    state_at_death: &'static str,
+    state_at_death: StateName,
     outcome: Outcome,
-    state: Option<&'static str>,
+    state: Option<StateName>,
     why: Why,
     transitions: Each<'a, Transition, TransitionView>,
     free_rule: FreeRule,
@@ -205,9 +210,9 @@ impl<'a> SubflowView<'a> {
             raddr: socket.remote.map(|remote| remote.ip()),
             rport: socket.remote.map(|remote| remote.port()),
             cookie: socket.cookie.or(report.seen_cookie),
-            state_at_death: socket.state_at_death.name(),
+            state_at_death: StateName(socket.state_at_death),
             outcome: report.outcome,
-            state: report.state.map(State::name),
+            state: report.state.map(StateName),
             why: report.why,
             transitions: Each(&socket.transitions, TransitionView::new),
             free_rule: report.freedom.rule,
@@ -218,6 +223,7 @@ impl<'a> SubflowView<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "holder"))]
 pub(super) struct HolderView<'a> {
     pid: u32,
     comm: &'a str,
@@ -237,23 +243,25 @@ impl<'a> HolderView<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "state_change"))]
 struct TransitionView {
     time: Time,
-    from: &'static str,
-    to: &'static str,
+    from: StateName,
+    to: StateName,
 }
 
 impl TransitionView {
     fn new(transition: &Transition) -> Self {
         Self {
             time: Time(transition.time()),
-            from: transition.from.name(),
-            to: transition.to.name(),
+            from: StateName(transition.from),
+            to: StateName(transition.to),
         }
     }
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "left_while_alive"))]
 struct GroupView<'a> {
     laddr: IpAddr,
     lport: Option<u16>,

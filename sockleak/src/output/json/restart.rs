@@ -1,14 +1,15 @@
 //! What a restart meets, in JSON.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::{Serialize, Serializer};
-use sockleak_core::port::{Answer, BindVerdict, Obstacle, Restart, Reuse};
+use serde::Serialize;
+use sockleak_core::port::{BindVerdict, Blocker, Obstacle, Restart};
 
 use super::view::{Each, Time};
+use super::words::{Flag, StateName, Verdict};
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "restart"))]
 pub(super) struct RestartView<'a> {
     laddr: IpAddr,
     lport: u16,
@@ -31,51 +32,55 @@ impl<'a> RestartView<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "bind_verdict"))]
 struct VerdictView<'a> {
-    flags: Vec<&'static str>,
-    bind: &'static str,
-    listen: &'static str,
-    blocked_by: Names<'a>,
+    flags: Vec<Flag>,
+    bind: Verdict,
+    listen: Verdict,
+    blocked_by: Each<'a, Blocker, BlockerView<'a>>,
     free_at: Option<Time>,
     free_at_latest: Option<Time>,
 }
 
 impl<'a> VerdictView<'a> {
     fn new(verdict: &'a BindVerdict) -> Self {
-        let answer = answer(verdict.answer);
+        let answer = verdict.answer.into();
         Self {
-            flags: flags(verdict.reuse),
+            flags: Flag::of(verdict.reuse),
             bind: answer,
             // listen() applies the rule of bind() again, to the same sockets.
             listen: answer,
-            blocked_by: Names(&verdict.blocked_by),
+            blocked_by: Each(&verdict.blocked_by, BlockerView::new),
             free_at: verdict.free_at.map(Time),
             free_at_latest: verdict.free_at_latest.map(Time),
         }
     }
 }
 
-/// The kinds of what is in the way.
-struct Names<'a>(&'a BTreeMap<Obstacle, u64>);
-
-impl Serialize for Names<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.keys())
-    }
+/// Sockets that are in the way.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "blocker"))]
+struct BlockerView<'a> {
+    kind: Obstacle,
+    count: u64,
+    /// Declared as one that may be null, for not every socket that has a port is of TCP.
+    #[cfg_attr(test, schemars(with = "Option<StateName>"))]
+    state: StateName,
+    pid: Option<u32>,
+    comm: Option<&'a str>,
+    fd: Option<u32>,
 }
 
-fn flags(reuse: Reuse) -> Vec<&'static str> {
-    let names = [(reuse.addr, "reuseaddr"), (reuse.port, "reuseport")];
-    names
-        .into_iter()
-        .filter_map(|(on, name)| on.then_some(name))
-        .collect()
-}
-
-const fn answer(answer: Answer) -> &'static str {
-    match answer {
-        Answer::Ok => "ok",
-        Answer::InUse => "in_use",
-        Answer::Unknown => "unknown",
+impl<'a> BlockerView<'a> {
+    fn new(blocker: &'a Blocker) -> Self {
+        let holder = blocker.holder.as_ref();
+        Self {
+            kind: blocker.kind,
+            count: blocker.count,
+            state: StateName(blocker.state),
+            pid: holder.map(|holder| holder.pid),
+            comm: holder.map(|holder| holder.comm.as_str()),
+            fd: holder.and_then(|holder| holder.fd),
+        }
     }
 }

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 use sockleak_core::expiry::Freedom;
 use sockleak_core::leftover::{Attempt, DiscardRule, Power, Powers, Removal, followers};
-use sockleak_core::observed::{Cause, OpenSockets, Protocol, Sender, Sighting, Timer, WatchedProcess};
+use sockleak_core::observed::{
+    Cause, Death, OpenSockets, ProcessChange, Protocol, Sender, Sighting, State, Timer, WatchedProcess,
+};
 use sockleak_core::testing::{addr, at, evidence, process, sample, sighting, socket};
 use sockleak_core::verdict::{FreeRule, Holder, examine};
 
@@ -82,7 +84,7 @@ fn events_are_as_the_contract_says() {
             listeners: 1,
             connections: 412
         })),
-        r#"{"type":"watch","v":1,"time":"2025-10-09T08:53:20.000000000Z","pids":[4242],"listeners":1,"connections":412,"kernel":"6.12.107","hooks":["sched_process_exit"]}"#
+        r#"{"type":"watch","v":2,"time":"2025-10-09T08:53:20.000000000Z","pids":[4242],"listeners":1,"connections":412,"kernel":"6.12.107","hooks":["sched_process_exit"]}"#
     );
     let transition = one(|json| {
         json.transition(&SocketTransition {
@@ -97,7 +99,7 @@ fn events_are_as_the_contract_says() {
     });
     assert_eq!(
         transition,
-        r#"{"type":"transition","v":1,"time":"2025-10-09T08:53:20.000000000Z","pid":4242,"comm":"orderd","laddr":"10.0.0.7","lport":40310,"raddr":"10.0.0.5","rport":5432,"from":"ESTABLISHED","to":"FIN_WAIT1"}"#
+        r#"{"type":"transition","v":2,"time":"2025-10-09T08:53:20.000000000Z","pid":4242,"comm":"orderd","laddr":"10.0.0.7","lport":40310,"raddr":"10.0.0.5","rport":5432,"from":"ESTABLISHED","to":"FIN_WAIT1"}"#
     );
     let forked = one(|json| {
         json.process(&ProcessEvent {
@@ -109,7 +111,7 @@ fn events_are_as_the_contract_says() {
     });
     assert_eq!(
         forked,
-        r#"{"type":"process","v":1,"time":"2025-10-09T08:53:20.000000000Z","event":"fork","pid":4242,"comm":"orderd","child":4243}"#
+        r#"{"type":"process","v":2,"time":"2025-10-09T08:53:20.000000000Z","event":"fork","pid":4242,"comm":"orderd","child":4243}"#
     );
     let loss = Loss {
         time: at(0),
@@ -119,7 +121,7 @@ fn events_are_as_the_contract_says() {
     let lost = one(|json| json.lost(&loss));
     assert_eq!(
         lost,
-        r#"{"type":"lost","v":1,"time":"2025-10-09T08:53:20.000000000Z","events":12,"processes":1}"#
+        r#"{"type":"lost","v":2,"time":"2025-10-09T08:53:20.000000000Z","events":12,"processes":1}"#
     );
 }
 
@@ -139,15 +141,22 @@ fn a_death_names_its_signal() {
         core_dump: Some(std::time::Duration::from_millis(4200)),
         dump_interrupted: None,
     };
-    let line = parse(&one(|json| json.death(&process(), &died)));
+    let line = |died: &Death| {
+        let report = Report {
+            process: process(),
+            death: Some(died.clone()),
+            ..sample()
+        };
+        parse(&one(|json| json.death(&report)))
+    };
     assert_eq!(
-        line["death"],
+        line(&died)["death"],
         json!({"time": "2025-10-09T08:53:20.000000000Z", "cause": "signal", "signal": 11, "signal_name": "SEGV",
                "core_dumped": true, "exit_code": null, "oom": false, "sent_by": {"pid": 77, "comm": "bash"},
                "core_dump_ms": 4200, "dump_interrupted": null})
     );
     died.cause = Cause::Exit { code: 3 };
-    let line = parse(&one(|json| json.death(&process(), &died)));
+    let line = line(&died);
     assert_eq!(line["death"]["cause"], "exit");
     assert_eq!(line["death"]["exit_code"], 3);
     assert_eq!(line["death"]["signal"], Value::Null);
@@ -162,7 +171,7 @@ fn what_moved_has_its_new_moment() {
     let line = one(|json| json.moved(at(30_000), std::slice::from_ref(&follower)));
     assert_eq!(
         line,
-        r#"{"type":"moved","v":1,"time":"2025-10-09T08:53:50.000000000Z","pid":4242,"laddr":"10.0.0.7","lport":8080,"raddr":"10.1.2.1","rport":20000,"outcome":"time_wait","state":"TIME_WAIT","free_rule":"timewait_timer","free_at":"2025-10-09T08:54:50.000000000Z","free_at_latest":null}"#
+        r#"{"type":"moved","v":2,"time":"2025-10-09T08:53:50.000000000Z","pid":4242,"laddr":"10.0.0.7","lport":8080,"raddr":"10.1.2.1","rport":20000,"outcome":"time_wait","state":"TIME_WAIT","free_rule":"timewait_timer","free_at":"2025-10-09T08:54:50.000000000Z","free_at_latest":null}"#
     );
 }
 
@@ -179,7 +188,7 @@ fn what_is_freed_is_bracketed() {
     let line = one(|json| json.freed(std::slice::from_ref(&freed)));
     assert_eq!(
         line,
-        r#"{"type":"freed","v":1,"pid":4242,"laddr":"10.0.0.7","lport":8080,"raddr":"10.1.2.1","rport":20000,"not_before":"2025-10-09T08:54:20.000000000Z","time":"2025-10-09T08:54:20.500000000Z","free_rule":"timewait_timer"}"#
+        r#"{"type":"freed","v":2,"pid":4242,"laddr":"10.0.0.7","lport":8080,"raddr":"10.1.2.1","rport":20000,"not_before":"2025-10-09T08:54:20.000000000Z","time":"2025-10-09T08:54:20.500000000Z","free_rule":"timewait_timer"}"#
     );
     assert_eq!(lines(false, |json| json.freed(&[freed.clone(), freed])).len(), 2);
 }
@@ -191,6 +200,7 @@ fn a_report_has_every_key_in_the_contracts_order() {
         "type",
         "v",
         "time",
+        "incident",
         "process",
         "death",
         "sockets",
@@ -213,14 +223,20 @@ fn a_report_has_every_key_in_the_contracts_order() {
         json!({"flags": flags, "bind": "in_use", "listen": "in_use", "blocked_by": obstacles, "free_at": null,
                "free_at_latest": null})
     };
-    let everything = json!(["listener", "fin_wait2", "fin_wait1"]);
+    let listener = json!({"kind": "listener", "count": 1, "state": "LISTEN", "pid": 4243, "comm": "worker\u{1b}[2J", "fd": 3});
+    let leftover = |kind: &str, count: u64, state: &str| json!({"kind": kind, "count": count, "state": state, "pid": null, "comm": null, "fd": null});
+    let everything = json!([
+        listener,
+        leftover("fin_wait2", 150, "FIN_WAIT2"),
+        leftover("fin_wait1", 1, "FIN_WAIT1")
+    ]);
     assert_eq!(
         report["restart"],
         json!([{"laddr": "0.0.0.0", "lport": 8080, "v6only": null, "netns": 1, "verdicts": [
             verdict(json!([]), everything.clone()),
-            verdict(json!(["reuseaddr"]), json!(["listener"])),
+            verdict(json!(["reuseaddr"]), json!([listener])),
             verdict(json!(["reuseport"]), everything),
-            verdict(json!(["reuseaddr", "reuseport"]), json!(["listener"])),
+            verdict(json!(["reuseaddr", "reuseport"]), json!([listener])),
         ]}])
     );
     assert_eq!(report["lost"], json!({"events": 12, "inventory": 0, "slots": 0}));
@@ -366,7 +382,7 @@ fn a_destruction_is_one_line_for_each_socket() {
     };
     let lines = lines(false, |json| json.freeing(&freeing));
     let expected = concat!(
-        r#"{"type":"free","v":1,"time":"2025-10-09T08:53:20.000000000Z","laddr":"10.0.0.7","lport":8080,"#,
+        r#"{"type":"free","v":2,"time":"2025-10-09T08:53:20.000000000Z","laddr":"10.0.0.7","lport":8080,"#,
         r#""raddr":"10.0.0.8","rport":40310,"netns":7,"cookie":4711,"state":"FIN_WAIT1","action":"destroyed","#,
         r#""reason":null,"hazard":"data_lost","lost_bytes":100,"holders":[],"port_holders":[]}"#,
     );

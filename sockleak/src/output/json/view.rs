@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
-use sockleak_core::observed::{Cause, Death, Family, Protocol, signal_name};
+use sockleak_core::observed::{self, Death};
+
+use super::words::{Cause, SignalName};
 
 /// A moment: RFC 3339 in UTC with nine digits.
 #[derive(Clone, Copy)]
@@ -74,30 +76,17 @@ impl<T, V: Serialize> Serialize for Each<'_, T, V> {
     }
 }
 
-pub(super) const fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Mptcp => "mptcp",
-    }
-}
-
-pub(super) const fn family(family: Family) -> &'static str {
-    match family {
-        Family::Ipv4 => "ipv4",
-        Family::Ipv6 => "ipv6",
-    }
-}
-
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "death_report"))]
 pub(super) struct DeathView<'a> {
     time: Time,
-    cause: &'static str,
+    cause: Cause,
     signal: Option<u8>,
-    signal_name: Option<&'static str>,
+    signal_name: Option<SignalName>,
     core_dumped: bool,
     exit_code: Option<u8>,
     oom: bool,
@@ -107,6 +96,7 @@ pub(super) struct DeathView<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "sender"))]
 struct SenderView<'a> {
     pid: u32,
     comm: &'a str,
@@ -115,14 +105,16 @@ struct SenderView<'a> {
 impl<'a> DeathView<'a> {
     pub(super) fn new(death: &'a Death) -> Self {
         let (cause, signal, core_dumped, exit_code) = match death.cause {
-            Cause::Exit { code } => ("exit", None, false, Some(code)),
-            Cause::Signal { signal, core_dumped } => ("signal", Some(signal), core_dumped, None),
+            observed::Cause::Exit { code } => (Cause::Exit, None, false, Some(code)),
+            observed::Cause::Signal { signal, core_dumped } => {
+                (Cause::Signal, Some(signal), core_dumped, None)
+            }
         };
         Self {
             time: Time(death.time),
             cause,
             signal,
-            signal_name: signal.and_then(signal_name),
+            signal_name: signal.and_then(SignalName::of),
             core_dumped,
             exit_code,
             oom: death.oom,

@@ -144,7 +144,7 @@ mod tests {
             returns: vec![
                 back(FreeRule::TimewaitTimer, 3_912, Some(62)),
                 back(FreeRule::Retransmits, 80, Some(108)),
-                back(FreeRule::PersistOpenEnded, 8, None),
+                back(FreeRule::Persist, 8, None),
             ],
             free_at: None,
             free_at_latest: None,

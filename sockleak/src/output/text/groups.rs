@@ -117,7 +117,7 @@ pub(super) fn of_left_while_alive(groups: &[LeftWhileAlive]) -> Vec<Group> {
 /// What has a port, largest group first.
 pub(super) fn of_port(sockets: &[&PortSocket]) -> Vec<Group> {
     fold(sockets.iter().map(|socket| {
-        let Occupant { owner, freedom } = &socket.occupant;
+        let Occupant { owner, freedom, .. } = &socket.occupant;
         Item {
             common: Common {
                 outcome: socket.occupant.outcome(),

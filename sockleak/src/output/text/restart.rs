@@ -107,12 +107,12 @@ fn from_when(verdict: &BindVerdict, now: Timestamp, style: &Style) -> String {
 
 /// What is in the way, such as `150 FIN_WAIT2 and 1 listener are in the way`.
 fn obstacles(verdict: &BindVerdict) -> String {
-    let parts: Vec<String> = verdict
-        .blocked_by
+    let blocked_by = verdict.obstacles();
+    let parts: Vec<String> = blocked_by
         .iter()
         .map(|(obstacle, number)| format!("{}\u{a0}{}", count(*number), name(*obstacle, *number)))
         .collect();
-    let total: u64 = verdict.blocked_by.values().sum();
+    let total: u64 = blocked_by.values().sum();
     let verb = if total == 1 { "is" } else { "are" };
     match parts.split_last() {
         Some((last, [])) => format!("{last} {verb} in the way"),

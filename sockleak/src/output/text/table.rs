@@ -179,7 +179,7 @@ fn free(group: &Group, zone: &TimeZone) -> Option<String> {
             Some(format!("the kernel gives up {moment}, unless the peer answers"))
         }
         (Some(FreeRule::Retransmits), None) => Some("free when the kernel gives up".to_owned()),
-        (Some(FreeRule::PersistOpenEnded), _) => {
+        (Some(FreeRule::Persist), _) => {
             Some("data waits behind the peer's closed window, with no end in sight".to_owned())
         }
         (Some(FreeRule::NetnsGone), _) => Some("what it left ends with the namespace".to_owned()),

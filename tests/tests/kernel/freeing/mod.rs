@@ -17,6 +17,7 @@ use sockleak_tests::judge;
 use sockleak_tests::limit::wait_until;
 use sockleak_tests::net;
 use sockleak_tests::peer::Peer;
+use sockleak_tests::record;
 use sockleak_tests::tracer::{Run, run};
 use sockleak_tests::victim::Victim;
 
@@ -42,8 +43,8 @@ fn free(arguments: &[&str]) -> (i32, Vec<Value>) {
 #[track_caller]
 fn lines(run: &Run) -> Vec<Value> {
     let line = |line: &str| {
-        assert!(line.starts_with(r#"{"type":"free","v":1,"#), "{line}");
-        serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))
+        assert!(line.starts_with(r#"{"type":"free","v":2,"#), "{line}");
+        record::of(line)
     };
     run.stdout.lines().map(line).collect()
 }

@@ -14,6 +14,7 @@ use sockleak_tests::judge;
 use sockleak_tests::net::checked;
 use sockleak_tests::peer::Peer;
 use sockleak_tests::programs;
+use sockleak_tests::record;
 use sockleak_tests::sandbox;
 use sockleak_tests::tracer::{Run, Tracer, finish, run};
 use sockleak_tests::victim::Victim;
@@ -112,7 +113,7 @@ fn closed_itself() -> (SocketAddr, SocketAddr, Vec<Peer>, Value) {
         format!("2 fin_wait2 from {}", address.port()),
     ];
     assert_eq!(closed, expected);
-    let report = serde_json::from_str(&report.to_string()).expect("JSON");
+    let report = record::of(&report.to_string());
     (address, remote, peers, report)
 }
 
@@ -171,7 +172,7 @@ fn an_mptcp_socket_of_a_report_is_left() {
     victim.killed_by(libc::SIGKILL);
     let report = tracer.report();
     assert_eq!(report.left_while_alive().len(), 1, "{report}");
-    let report = serde_json::from_str(&report.to_string()).expect("JSON");
+    let report = record::of(&report.to_string());
     let (status, lines, errors) = piped(&report, &["--yes"]);
     let told: Vec<_> = lines
         .iter()
@@ -254,7 +255,7 @@ fn a_stale_report_touches_nothing() {
         .lines()
         .find(|line| line.contains(r#""type":"report""#))
         .expect("a report");
-    let mut report: Value = serde_json::from_str(line).expect("JSON");
+    let mut report = record::of(line);
     for socket in report["sockets"].as_array_mut().expect("a list") {
         socket["cookie"] = json!(u64::MAX);
         socket["outcome"] = json!("time_wait");

@@ -1,4 +1,4 @@
-//! The table of what each program costs a verifier: `contract/verifier.txt`.
+//! The table of what each program costs a verifier: `sockleak-kernel/bpf/verifier.txt`.
 //!
 //! Two programs share this file: the integration tests compare a kernel with the table, and `cargo xtask verifier` writes it.
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 /// Where the table is in the repository.
-pub const PATH: &str = "contract/verifier.txt";
+pub const PATH: &str = "sockleak-kernel/bpf/verifier.txt";
 /// The column of the stack, which is the same on every kernel.
 pub const STACK: &str = "stack";
 /// What begins a line of a test that measured a figure: `verifier: COLUMN PROGRAM FIGURE`.
