@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::incident::Incident;
 use crate::leftover::Freed;
 use crate::observed::{Loss, ProcessEvent, SocketTransition, Watching};
-use crate::verdict::{Follower, Report};
+use crate::verdict::{Leftover, Report};
 
 /// One thing that a reader is told.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub enum Event {
     /// What one look found in another state, or to be free at another moment, than was told before.
     Moved {
         time: Timestamp,
-        leftovers: Vec<Follower>,
+        leftovers: Vec<Leftover>,
     },
     /// What one look found to be free since the look before.
     Freed(Vec<Freed>),

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::event::Event;
 use crate::incident::Incidents;
-use crate::leftover::{Countdown, LookedAt, NextLook, followers};
+use crate::leftover::{Countdown, LookedAt, NextLook, leftovers};
 use crate::observed::{Cause, Death, Evidence, Observation, ProcessChange, Snapshot};
 use crate::verdict::{Report, examine};
 
@@ -132,7 +132,7 @@ impl Examiner {
 
     fn follow(&mut self, report: &Report, looks: &[LookedAt]) {
         if self.wanted.countdown {
-            self.countdown.add(followers(report), looks);
+            self.countdown.add(leftovers(report), looks);
             self.next_look = self.countdown.next_look(report.time).map(Arc::new);
         }
     }

@@ -124,7 +124,7 @@ pub fn snapshot(sightings: Vec<Sighting>) -> Snapshot {
         owners: None,
         shows_bound: true,
         local_ports: None,
-        rivals: None,
+        same_destination: None,
     }
 }
 
@@ -134,9 +134,9 @@ impl Snapshot {
         Arc::make_mut(self.sightings.get_or_insert_default())
     }
 
-    /// Everything that was seen, that of the rivals too.
+    /// Everything that was seen, also to the same destinations.
     pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Sighting> {
-        let lists = self.sightings.iter_mut().chain(&mut self.rivals);
+        let lists = self.sightings.iter_mut().chain(&mut self.same_destination);
         lists.flat_map(|list| Arc::make_mut(list).iter_mut())
     }
 }
@@ -199,7 +199,7 @@ pub fn evidence(sockets: Vec<Socket>, sightings: Vec<Sighting>) -> Evidence {
         closed_alive: Vec::new(),
         snapshots: vec![snapshot(sightings)],
         holdings: Vec::new(),
-        unread: 0,
+        unreadable: 0,
         io_uring: false,
         blind: Vec::new(),
         lost: Lost::default(),
@@ -286,7 +286,7 @@ pub fn sample() -> Report {
             .build();
         let left = sighting(&closed, State::TimeWait);
         let look = &mut evidence.snapshots[0];
-        for list in [&mut look.sightings, &mut look.rivals] {
+        for list in [&mut look.sightings, &mut look.same_destination] {
             Arc::make_mut(list.get_or_insert_default()).push(left.clone());
         }
         evidence.closed_alive.push(closed.into());

@@ -5,8 +5,8 @@ use aya::EbpfLoader;
 use sockleak_ebpf::globals;
 
 use super::fields::{MissingFields, Resolved};
+use super::kernel_types::KernelTypes;
 use super::loader;
-use super::running::Kernel;
 
 /// Values of every global.
 pub struct Globals<'a> {
@@ -34,7 +34,7 @@ impl<'a> Globals<'a> {
     ///
     /// # Errors
     /// Names every required struct member that the kernel lacks.
-    pub fn of(kernel: &'a Kernel) -> Result<Self, MissingFields> {
+    pub fn of(kernel: &'a KernelTypes) -> Result<Self, MissingFields> {
         Ok(Self {
             fields: kernel.traceable_fields()?,
             group_dead: u8::from(kernel.group_dead),

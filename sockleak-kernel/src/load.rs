@@ -10,12 +10,12 @@ use sockleak_ebpf::{maps, programs};
 use super::btf::MissingMember;
 use super::fields::{Problem, Resolved};
 use super::globals::Globals;
+use super::kernel_types::KernelTypes;
 use super::kfunc::{self, Kfuncs};
 pub use super::load_error::LoadError;
 use super::map_sizes::{self, Room};
 use super::object::OBJECT;
 use super::port_table::PortReader;
-use super::running::Kernel;
 use super::tracepoint::Hook;
 
 /// Records that there is memory for at once, beside those of the descriptors that are open already: a megabyte, which takes
@@ -60,7 +60,7 @@ pub struct Loaded {
 impl Loaded {
     /// Loads what tells who has a port. Nothing is missed while it is not there, so the tracer comes first. Where the
     /// kernel refuses it, `blind` says so.
-    pub fn add_port_reader(&mut self, kernel: &Kernel) {
+    pub fn add_port_reader(&mut self, kernel: &KernelTypes) {
         match PortReader::load(kernel) {
             Ok(reader) => self.ports = Some(reader),
             Err(error) => self.blind.push(BlindSpot::PortReaderRefused {
@@ -74,7 +74,7 @@ impl Loaded {
 ///
 /// # Errors
 /// When a required struct member is missing, or when the kernel refuses a program. Nothing stays behind.
-pub fn load(kernel: &Kernel, settings: &Settings) -> Result<Loaded, LoadError> {
+pub fn load(kernel: &KernelTypes, settings: &Settings) -> Result<Loaded, LoadError> {
     let mut kfuncs = kernel.kfuncs;
     let mut loaded = load_with(kernel, settings, kfuncs, true);
     // Programs that are interpreted call no function of the kernel, and nothing but a load tells. What a cast saves is
@@ -98,7 +98,7 @@ fn refuses_state_hook(loaded: &Result<Loaded, LoadError>) -> bool {
 }
 
 fn load_with(
-    kernel: &Kernel,
+    kernel: &KernelTypes,
     settings: &Settings,
     kfuncs: Kfuncs,
     cookies: bool,
@@ -131,7 +131,7 @@ fn load_with(
 
 /// Loads and attaches the programs, each copy after the program that it is a copy of, and the walks at last, so that
 /// whatever they record is followed.
-fn attach(ebpf: &mut Ebpf, kernel: &Kernel) -> Result<(), LoadError> {
+fn attach(ebpf: &mut Ebpf, kernel: &KernelTypes) -> Result<(), LoadError> {
     let copies = programs::COPIES.into_iter().filter(|_| kernel.preempted);
     let wanted = programs::ALL.map(|name| (name, name)).into_iter().chain(copies);
     let (walks, others): (Vec<_>, Vec<_>) =

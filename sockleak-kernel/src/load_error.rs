@@ -8,9 +8,9 @@ use aya::programs::ProgramError;
 
 use super::btf::BtfError;
 use super::fields::MissingFields;
+use super::kernel_types::KernelTypes;
 use super::preflight::requirement::Requirement;
 use super::preflight::rights::Rights;
-use super::running::Kernel;
 
 /// Why the programs could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,7 @@ pub enum LoadError {
 
 impl LoadError {
     /// Blames the limit of locked memory, where it is why this kernel refused.
-    pub(super) fn on(self, kernel: &Kernel) -> Self {
+    pub(super) fn on(self, kernel: &KernelTypes) -> Self {
         let limit = kernel.limits_memory.then(memory_limit).flatten();
         match limit {
             // aya has raised it where that is allowed, and has tried again.

@@ -7,9 +7,9 @@ use sockleak_ebpf::programs;
 
 use super::clock;
 use super::inventory::{Events, EventsError, Inventory, MapsError, ProgramLog};
+use super::kernel_types::KernelTypes;
 use super::load::{self, LoadError, Loaded, Settings};
 use super::port_table::PortReader;
-use super::running::Kernel;
 use super::tracepoint;
 
 /// The tracepoints that its programs are attached to.
@@ -42,7 +42,7 @@ impl Tracer {
     ///
     /// # Errors
     /// When a required struct member is missing, or when the kernel refuses a program. Nothing stays behind.
-    pub fn attach(kernel: &Kernel, settings: &Settings) -> Result<Self, TracerError> {
+    pub fn attach(kernel: &KernelTypes, settings: &Settings) -> Result<Self, TracerError> {
         let mut loaded = load::load(kernel, settings)?;
         let hz = clock::hz().map_err(TracerError::Tick)?;
         Ok(Self {
@@ -59,7 +59,7 @@ pub struct Programs(Loaded);
 
 impl Programs {
     /// Loads what tells who has a port. Nothing is missed while it is not there, so the tracer comes first.
-    pub fn add_port_reader(&mut self, kernel: &Kernel) {
+    pub fn add_port_reader(&mut self, kernel: &KernelTypes) {
         self.0.add_port_reader(kernel);
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use sockleak_kernel::stage;
+use sockleak_kernel::sandbox;
 
 pub use self::seen::Seen;
 use self::victims::Victims;
@@ -31,7 +31,7 @@ const SILENCE: Duration = Duration::from_millis(300);
 pub fn in_a_namespace<T: Send>(body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let inside = scope.spawn(|| {
-            stage::isolate().context("a network namespace")?;
+            sandbox::isolate().context("a network namespace")?;
             body()
         });
         inside

@@ -6,7 +6,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use anyhow::{Context as _, Result, bail};
-use sockleak_kernel::stage;
+use sockleak_kernel::sandbox;
 
 use super::obey;
 /// Connections of a stretch.
@@ -31,7 +31,7 @@ pub fn run() -> Result<()> {
 /// it is full would make each connection cost something else than the one before.
 fn keep_no_time_wait() -> Result<()> {
     const LIMIT: &str = "/proc/sys/net/ipv4/tcp_max_tw_buckets";
-    stage::isolate().context("a network namespace")?;
+    sandbox::isolate().context("a network namespace")?;
     fs::write(LIMIT, "0").with_context(|| format!("cannot write {LIMIT}"))
 }
 

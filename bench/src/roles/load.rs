@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
-use sockleak_kernel::stage;
+use sockleak_kernel::sandbox;
 
 use super::obey;
 
@@ -23,7 +23,7 @@ pub fn run() -> Result<()> {
         match words {
             ["pairs", number, address] => open(&mut sockets, number.parse()?, address.parse()?)?,
             ["high", fd] => sockets.push(high(fd.parse()?)?),
-            ["crash"] => stage::crash(),
+            ["crash"] => sandbox::crash(),
             _ => bail!("there is no command {words:?}"),
         }
         Ok(sockets.len().to_string())

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use crate::expiry::Freedom;
 use crate::observed::{Snapshot, Socket, State};
 use crate::verdict::decide::leftover;
-use crate::verdict::{Follower, Outcome, Report, SocketReport};
+use crate::verdict::{Leftover, Outcome, Report, SocketReport};
 
 pub use id::AdviceId;
 
@@ -51,7 +51,7 @@ pub(crate) struct Facts<'a> {
     /// What the process closed itself.
     pub closed: &'a [&'a Socket],
     /// Those of them that left something.
-    pub live: &'a [(&'a Socket, Follower)],
+    pub live: &'a [(&'a Socket, Leftover)],
     /// The namespaces and ports that it listened on.
     pub listening: &'a HashSet<(u32, u16)>,
     pub snapshots: &'a [Snapshot],

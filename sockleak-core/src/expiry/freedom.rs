@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::expiry::retransmission::gives_up;
 use crate::expiry::wheel;
-use crate::observed::moment::Moment;
+use crate::observed::packed_time::PackedTime;
 use crate::observed::{Protocol, Sighting, Snapshot, State, Timer};
 use crate::verdict::FreeRule;
 
@@ -17,8 +17,8 @@ pub(crate) const TIMEWAIT: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freedom {
     pub rule: FreeRule,
-    at: Option<Moment>,
-    latest: Option<Moment>,
+    at: Option<PackedTime>,
+    latest: Option<PackedTime>,
 }
 
 impl Freedom {
@@ -27,8 +27,8 @@ impl Freedom {
     pub fn new(rule: FreeRule, at: Option<Timestamp>, latest: Option<Timestamp>) -> Self {
         Self {
             rule,
-            at: at.map(Moment::from),
-            latest: latest.map(Moment::from),
+            at: at.map(PackedTime::from),
+            latest: latest.map(PackedTime::from),
         }
     }
 

@@ -6,13 +6,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::expiry::Freedom;
 use crate::observed::{Family, Protocol, Sighting, Snapshot};
-use crate::verdict::{Follower, FreeRule, Outcome, Report, SocketReport};
+use crate::verdict::{FreeRule, Leftover, Outcome, Report, SocketReport};
 
 /// A leftover that was there at one look and gone at the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Freed {
     /// As it was at the last look that showed it.
-    pub follower: Follower,
+    pub leftover: Leftover,
     /// When that look began.
     pub not_before: Timestamp,
     /// When the look was that did not show it any more.
@@ -25,7 +25,7 @@ pub struct Look {
     pub freed: Vec<Freed>,
     /// Those with another state or another moment than at the look before, such as a FIN_WAIT2 that became a
     /// TIME_WAIT.
-    pub moved: Vec<Follower>,
+    pub moved: Vec<Leftover>,
     /// How many may not be looked at any more: they are followed no longer.
     pub out_of_sight: usize,
 }
@@ -34,7 +34,7 @@ pub struct Look {
 /// what the process left while it lived.
 ///
 /// A socket that no look ever showed is not among them: it cannot be seen to go.
-pub fn followers(report: &Report) -> impl Iterator<Item = Follower> + Clone {
+pub fn leftovers(report: &Report) -> impl Iterator<Item = Leftover> + Clone {
     let of_the_death = report.sockets.iter().flat_map(parts).filter_map(|socket| {
         let followed = matches!(
             socket.outcome,
@@ -45,7 +45,7 @@ pub fn followers(report: &Report) -> impl Iterator<Item = Follower> + Clone {
                 | Outcome::Closing
                 | Outcome::LastAck
         );
-        Some(Follower {
+        Some(Leftover {
             pid: report.process.pid,
             netns: socket.socket.netns,
             protocol: socket.socket.protocol,
@@ -57,7 +57,7 @@ pub fn followers(report: &Report) -> impl Iterator<Item = Follower> + Clone {
             freedom: socket.freedom,
         })
     });
-    of_the_death.chain(report.live_leftovers.iter().cloned())
+    of_the_death.chain(report.closed_alive.iter().cloned())
 }
 
 /// What has to be followed of an entry: the TCP sockets that an MPTCP socket left, which outlive it, or itself.
@@ -130,7 +130,7 @@ struct Namespace {
     /// What tells it from a later one with the same inode; `None` where that is not known.
     cookie: Option<u64>,
     /// By cookie.
-    followers: HashMap<u64, Follower>,
+    leftovers: HashMap<u64, Leftover>,
 }
 
 impl Countdown {
@@ -143,21 +143,21 @@ impl Countdown {
         }
     }
 
-    /// Adds the followers of a report, which were last seen by these looks.
-    pub fn add(&mut self, followers: impl IntoIterator<Item = Follower>, looks: &[LookedAt]) {
-        for follower in followers {
-            let Some(look) = looks.iter().find(|look| look.netns == follower.netns) else {
+    /// Adds the leftovers of a report, which were last seen by these looks.
+    pub fn add(&mut self, leftovers: impl IntoIterator<Item = Leftover>, looks: &[LookedAt]) {
+        for leftover in leftovers {
+            let Some(look) = looks.iter().find(|look| look.netns == leftover.netns) else {
                 continue;
             };
             let namespace = self
                 .namespaces
-                .entry(follower.netns)
+                .entry(leftover.netns)
                 .or_insert_with(|| Namespace {
                     looked: look.began,
                     cookie: look.cookie,
-                    followers: HashMap::new(),
+                    leftovers: HashMap::new(),
                 });
-            namespace.followers.insert(follower.cookie, follower);
+            namespace.leftovers.insert(leftover.cookie, leftover);
         }
     }
 
@@ -166,39 +166,39 @@ impl Countdown {
         let mut look = Look::default();
         if snapshot.refused.is_some() {
             let namespace = self.namespaces.remove(&snapshot.netns);
-            look.out_of_sight = namespace.map_or(0, |namespace| namespace.followers.len());
+            look.out_of_sight = namespace.map_or(0, |namespace| namespace.leftovers.len());
             return look;
         }
         let Some(namespace) = self.namespaces.get_mut(&snapshot.netns) else {
             return look;
         };
-        let mut gone = std::mem::take(&mut namespace.followers);
+        let mut gone = std::mem::take(&mut namespace.leftovers);
         for sighting in snapshot.seen() {
-            let Some(mut follower) = gone.remove(&sighting.cookie) else {
+            let Some(mut leftover) = gone.remove(&sighting.cookie) else {
                 continue;
             };
-            if follower.update(sighting, snapshot, self.hz) {
-                look.moved.push(follower.clone());
+            if leftover.update(sighting, snapshot, self.hz) {
+                look.moved.push(leftover.clone());
             }
-            namespace.followers.insert(sighting.cookie, follower);
+            namespace.leftovers.insert(sighting.cookie, leftover);
         }
         look.freed = gone
             .into_values()
-            .map(|mut follower| {
+            .map(|mut leftover| {
                 if snapshot.sightings.is_none() {
-                    follower.freedom = Freedom::open(FreeRule::NetnsGone);
+                    leftover.freedom = Freedom::open(FreeRule::NetnsGone);
                 }
                 Freed {
-                    follower,
+                    leftover,
                     not_before: namespace.looked,
                     time: snapshot.time,
                 }
             })
             .collect();
         look.freed
-            .sort_unstable_by_key(|freed| (freed.follower.local, freed.follower.remote));
+            .sort_unstable_by_key(|freed| (freed.leftover.local, freed.leftover.remote));
         namespace.looked = snapshot.began;
-        if namespace.followers.is_empty() {
+        if namespace.leftovers.is_empty() {
             self.namespaces.remove(&snapshot.netns);
         }
         look
@@ -213,14 +213,14 @@ impl Countdown {
                 cookie: namespace.cookie,
                 ..NamespaceLook::default()
             };
-            for follower in namespace.followers.values() {
-                look.ports.insert(follower.local.port());
-                let family = if follower.local.is_ipv6() {
+            for leftover in namespace.leftovers.values() {
+                look.ports.insert(leftover.local.port());
+                let family = if leftover.local.is_ipv6() {
                     Family::Ipv6
                 } else {
                     Family::Ipv4
                 };
-                look.kinds.insert((follower.protocol, family));
+                look.kinds.insert((leftover.protocol, family));
             }
             look
         });
@@ -231,10 +231,10 @@ impl Countdown {
     }
 
     /// Those that are not free yet.
-    pub fn followers(&self) -> impl Iterator<Item = &Follower> + '_ {
+    pub fn leftovers(&self) -> impl Iterator<Item = &Leftover> + '_ {
         self.namespaces
             .values()
-            .flat_map(|namespace| namespace.followers.values())
+            .flat_map(|namespace| namespace.leftovers.values())
     }
 
     /// True when everything is free.
@@ -245,8 +245,8 @@ impl Countdown {
 
     /// The first moment after `now` at which one of them may be free.
     fn next(&self, now: Timestamp) -> Option<Timestamp> {
-        self.followers()
-            .filter_map(|follower| follower.freedom.at())
+        self.leftovers()
+            .filter_map(|leftover| leftover.freedom.at())
             .filter(|&at| at > now)
             .min()
     }
@@ -254,13 +254,13 @@ impl Countdown {
     /// When the last of those is free for which a moment can be told: the latest of their latest moments.
     #[must_use]
     pub fn last(&self) -> Option<Timestamp> {
-        self.followers()
-            .filter_map(|follower| follower.freedom.latest())
+        self.leftovers()
+            .filter_map(|leftover| leftover.freedom.latest())
             .max()
     }
 }
 
-impl Follower {
+impl Leftover {
     /// Takes over what a look said; true when the state or the moment is another than before.
     fn update(&mut self, sighting: &Sighting, snapshot: &Snapshot, hz: u32) -> bool {
         if self.freedom.rule == FreeRule::MptcpTimeout && sighting.state == self.state {
@@ -306,7 +306,7 @@ mod tests {
         }];
         let report = examine(evidence);
         let mut countdown = Countdown::new(250);
-        countdown.add(followers(&report), &looks);
+        countdown.add(leftovers(&report), &looks);
         (countdown, seen)
     }
 
@@ -330,7 +330,7 @@ mod tests {
         assert_eq!(look.freed.len(), 1);
         assert_eq!(look.freed[0].not_before, at(30_100));
         assert_eq!(look.freed[0].time, at(60_700));
-        assert_eq!(look.freed[0].follower.freedom.rule, FreeRule::FinTimeout);
+        assert_eq!(look.freed[0].leftover.freedom.rule, FreeRule::FinTimeout);
         assert!(countdown.is_done());
     }
 
@@ -375,7 +375,7 @@ mod tests {
             ..look_at(500, Vec::new())
         };
         let look = countdown.look(&gone);
-        assert_eq!(look.freed[0].follower.freedom.rule, FreeRule::NetnsGone);
+        assert_eq!(look.freed[0].leftover.freedom.rule, FreeRule::NetnsGone);
         assert!(countdown.is_done());
     }
 

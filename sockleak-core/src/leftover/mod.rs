@@ -5,7 +5,7 @@ mod discard;
 mod hazard;
 mod removal;
 
-pub use countdown::{Countdown, Freed, Look, LookedAt, NamespaceLook, NextLook, followers};
+pub use countdown::{Countdown, Freed, Look, LookedAt, NamespaceLook, NextLook, leftovers};
 pub use discard::{Discard, DiscardRule};
 pub use hazard::{Danger, Hazard};
 pub use removal::{Action, Asked, Attempt, Power, Powers, Reason, Recorded, Removable, Removal};

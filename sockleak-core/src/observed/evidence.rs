@@ -23,7 +23,7 @@ pub struct Evidence {
     /// The descriptors of other processes that lead to any of these sockets.
     pub holdings: Vec<Holding>,
     /// Living processes whose descriptors could not be read.
-    pub unread: usize,
+    pub unreadable: usize,
     /// A thread of the process used io_uring.
     pub io_uring: bool,
     /// What could not be seen.

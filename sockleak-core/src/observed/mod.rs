@@ -3,8 +3,8 @@
 mod blind_spot;
 mod death;
 mod evidence;
-pub(crate) mod moment;
 mod observation;
+pub(crate) mod packed_time;
 mod process;
 mod snapshot;
 mod socket;

@@ -94,7 +94,7 @@ pub struct Snapshot {
     pub local_ports: Option<LocalPorts>,
     /// Whoever has them, the sockets that are connected to a remote port of the process's outgoing connections, and those
     /// that listen or are bound only. `None` where nobody asked for them.
-    pub rivals: Option<Arc<Vec<Sighting>>>,
+    pub same_destination: Option<Arc<Vec<Sighting>>>,
 }
 
 impl Snapshot {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::observed::moment::Moment;
+use crate::observed::packed_time::PackedTime;
 
 /// A TCP state, numbered as in include/net/tcp_states.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -74,7 +74,7 @@ impl State {
 /// One change of state, as `inet_sock_set_state` reported it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transition {
-    time: Moment,
+    time: PackedTime,
     pub from: State,
     pub to: State,
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::expiry::freedom::TIMEWAIT;
-use crate::leftover::followers;
+use crate::leftover::leftovers;
 use crate::observed::{Sighting, Snapshot, Socket, State, Timer};
 use crate::port::local_ports::Ports;
 use crate::port::{LocalPorts, TwReuse};
-use crate::verdict::{Follower, FreeRule, Outcome, Report, Side, Sides};
+use crate::verdict::{FreeRule, Leftover, Outcome, Report, Side, Sides};
 
 /// The ports towards one destination. A v4-mapped address is here the IPv4 address that it is to the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,23 +110,24 @@ pub(crate) fn count(
     listening: &HashSet<(u32, u16)>,
     snapshots: &[Snapshot],
 ) -> (Vec<Ephemeral>, bool) {
-    let left = || followers(report).filter(|left| !listening.contains(&(left.netns, left.local.port())));
+    let left = || leftovers(report).filter(|left| !listening.contains(&(left.netns, left.local.port())));
     let sides = Sides::count(left().map(|left| (left.local, left.remote)));
-    let client = |left: &Follower| left.remote.is_some() && sides.of(left.local, left.remote) != Side::Server;
+    let client = |left: &Leftover| left.remote.is_some() && sides.of(left.local, left.remote) != Side::Server;
     let mut found = Vec::new();
     let mut is_unknown = false;
     for snapshot in snapshots {
         let here = || left().filter(|left| left.netns == snapshot.netns && client(left));
-        let (Some(rules), Some(rivals)) = (&snapshot.local_ports, &snapshot.rivals) else {
+        let (Some(rules), Some(same_destination)) = (&snapshot.local_ports, &snapshot.same_destination)
+        else {
             // Without the range any port may be one, but not every report has to say so.
-            let shared = |left: &Follower| sides.of(left.local, left.remote) == Side::Client;
+            let shared = |left: &Leftover| sides.of(left.local, left.remote) == Side::Client;
             is_unknown |= match &snapshot.local_ports {
                 Some(rules) => here().any(|left| rules.has(left.local.port())),
                 None => here().any(|left| shared(&left)),
             };
             continue;
         };
-        let ports = Ports::of(snapshot, rules, rivals, listening);
+        let ports = Ports::of(snapshot, rules, same_destination, listening);
         let mut destinations: HashMap<Destination, Left> = HashMap::new();
         for left in here().filter(|left| ports.is_open(left.local.port())) {
             if let Some(remote) = left.remote {
@@ -134,16 +135,23 @@ pub(crate) fn count(
                 destinations.entry(destination).or_default().add(&left);
             }
         }
-        let mut rivals_of: HashMap<Destination, Vec<&Sighting>> = HashMap::new();
-        for rival in rivals.iter() {
-            let destination = Destination::new(rival.local, rival.remote);
+        let mut of_destination: HashMap<Destination, Vec<&Sighting>> = HashMap::new();
+        for other in same_destination.iter() {
+            let destination = Destination::new(other.local, other.remote);
             if destinations.contains_key(&destination) {
-                rivals_of.entry(destination).or_default().push(rival);
+                of_destination.entry(destination).or_default().push(other);
             }
         }
         for (destination, left) in destinations {
-            let rivals = rivals_of.get(&destination).map_or(&[][..], Vec::as_slice);
-            found.extend(one(report.time, snapshot, &ports, destination, left, rivals));
+            let same_destination = of_destination.get(&destination).map_or(&[][..], Vec::as_slice);
+            found.extend(one(
+                report.time,
+                snapshot,
+                &ports,
+                destination,
+                left,
+                same_destination,
+            ));
         }
     }
     found.sort_unstable_by_key(|row| {
@@ -185,7 +193,7 @@ struct Left {
 }
 
 impl Left {
-    fn add(&mut self, left: &Follower) {
+    fn add(&mut self, left: &Leftover) {
         if left.outcome() == Outcome::Held {
             self.held += 1;
             return;
@@ -216,7 +224,7 @@ fn one(
     ports: &Ports<'_>,
     destination: Destination,
     left: Left,
-    rivals: &[&Sighting],
+    same_destination: &[&Sighting],
 ) -> Option<Ephemeral> {
     let Left {
         held,
@@ -228,7 +236,7 @@ fn one(
     }
     returns.sort_unstable_by_key(|group| (group.latest.is_none(), group.latest, group.rule));
     let rules = ports.rules;
-    let taken: HashSet<u16> = rivals.iter().map(|rival| rival.local.port()).collect();
+    let taken: HashSet<u16> = same_destination.iter().map(|other| other.local.port()).collect();
     let taken = taken.into_iter().filter(|&port| ports.is_open(port)).count() as u64;
     let available = ports.count - taken;
 
@@ -238,17 +246,17 @@ fn one(
             TwReuse::Always => true,
             TwReuse::Loopback => destination.is_loopback(),
         };
-    let reusable: Vec<Timestamp> = rivals
+    let reusable: Vec<Timestamp> = same_destination
         .iter()
-        .filter(|rival| takes_over && ports.is_open(rival.local.port()))
-        .filter_map(|rival| reusable_at(rival, time, rules.tw_reuse_delay.unwrap_or(WHOLE_SECOND)))
+        .filter(|other| takes_over && ports.is_open(other.local.port()))
+        .filter_map(|other| reusable_at(other, time, rules.tw_reuse_delay.unwrap_or(WHOLE_SECOND)))
         .collect();
     // A kernel with that sysctl is one that looks at the substate.
     let may_be_taken_over = takes_over
         && rules.tw_reuse_delay.is_none()
-        && rivals.iter().any(|rival| {
-            let is_fin_wait2 = (rival.state, rival.timer) == (State::FinWait2, Timer::TimeWait);
-            is_fin_wait2 && ports.is_open(rival.local.port())
+        && same_destination.iter().any(|other| {
+            let is_fin_wait2 = (other.state, other.timer) == (State::FinWait2, Timer::TimeWait);
+            is_fin_wait2 && ports.is_open(other.local.port())
         });
     let connect_fails = match (available, reusable.iter().any(|&at| at <= time)) {
         (0, false) if may_be_taken_over => None,
@@ -256,10 +264,10 @@ fn one(
         (0, true) if !destination.is_loopback() => None,
         _ => Some(false),
     };
-    let back = rivals
+    let back = same_destination
         .iter()
-        .filter(|rival| rival.timer == Timer::TimeWait && ports.is_open(rival.local.port()))
-        .filter_map(|rival| snapshot.began.saturating_add(rival.expires).ok());
+        .filter(|other| other.timer == Timer::TimeWait && ports.is_open(other.local.port()))
+        .filter_map(|other| snapshot.began.saturating_add(other.expires).ok());
     let until = back.chain(reusable.iter().copied()).min();
     let all = |moment: fn(&Return) -> Option<Timestamp>| {
         let moments: Option<Vec<_>> = returns.iter().map(moment).collect();
@@ -296,10 +304,10 @@ const JIFFIES: Duration = Duration::from_millis(20);
 
 /// When connect() may take over a TIME_WAIT, at the latest; `None` for what is none. FIN_WAIT2 never is, although a mini
 /// socket too; older kernels do not look.
-fn reusable_at(rival: &Sighting, time: Timestamp, delay: Duration) -> Option<Timestamp> {
-    let is_time_wait = (rival.state, rival.timer) == (State::TimeWait, Timer::TimeWait);
+fn reusable_at(other: &Sighting, time: Timestamp, delay: Duration) -> Option<Timestamp> {
+    let is_time_wait = (other.state, other.timer) == (State::TimeWait, Timer::TimeWait);
     // Its timer ran for a minute when it began, or when it was prolonged since.
-    let age = TIMEWAIT.saturating_sub(rival.expires);
+    let age = TIMEWAIT.saturating_sub(other.expires);
     let delay = delay + JIFFIES;
     let left = delay.saturating_sub(age);
     let due = age.saturating_sub(delay);

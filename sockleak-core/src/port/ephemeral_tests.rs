@@ -13,7 +13,7 @@ fn death(sockets: Vec<Socket>, state: State, others: Vec<Sighting>) -> Evidence 
     let mut evidence = evidence(sockets, left.clone());
     let look = &mut evidence.snapshots[0];
     look.local_ports = Some(local_ports());
-    look.rivals = Some(Arc::new(left.into_iter().chain(others).collect()));
+    look.same_destination = Some(Arc::new(left.into_iter().chain(others).collect()));
     evidence
 }
 
@@ -262,15 +262,15 @@ fn what_cannot_be_counted_is_said() {
     let mut without_rules = ten(State::TimeWait, Vec::new());
     without_rules.snapshots[0].local_ports = None;
     assert!(unknown(without_rules));
-    let mut without_rivals = ten(State::TimeWait, Vec::new());
-    without_rivals.snapshots[0].rivals = None;
-    assert!(unknown(without_rivals));
+    let mut without_the_others = ten(State::TimeWait, Vec::new());
+    without_the_others.snapshots[0].same_destination = None;
+    assert!(unknown(without_the_others));
     let mut server = death(
         vec![socket(State::Established).build()],
         State::TimeWait,
         Vec::new(),
     );
-    server.snapshots[0].rivals = None;
+    server.snapshots[0].same_destination = None;
     assert!(!unknown(server));
 }
 

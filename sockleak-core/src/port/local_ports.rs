@@ -62,14 +62,14 @@ impl<'a> Ports<'a> {
     pub(crate) fn of(
         snapshot: &Snapshot,
         rules: &'a LocalPorts,
-        rivals: &[Sighting],
+        same_destination: &[Sighting],
         listening: &HashSet<(u32, u16)>,
     ) -> Self {
-        let is_bound = |rival: &&Sighting| matches!(rival.state, State::Listen | State::BoundInactive);
-        let mut bound: HashSet<u16> = rivals
+        let is_bound = |other: &&Sighting| matches!(other.state, State::Listen | State::BoundInactive);
+        let mut bound: HashSet<u16> = same_destination
             .iter()
             .filter(is_bound)
-            .map(|rival| rival.local.port())
+            .map(|other| other.local.port())
             .collect();
         // What a listener's connections leave keeps its port a bound one.
         let seen = snapshot.seen().iter().map(|sighting| sighting.local.port());

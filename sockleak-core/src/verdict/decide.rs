@@ -1,7 +1,7 @@
 //! What became of a socket, and why.
 //!
 //! The rows are those of `__tcp_close` (net/ipv4/tcp.c) and of the softirq that ends orphans (net/ipv4/tcp_input.c,
-//! `tcp_rcv_state_process`). Their order follows the kernel: unread data comes before SO_LINGER 0.
+//! `tcp_rcv_state_process`). Their order follows the kernel: unreadable data comes before SO_LINGER 0.
 
 use std::time::Duration;
 
@@ -12,20 +12,25 @@ use crate::verdict::{Holder, How, Outcome, Why};
 /// The shortest time after which a FIN is retransmitted (TCP_RTO_MIN).
 const FIRST_RETRANSMISSION: Duration = Duration::from_millis(200);
 
-/// Decides one socket. `holders` are the descriptors that lead to it; `unread` says that there are processes whose
+/// Decides one socket. `holders` are the descriptors that lead to it; `unreadable` says that there are processes whose
 /// descriptors could not be read.
-pub(crate) fn decide(socket: &Socket, sight: Sight<'_>, holders: &[Holder], unread: bool) -> (Outcome, Why) {
+pub(crate) fn decide(
+    socket: &Socket,
+    sight: Sight<'_>,
+    holders: &[Holder],
+    unreadable: bool,
+) -> (Outcome, Why) {
     match sight {
-        Sight::Seen(_, sighting) if sighting.inode != 0 => (Outcome::Held, held_why(holders, unread)),
+        Sight::Seen(_, sighting) if sighting.inode != 0 => (Outcome::Held, held_why(holders, unreadable)),
         Sight::Seen(_, sighting) => match leftover(sighting.state) {
             Some(outcome) => (outcome, leftover_why(socket, sighting)),
             None => (Outcome::Unknown, Why::Unknown),
         },
         // Before 6.8, sock_diag does not show a socket that is bound only; /proc proves that it is held.
         Sight::Gone | Sight::Unreachable | Sight::Refused if !holders.is_empty() => {
-            (Outcome::Held, held_why(holders, unread))
+            (Outcome::Held, held_why(holders, unreadable))
         }
-        _ if unread && is_shown_by_descriptors_only(socket) => (Outcome::Unknown, Why::Unknown),
+        _ if unreadable && is_shown_by_descriptors_only(socket) => (Outcome::Unknown, Why::Unknown),
         Sight::Gone => match Ending::of(socket) {
             Ending::Reset(why) => (Outcome::Reset, why),
             Ending::Closed(why) => (Outcome::Closed, why),
@@ -246,7 +251,7 @@ fn usual_why(socket: &Socket) -> Why {
 }
 
 /// A socket that is in nobody's table is the kernel's, unless a table could not be read.
-fn held_why(holders: &[Holder], unread: bool) -> Why {
+fn held_why(holders: &[Holder], unreadable: bool) -> Why {
     let has = |how| holders.iter().any(|holder| holder.how == Some(how));
     if has(How::Inherited) {
         Why::Inherited
@@ -254,7 +259,7 @@ fn held_why(holders: &[Holder], unread: bool) -> Why {
         Why::PassedOn
     } else if has(How::SharedTable) {
         Why::SharedTable
-    } else if holders.is_empty() && !unread {
+    } else if holders.is_empty() && !unreadable {
         Why::InKernel
     } else {
         Why::Unknown

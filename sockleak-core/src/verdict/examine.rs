@@ -9,7 +9,7 @@ use crate::port::{ephemeral, restart};
 use crate::verdict::decide::Ending;
 use crate::verdict::join::Sight;
 use crate::verdict::judge::{Judge, Sights};
-use crate::verdict::{Follower, Outcome, Report, SocketReport, Summary, Why, left_while_alive, overflow};
+use crate::verdict::{Leftover, Outcome, Report, SocketReport, Summary, Why, left_while_alive, overflow};
 
 /// Decides what became of each socket, why, and when it is free. Linear in the number of sockets and sightings.
 #[must_use]
@@ -22,7 +22,7 @@ pub fn examine(evidence: Evidence) -> Report {
         closed_alive,
         snapshots,
         holdings,
-        unread,
+        unreadable,
         io_uring,
         blind,
         lost,
@@ -37,7 +37,7 @@ pub fn examine(evidence: Evidence) -> Report {
         .filter(|(socket, sight)| matches!(sight, Sight::Refused) && may_be_left(socket))
         .map(|(socket, _)| *socket)
         .collect();
-    let leftovers: Vec<(&Socket, Follower)> = sights
+    let leftovers: Vec<(&Socket, Leftover)> = sights
         .closed_alive
         .iter()
         .filter_map(|(socket, sight)| Some((*socket, follow_live(process.pid, socket, *sight, hz)?)))
@@ -52,7 +52,7 @@ pub fn examine(evidence: Evidence) -> Report {
         .map(|listener| (listener.netns, listener.local.port()))
         .collect();
     let left_while_alive = left_while_alive::group(&leftovers, &unseen, listeners.into_iter(), time);
-    let live_leftovers = leftovers.iter().map(|(_, left)| left.clone()).collect();
+    let closed_alive = leftovers.iter().map(|(_, left)| left.clone()).collect();
 
     let looked = sockets.iter().zip(&sights.sockets);
     let gone: BTreeSet<u32> = looked
@@ -63,7 +63,7 @@ pub fn examine(evidence: Evidence) -> Report {
         .iter()
         .filter(|socket| socket.protocol == Protocol::Mptcp && !socket.subflows_complete)
         .count();
-    let mut verdicts = Judge::new(&holdings, unread > 0, time, hz).verdicts(&sockets, &sights);
+    let mut verdicts = Judge::new(&holdings, unreadable > 0, time, hz).verdicts(&sockets, &sights);
     let doubtful = overflow::explain(&sockets, &mut verdicts, &snapshots);
     let mut sockets: Vec<SocketReport> = sockets
         .into_iter()
@@ -82,8 +82,10 @@ pub fn examine(evidence: Evidence) -> Report {
         Outcome::Unknown => report.socket.last_state() == State::Close && report.why == Why::Unknown,
         _ => false,
     };
-    if unread > 0 && sockets.iter().any(is_nobodys) {
-        blind.push(BlindSpot::DescriptorsUnreadable { processes: unread });
+    if unreadable > 0 && sockets.iter().any(is_nobodys) {
+        blind.push(BlindSpot::DescriptorsUnreadable {
+            processes: unreadable,
+        });
     }
 
     let restart = restart::of_report(&sockets, &live, &snapshots, hz);
@@ -100,7 +102,7 @@ pub fn examine(evidence: Evidence) -> Report {
         advice: Vec::new(),
         blind,
         lost,
-        live_leftovers,
+        closed_alive,
     };
     let (ephemeral, is_unknown) = ephemeral::count(&report, &listening, &snapshots);
     report.ephemeral = ephemeral;
@@ -118,12 +120,12 @@ pub fn examine(evidence: Evidence) -> Report {
 }
 
 /// What a record of the living process still leaves, if anything.
-fn follow_live(pid: u32, socket: &Socket, sight: Sight<'_>, hz: u32) -> Option<Follower> {
+fn follow_live(pid: u32, socket: &Socket, sight: Sight<'_>, hz: u32) -> Option<Leftover> {
     let Sight::Seen(snapshot, sighting) = sight else {
         return None;
     };
     let fin_wait2_since = socket.fin_wait2_since();
-    left_while_alive::is_leftover(sighting.state, sighting.inode).then(|| Follower {
+    left_while_alive::is_leftover(sighting.state, sighting.inode).then(|| Leftover {
         pid,
         netns: socket.netns,
         protocol: socket.protocol,
@@ -206,7 +208,7 @@ impl Report {
     /// True when something was left behind or is still held, by the death or while the process lived.
     #[must_use]
     pub fn left_something(&self) -> bool {
-        self.summary.leftovers() + self.summary.held > 0 || !self.live_leftovers.is_empty()
+        self.summary.leftovers() + self.summary.held > 0 || !self.closed_alive.is_empty()
     }
 }
 

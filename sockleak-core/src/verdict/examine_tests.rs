@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
-use crate::leftover::followers;
+use crate::leftover::leftovers;
 use crate::observed::{BlindSpot, Origin, Sighting, SocketId, Timer};
 use crate::observed::{Holding, Overflow, Relation};
 use crate::port::{Answer, Obstacle};
@@ -116,7 +116,7 @@ fn a_crash_with_a_child_that_keeps_the_listener() {
     assert_eq!(held.holders[0].pid, 4243);
     assert_eq!(held.freedom, Freedom::open(FreeRule::Holder));
     assert_eq!(report.sockets[1].freedom.at(), Some(at(100 + 59_700)));
-    assert_eq!(followers(&report).count(), 21);
+    assert_eq!(leftovers(&report).count(), 21);
     assert!(report.left_something());
 }
 
@@ -167,7 +167,7 @@ fn what_it_closed_itself_is_grouped_by_the_port_people_know() {
     assert_eq!(server.free_at, Some(at(60_000)));
     assert_eq!(server.last_closed, at(1));
     assert_eq!((client.count, client.lport, client.rport), (5, None, Some(5432)));
-    assert_eq!(report.live_leftovers.len(), 14);
+    assert_eq!(report.closed_alive.len(), 14);
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn a_holder_that_cannot_be_asked_is_a_blind_spot() {
     let report = examine(evidence.clone());
     assert_eq!(report.sockets[0].why, Why::InKernel);
     assert!(report.blind.is_empty() && !has_settled(&evidence, |_| false));
-    evidence.unread = 1;
+    evidence.unreadable = 1;
     let report = examine(evidence.clone());
     assert_eq!(report.sockets[0].why, Why::Unknown);
     assert_eq!(report.blind.len(), 1);

@@ -57,16 +57,16 @@ pub(crate) struct Judge {
     /// By inode.
     holders: HashMap<u64, Vec<Holder>>,
     /// Descriptors of some processes could not be read.
-    is_unread: bool,
+    is_unreadable: bool,
     time: Timestamp,
     hz: u32,
 }
 
 impl Judge {
-    pub fn new(holdings: &[Holding], is_unread: bool, time: Timestamp, hz: u32) -> Self {
+    pub fn new(holdings: &[Holding], is_unreadable: bool, time: Timestamp, hz: u32) -> Self {
         Self {
             holders: holders_by_inode(holdings),
-            is_unread,
+            is_unreadable,
             time,
             hz,
         }
@@ -94,7 +94,7 @@ impl Judge {
             .unwrap_or_default();
         doubt_other_descriptors(&mut holders, &socket.fds);
         recognize_shared_tables(&mut holders, socket);
-        let mut verdict = self.of_one(socket, sight, holders, self.is_unread);
+        let mut verdict = self.of_one(socket, sight, holders, self.is_unreadable);
         let subflows = socket.subflows.iter().zip(subflow_sights);
         verdict.subflows = subflows
             .map(|(subflow, sight)| self.of_subflow(subflow, *sight))
@@ -113,8 +113,14 @@ impl Judge {
         }
     }
 
-    fn of_one(&self, socket: &Socket, sight: Sight<'_>, holders: Vec<Holder>, is_unread: bool) -> Verdict {
-        let (outcome, why) = decide(socket, sight, &holders, is_unread);
+    fn of_one(
+        &self,
+        socket: &Socket,
+        sight: Sight<'_>,
+        holders: Vec<Holder>,
+        is_unreadable: bool,
+    ) -> Verdict {
+        let (outcome, why) = decide(socket, sight, &holders, is_unreadable);
         let freedom = match (outcome, sight) {
             (Outcome::Held, _) => Freedom::open(FreeRule::Holder),
             (Outcome::Reset | Outcome::Closed, _) => Freedom::now(self.time),

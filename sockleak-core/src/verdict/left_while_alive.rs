@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::observed::{Socket, State, Transition};
 use crate::verdict::decide::leftover;
-use crate::verdict::{Follower, LeftWhileAlive, Outcome, Side, Sides};
+use crate::verdict::{LeftWhileAlive, Leftover, Outcome, Side, Sides};
 
 /// The records of the living process that are not about a socket of the inventory: a shut down connection whose
 /// descriptor was still open at the death has a record there too.
@@ -36,7 +36,7 @@ pub(crate) fn beside_inventory<'a, 'b>(
 /// The groups, largest first. `leftovers` are the records and what each of them left, `unseen` those of which it is not
 /// known; `listeners` the local ports that the process listened on.
 pub(crate) fn group<'a>(
-    leftovers: &[(&'a Socket, Follower)],
+    leftovers: &[(&'a Socket, Leftover)],
     unseen: &[&'a Socket],
     listeners: impl Iterator<Item = &'a Socket>,
     time: Timestamp,
@@ -116,7 +116,7 @@ struct Key {
     netns: u32,
 }
 
-impl Follower {
+impl Leftover {
     /// What it is now.
     #[must_use]
     pub fn outcome(&self) -> Outcome {

@@ -13,7 +13,7 @@ mod side;
 
 pub use examine::examine;
 pub use report::{
-    Follower, FreeRule, Holder, How, LeftWhileAlive, Outcome, Report, SocketReport, Summary, Why,
+    FreeRule, Holder, How, LeftWhileAlive, Leftover, Outcome, Report, SocketReport, Summary, Why,
 };
 pub use settle::{has_settled, settled};
 pub use side::{Side, Sides};

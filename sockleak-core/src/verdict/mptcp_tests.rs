@@ -1,5 +1,5 @@
 use super::*;
-use crate::leftover::followers;
+use crate::leftover::leftovers;
 use crate::observed::{Protocol, Socket, State, Timer};
 use crate::testing::{at, evidence, sighting, socket};
 use crate::verdict::{FreeRule, Report, SocketReport, Why, examine, settled};
@@ -73,7 +73,7 @@ fn an_established_orphan_waits_with_its_mptcp_socket() {
     assert_eq!(entry.freedom.at(), Some(at(100 + 59_700)));
     assert_eq!(entry.freedom.latest(), None, "its subflow is closed only then");
     assert_eq!(
-        followers(&report).map(|left| left.cookie).collect::<Vec<_>>(),
+        leftovers(&report).map(|left| left.cookie).collect::<Vec<_>>(),
         [101],
         "the subflow outlives it"
     );
@@ -109,7 +109,7 @@ fn the_longest_living_subflow_decides() {
         outcomes.sort_unstable();
         assert_eq!(outcomes, [Outcome::TimeWait, Outcome::Reset]);
         assert_eq!(report.summary.total(), 1, "subflows are no entries");
-        assert_eq!(followers(&report).count(), 1);
+        assert_eq!(leftovers(&report).count(), 1);
     }
     let report = examine(evidence(vec![msk(&TO_CLOSE, &[&reset])], Vec::new()));
     assert_eq!(
@@ -130,7 +130,7 @@ fn what_is_held_holds_its_subflows() {
     let entry = only(&report);
     let held = (Outcome::Held, Some(State::Established), FreeRule::Holder);
     assert_eq!((told(entry), told(&entry.subflows[0])), (held, held));
-    assert_eq!(followers(&report).next().unwrap().cookie, 7);
+    assert_eq!(leftovers(&report).next().unwrap().cookie, 7);
 }
 
 #[test]

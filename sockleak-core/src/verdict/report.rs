@@ -36,7 +36,7 @@ pub struct Report {
     /// One for each address and port that it listened on or was bound to.
     pub restart: Vec<Restart>,
     /// The single sockets behind `left_while_alive`.
-    pub live_leftovers: Vec<Follower>,
+    pub closed_alive: Vec<Leftover>,
 }
 
 #[derive(Clone, Debug)]
@@ -235,7 +235,7 @@ pub struct LeftWhileAlive {
 
 /// A leftover that is followed after the report until it is free.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Follower {
+pub struct Leftover {
     /// The dead process.
     pub pid: u32,
     pub netns: u32,

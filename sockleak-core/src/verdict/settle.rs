@@ -59,7 +59,7 @@ pub fn has_settled(evidence: &Evidence, is_dying: impl Fn(u32) -> bool) -> bool 
     let sights = Sights::find(sockets, &evidence.closed_alive, snapshots);
     let judge = Judge::new(
         &evidence.holdings,
-        evidence.unread > 0,
+        evidence.unreadable > 0,
         evidence.time,
         evidence.hz,
     );

@@ -34,7 +34,7 @@ use self::maps::Maps;
 use self::sharing::Reported;
 use self::translate::Translator;
 use crate::clock::{self, BootClock};
-use crate::running::Kernel;
+use crate::kernel_types::KernelTypes;
 
 /// The maps of a loaded tracer, in the domain's words.
 pub struct Inventory {
@@ -45,7 +45,7 @@ pub struct Inventory {
 
 impl Inventory {
     /// Takes the maps out of the loaded object. `hz` are the ticks of the kernel a second.
-    pub(crate) fn open(ebpf: &mut Ebpf, kernel: &Kernel, hz: u32) -> Result<Self, MapsError> {
+    pub(crate) fn open(ebpf: &mut Ebpf, kernel: &KernelTypes, hz: u32) -> Result<Self, MapsError> {
         Ok(Self {
             maps: Maps::take(ebpf)?,
             translator: Translator::new(BootClock::sample(), hz, &kernel.reset_reasons),

@@ -24,11 +24,11 @@ use sockleak_ebpf::{Bitmap, maps, programs};
 
 use self::decode::Record;
 use super::globals::Globals;
+use super::kernel_types::KernelTypes;
 use super::kfunc::{self, Kfuncs};
 use super::load_error::{LoadError, refused as not_loaded};
 use super::netns;
 use super::object::{self, OBJECT};
-use super::running::Kernel;
 
 /// How much is read at a time: what the kernel keeps of an iterator's output (`bpf_seq_read`,
 /// kernel/bpf/bpf_iter.c).
@@ -45,7 +45,7 @@ impl PortReader {
     ///
     /// # Errors
     /// When a required struct member is missing, or when the kernel refuses an iterator.
-    pub fn load(kernel: &Kernel) -> Result<Self, LoadError> {
+    pub fn load(kernel: &KernelTypes) -> Result<Self, LoadError> {
         let globals = Globals::of(kernel)?;
         let mut loader = globals.loader();
         for name in maps::OF_THE_TRACER {
@@ -68,7 +68,7 @@ impl PortReader {
     /// # Errors
     /// As [`PortReader::load`], or when the kernel has no BTF.
     pub fn load_alone() -> Result<Self, LoadError> {
-        Self::load(&Kernel::read()?)
+        Self::load(&KernelTypes::read()?)
     }
 
     /// The TCP sockets that have one of the ports in that network namespace, mini sockets and listeners too. Sockets

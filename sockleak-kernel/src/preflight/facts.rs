@@ -8,10 +8,10 @@ use sockleak_core::observed::{Family, Protocol, State};
 use super::rights::Rights;
 use crate::btf::BtfError;
 use crate::clock;
+use crate::kernel_types::KernelTypes;
 use crate::netns::Netns;
 use crate::port_table::PortReader;
 use crate::proc;
-use crate::running::Kernel;
 use crate::sock_diag::{Filter, SockDiag, SockDiagError};
 
 /// Everything that the requirements are judged by.
@@ -19,7 +19,7 @@ use crate::sock_diag::{Filter, SockDiag, SockDiagError};
 pub struct Facts {
     /// As uname(2) tells it.
     pub release: String,
-    pub btf: Result<Kernel, BtfError>,
+    pub btf: Result<KernelTypes, BtfError>,
     pub rights: Rights,
     /// Whether a trial dump worked.
     pub sock_diag: Result<(), SockDiagError>,
@@ -53,7 +53,7 @@ impl Facts {
     pub fn gather() -> Self {
         Self {
             release: release(),
-            btf: Kernel::read(),
+            btf: KernelTypes::read(),
             rights: Rights::read(),
             sock_diag: trial_dump(),
             port_table: None,

@@ -10,7 +10,7 @@ use sockleak_core::observed::{State, Timer};
 
 use super::*;
 use crate::netns::{self, Netns};
-use crate::stage;
+use crate::sandbox;
 
 /// A listener, a connection's client end and its accepted end.
 fn connection(address: &str) -> (TcpListener, TcpStream, TcpStream) {
@@ -103,7 +103,7 @@ fn time_wait_is_a_mini_socket_with_its_timer() {
 fn the_fin_is_a_byte_that_is_not_acknowledged() {
     let (_listener, client, accepted) = connection("127.0.0.1:0");
     let (local, remote) = (accepted.local_addr().unwrap(), accepted.peer_addr().unwrap());
-    stage::drop_everything(&client).unwrap();
+    sandbox::drop_everything(&client).unwrap();
     (&accepted).write_all(&[0; 100]).unwrap();
     drop(accepted);
     let row = wait_for(local, remote, State::FinWait1);
@@ -114,7 +114,7 @@ fn the_fin_is_a_byte_that_is_not_acknowledged() {
     let rows = diag.dump(Protocol::Tcp, Family::Ipv4, &filter).unwrap();
     let plain = find(&rows, local, State::FinWait1).unwrap();
     assert_eq!((plain.send_queue, plain.rto, plain.last_ack), (101, None, None));
-    stage::reset(client).unwrap();
+    sandbox::reset(client).unwrap();
 }
 
 #[test]

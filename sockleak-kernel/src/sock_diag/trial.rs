@@ -13,7 +13,7 @@ use sockleak_core::leftover::{DiscardRule, Power, Powers, Removable};
 use sockleak_core::observed::{Family, Protocol, Sighting};
 
 use super::{DestroyError, Filter, SockDiag, SockDiagError};
-use crate::stage;
+use crate::sandbox;
 
 /// How long a leftover on loopback may take to come about.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ pub enum TrialError {
 /// When the namespace or the leftovers cannot be made.
 pub fn powers() -> Result<Powers, TrialError> {
     let trial = thread::Builder::new().name("trial".to_owned()).spawn(|| {
-        stage::isolate().map_err(TrialError::Namespace)?;
+        sandbox::isolate().map_err(TrialError::Namespace)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         Ok(Powers {
             time_wait: with_patience(|| time_wait(&listener))?,
@@ -77,12 +77,12 @@ fn time_wait(listener: &TcpListener) -> Result<Power, TrialError> {
 /// A closed connection whose peer does not acknowledge is an orphan.
 fn orphan(listener: &TcpListener) -> Result<Power, TrialError> {
     let (peer, closed) = connection(listener)?;
-    stage::drop_everything(&peer)?;
+    sandbox::drop_everything(&peer)?;
     let addresses = addresses(&closed)?;
     drop(closed);
     let power = power(addresses, |leftover| !leftover.is_mini());
     // Where it was not destroyed, the peer's RST ends it, and with it the namespace, which it keeps.
-    stage::reset(peer)?;
+    sandbox::reset(peer)?;
     power
 }
 

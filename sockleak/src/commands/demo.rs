@@ -8,7 +8,7 @@ use std::{env, process};
 use anyhow::{Context as _, Result};
 use sockleak_kernel::netns::{self, Netns};
 use sockleak_kernel::preflight::{self, Requirement};
-use sockleak_kernel::{proc, stage};
+use sockleak_kernel::{proc, sandbox};
 
 use super::cli::{Common, TraceArgs};
 use super::{refuse_unmet, trace};
@@ -40,7 +40,7 @@ pub fn run(common: &Common) -> Result<u8> {
     let status = proc::status(process::id()).unwrap_or_default();
     requirements.extend(unmet(status.effective_capabilities.unwrap_or(0)));
     refuse_unmet(&requirements)?;
-    let mut server = stage::fork(serve).context("cannot start the demo's server")?;
+    let mut server = sandbox::fork(serve).context("cannot start the demo's server")?;
     let mut says = BufReader::new(server.says);
     let address: SocketAddr = line(&mut says)?
         .parse()
@@ -55,7 +55,7 @@ pub fn run(common: &Common) -> Result<u8> {
         peer.write_all(b"a request that the server never reads")?;
     }
     for peer in &peers[UNREAD..][..UNREACHABLE] {
-        stage::drop_everything(peer).context("cannot make a peer unreachable")?;
+        sandbox::drop_everything(peer).context("cannot make a peer unreachable")?;
     }
 
     let args = TraceArgs {
@@ -116,18 +116,18 @@ fn line(reader: &mut impl io::BufRead) -> io::Result<String> {
 
 /// The server. It ends when it crashes, or when the demo is gone.
 fn serve(told: PipeReader, mut says: PipeWriter) {
-    stage::rename(c"demo-server");
+    sandbox::rename(c"demo-server");
     // What fails here is told by the end of the pipe.
     let _ = try_serve(told, &mut says);
 }
 
 fn try_serve(told: PipeReader, says: &mut PipeWriter) -> io::Result<()> {
-    stage::isolate()?;
+    sandbox::isolate()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 8080))?;
     // The mistake that no SO_REUSEADDR heals: a helper that inherits the listener and outlives the server.
-    let helper = stage::fork(|_, _| {
-        stage::rename(c"demo-helper");
-        stage::wait_for_end(&told);
+    let helper = sandbox::fork(|_, _| {
+        sandbox::rename(c"demo-helper");
+        sandbox::wait_for_end(&told);
     })?;
     writeln!(says, "{}", listener.local_addr()?)?;
     let mut connections: Vec<TcpStream> = (0..PEERS)
@@ -139,7 +139,7 @@ fn try_serve(told: PipeReader, says: &mut PipeWriter) -> io::Result<()> {
     connections.truncate(PEERS - SERVED);
     writeln!(says, "closed")?;
     if line(&mut orders)? == "crash" {
-        stage::crash();
+        sandbox::crash();
     }
     drop(helper);
     Ok(())

@@ -143,7 +143,7 @@ impl Occupancy {
             orphan_retries: namespace.orphan_retries().ok(),
             overflow: None,
             local_ports: None,
-            rivals: None,
+            same_destination: None,
             // Those are found by their descriptors, which the kernel lists for this PID namespace.
             shows_bound: (owners.is_some() && !self.nested) || sock_diag::lists_bound(),
             owners,

@@ -7,11 +7,11 @@ mod advice;
 mod blind;
 mod checks;
 mod escape;
-mod freeing;
 mod json;
 mod live;
 mod notice;
 mod open;
+mod removals;
 mod text;
 
 use std::io;
@@ -26,13 +26,13 @@ use crate::sinks::Sink;
 pub use blind::sentences as blind_sentences;
 pub use checks::{Checks, FieldRow, RequirementRow};
 pub use escape::escape;
-pub use freeing::{Freeing, Subject};
 pub use json::Json;
 #[cfg(test)]
 pub use json::schema;
 pub use live::{LiveLine, Status};
 pub use notice::{GoesOn, Notice};
 pub use open::{Options, open};
+pub use removals::{Removals, Subject};
 pub use text::{Style, Text};
 
 /// The form of what is printed.
@@ -58,7 +58,7 @@ pub enum Answer<'a> {
     /// The last look of a wait for a port, for sockets with these options.
     Waited(&'a PortReport, Reuse),
     /// What was destroyed, or would be.
-    Freeing(&'a Freeing),
+    Removals(&'a Removals),
 }
 
 /// Prints answers.

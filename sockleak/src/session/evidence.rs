@@ -72,7 +72,7 @@ impl Gathered {
             snapshots: self.of_interest(&records),
             sockets: records.inventory,
             closed_alive: records.closed_alive,
-            unread: self.holders.unreadable,
+            unreadable: self.holders.unreadable,
             io_uring: death.is_some_and(|death| death.io_uring) || entry.is_some_and(|entry| entry.io_uring),
             blind,
             lost: Lost {

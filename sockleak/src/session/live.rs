@@ -11,8 +11,8 @@ use sockleak_core::observed::{
     Loss, Observation, OpenSockets, ProcessChange, ProcessEvent, ProcessId, Watching,
 };
 use sockleak_kernel::inventory::{Events, ProgramLog};
+use sockleak_kernel::kernel_types::KernelTypes;
 use sockleak_kernel::load;
-use sockleak_kernel::running::Kernel;
 use sockleak_kernel::tracer::{HOOKS, Programs, Tracer};
 use sockleak_kernel::{clock, preflight};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -77,7 +77,7 @@ impl Live {
     /// # Errors
     /// When the kernel refuses the tracer, or a target died meanwhile.
     pub fn attach(
-        kernel: &Kernel,
+        kernel: &KernelTypes,
         programs: &load::Settings,
         targets: Vec<Target>,
         settings: Settings,
@@ -112,7 +112,7 @@ impl Live {
     }
 
     /// Loads what only evidence needs.
-    pub fn add_port_reader(&mut self, kernel: &Kernel) {
+    pub fn add_port_reader(&mut self, kernel: &KernelTypes) {
         self.programs.add_port_reader(kernel);
     }
 

@@ -19,12 +19,12 @@ pub fn sockets(namespace: &Netns, ports: &BTreeSet<u16>) -> Result<Option<Vec<Si
     let bound = Filter::all().states(&[State::Listen, State::BoundInactive]);
     let connected = Filter::all().remote_ports(ports.iter().copied());
     let mut sock_diag = SockDiag::open(Some(namespace.as_fd()))?;
-    let mut rivals = Vec::new();
+    let mut same_destination = Vec::new();
     // A v4-mapped connection, which is in the list of IPv6, takes a port from IPv4.
     for family in [Family::Ipv4, Family::Ipv6] {
         for filter in [&bound, &connected] {
-            rivals.extend(sock_diag.dump(Protocol::Tcp, family, filter)?);
+            same_destination.extend(sock_diag.dump(Protocol::Tcp, family, filter)?);
         }
     }
-    Ok(Some(rivals))
+    Ok(Some(same_destination))
 }

@@ -108,7 +108,7 @@ impl Questions {
                 snapshot.owners = listed(reader, namespace, &wanted.bound);
             }
             if let (Some(namespace), Some(rules)) = (namespace, &local_ports) {
-                snapshot.rivals =
+                snapshot.same_destination =
                     same_destination::sockets(namespace, &destinations.ports(rules))?.map(Arc::new);
             }
             snapshot.local_ports = local_ports;
@@ -264,7 +264,7 @@ pub fn look(inode: u32, namespace: Option<&Netns>, wanted: &Wanted) -> Result<Sn
         owners: None,
         shows_bound: false,
         local_ports: None,
-        rivals: None,
+        same_destination: None,
     })
 }
 

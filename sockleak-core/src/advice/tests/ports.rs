@@ -10,7 +10,7 @@ fn client(range: u16) -> Evidence {
         .map(|socket| sighting(socket, State::TimeWait))
         .collect();
     let mut evidence = with(sockets, left.clone());
-    evidence.snapshots[0].rivals = Some(left.into());
+    evidence.snapshots[0].same_destination = Some(left.into());
     evidence.snapshots[0].local_ports = Some(LocalPorts {
         range: 40_000..=40_000 + range - 1,
         reserved: Vec::new(),

@@ -133,7 +133,7 @@ fn a_request_has_no_port_of_its_own() {
         let client = TcpStream::from(Socket::new(Domain::IPV4, Type::STREAM, None).unwrap());
         client.set_nonblocking(true).unwrap();
         // It never sees the answer to its SYN.
-        stage::drop_everything(&client).unwrap();
+        sandbox::drop_everything(&client).unwrap();
         let client = Socket::from(client);
         client.connect(&local(&listener).into()).unwrap_err();
         // In hexadecimal: its state is SYN_RECV.

@@ -15,7 +15,7 @@ use sockleak_core::port::{Answer, Request, Reuse, in_the_way};
 
 use super::*;
 use crate::netns::Netns;
-use crate::stage;
+use crate::sandbox;
 
 const V4: (Domain, SocketAddr) = (Domain::IPV4, SocketAddr::V4(loopback()));
 const V6: (Domain, SocketAddr) = (Domain::IPV6, v6(Ipv6Addr::LOCALHOST));
@@ -34,7 +34,7 @@ fn isolated(test: impl FnOnce(&Netns) + Send) {
     thread::scope(|scope| {
         scope
             .spawn(|| {
-                stage::isolate().unwrap();
+                sandbox::isolate().unwrap();
                 test(&Netns::current().unwrap());
             })
             .join()

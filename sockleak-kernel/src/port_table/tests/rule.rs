@@ -84,7 +84,7 @@ impl Leftover {
         });
         // Its FIN is never acknowledged.
         let peer = TcpStream::from(client);
-        stage::drop_everything(&peer).unwrap();
+        sandbox::drop_everything(&peer).unwrap();
         (port, peer, (!self.orphan).then_some(server))
     }
 

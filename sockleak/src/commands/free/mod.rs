@@ -14,7 +14,7 @@ use sockleak_kernel::{proc, sock_diag};
 use self::task::{Task, Terms};
 use super::cli::{Common, FreeArgs};
 use crate::exit_status::ExitStatus;
-use crate::output::{Answer, Freeing, Subject};
+use crate::output::{Answer, Removals, Subject};
 
 /// Which sockets are meant.
 enum Wanted {
@@ -64,13 +64,13 @@ pub fn run(common: &Common, args: &FreeArgs) -> Result<u8> {
     let time = Timestamp::now();
     let removals: Vec<Removal> = tasks.into_iter().flat_map(|task| task.removals).collect();
     is_left |= removals.iter().any(|removal| removal.is_left(asked));
-    let freeing = Freeing {
+    let removals = Removals {
         time,
         subject,
         removals,
         notes,
     };
-    common.open_output(false).answer(&Answer::Freeing(&freeing))?;
+    common.open_output(false).answer(&Answer::Removals(&removals))?;
     Ok(ExitStatus::NotFreed.unless(!(args.yes && is_left)))
 }
 

@@ -10,9 +10,9 @@ use std::io;
 
 use anyhow::{Context as _, Result};
 use sockleak_core::examiner::{Examiner, Wanted};
+use sockleak_kernel::kernel_types::KernelTypes;
 use sockleak_kernel::load;
 use sockleak_kernel::preflight::Facts;
-use sockleak_kernel::running::Kernel;
 use sockleak_kernel::spawn::{self, Identity, StoppedChild};
 use sockleak_kernel::{descriptors, proc};
 
@@ -105,7 +105,7 @@ pub fn start(common: &Common, args: &TraceArgs, begin: Begin<'_>, output: &mut d
 
 async fn trace(
     args: &TraceArgs,
-    (kernel, programs): (&Kernel, &load::Settings),
+    (kernel, programs): (&KernelTypes, &load::Settings),
     targets: Vec<Target>,
     begin: Begin<'_>,
     output: &mut dyn Output,

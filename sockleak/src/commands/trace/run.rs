@@ -6,7 +6,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use sockleak_core::event::Event;
 use sockleak_core::examiner::Examiner;
-use sockleak_core::leftover::followers;
+use sockleak_core::leftover::leftovers;
 use sockleak_core::observed::Observation;
 use sockleak_core::verdict::FreeRule;
 use sockleak_kernel::terminal;
@@ -144,7 +144,7 @@ impl Run<'_> {
             let failures = self.sinks.take(&event)?;
             self.tell(failures);
             if let Event::Report(report) = &event {
-                self.left_behind |= followers(report).next().is_some();
+                self.left_behind |= leftovers(report).next().is_some();
                 if self.once && report.process.target {
                     self.live.wind_up(End::Complete);
                 }
@@ -173,8 +173,8 @@ impl Run<'_> {
     fn show_countdown(&mut self) -> Result<()> {
         let countdown = self.examiner.countdown();
         let (held, leftovers): (Vec<_>, Vec<_>) = countdown
-            .followers()
-            .partition(|follower| follower.freedom.rule == FreeRule::Holder);
+            .leftovers()
+            .partition(|leftover| leftover.freedom.rule == FreeRule::Holder);
         let status = Status::Draining {
             now: Timestamp::now(),
             leftovers: leftovers.len() as u64,

@@ -96,7 +96,7 @@ mod tests {
         let seen = sighting(&left, State::TimeWait);
         let mut evidence = evidence(vec![left], vec![seen.clone()]);
         evidence.snapshots[0].local_ports = Some(local_ports());
-        evidence.snapshots[0].rivals = Some(vec![seen].into());
+        evidence.snapshots[0].same_destination = Some(vec![seen].into());
         let report = examine(evidence);
         let row = serde_json::to_value(EphemeralView::new(&report.ephemeral[0]));
         let (at, latest) = ("2025-10-09T08:54:19.800000000Z", "2025-10-09T08:54:21.848000000Z");

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sockleak_core::leftover::Freed;
 use sockleak_core::observed::{Loss, ProcessChange, ProcessEvent, SocketTransition, Watching};
-use sockleak_core::verdict::{Follower, FreeRule, Outcome, Report};
+use sockleak_core::verdict::{FreeRule, Leftover, Outcome, Report};
 
 use super::incident::IncidentIdView;
 use super::record::{Kind, Record};
@@ -158,19 +158,19 @@ impl Record for MovedView {
 }
 
 impl MovedView {
-    pub(super) fn new(time: Timestamp, follower: &Follower) -> Self {
+    pub(super) fn new(time: Timestamp, leftover: &Leftover) -> Self {
         Self {
             time: Time(time),
-            pid: follower.pid,
-            laddr: follower.local.ip(),
-            lport: follower.local.port(),
-            raddr: follower.remote.map(|remote| remote.ip()),
-            rport: follower.remote.map(|remote| remote.port()),
-            outcome: follower.outcome(),
-            state: StateName(follower.state),
-            free_rule: follower.freedom.rule,
-            free_at: follower.freedom.at().map(Time),
-            free_at_latest: follower.freedom.latest().map(Time),
+            pid: leftover.pid,
+            laddr: leftover.local.ip(),
+            lport: leftover.local.port(),
+            raddr: leftover.remote.map(|remote| remote.ip()),
+            rport: leftover.remote.map(|remote| remote.port()),
+            outcome: leftover.outcome(),
+            state: StateName(leftover.state),
+            free_rule: leftover.freedom.rule,
+            free_at: leftover.freedom.at().map(Time),
+            free_at_latest: leftover.freedom.latest().map(Time),
         }
     }
 }
@@ -194,16 +194,16 @@ impl Record for FreedView {
 
 impl FreedView {
     pub(super) fn new(freed: &Freed) -> Self {
-        let follower = &freed.follower;
+        let leftover = &freed.leftover;
         Self {
-            pid: follower.pid,
-            laddr: follower.local.ip(),
-            lport: follower.local.port(),
-            raddr: follower.remote.map(|remote| remote.ip()),
-            rport: follower.remote.map(|remote| remote.port()),
+            pid: leftover.pid,
+            laddr: leftover.local.ip(),
+            lport: leftover.local.port(),
+            raddr: leftover.remote.map(|remote| remote.ip()),
+            rport: leftover.remote.map(|remote| remote.port()),
             not_before: Time(freed.not_before),
             time: Time(freed.time),
-            free_rule: follower.freedom.rule,
+            free_rule: leftover.freedom.rule,
         }
     }
 }

@@ -22,7 +22,7 @@ use sockleak_core::event::Event;
 use sockleak_core::leftover::Freed;
 use sockleak_core::observed::{Loss, ProcessEvent, SocketTransition, Watching};
 use sockleak_core::port::PortReport;
-use sockleak_core::verdict::{Follower, Report};
+use sockleak_core::verdict::{Leftover, Report};
 
 use self::events::{
     DeathEventView, FreedView, LostView, MovedView, ProcessEventView, TransitionEventView, WatchView,
@@ -32,7 +32,7 @@ use self::incident::IncidentView;
 use self::port::PortView;
 use self::report::ReportView;
 use super::{
-    Answer, Console, Freeing, LiveLine, Notice, Render, Status, escape, out_of_sight_line, watch_line,
+    Answer, Console, LiveLine, Notice, Removals, Render, Status, escape, out_of_sight_line, watch_line,
 };
 use crate::sinks::Sink;
 
@@ -95,9 +95,9 @@ impl<W: Write, S: Write> Json<W, S> {
         self.line(&PortView::new(report))
     }
 
-    fn moved(&mut self, time: Timestamp, moved: &[Follower]) -> io::Result<()> {
-        for follower in moved {
-            write(&mut self.writer, &MovedView::new(time, follower))?;
+    fn moved(&mut self, time: Timestamp, moved: &[Leftover]) -> io::Result<()> {
+        for leftover in moved {
+            write(&mut self.writer, &MovedView::new(time, leftover))?;
         }
         self.writer.flush()
     }
@@ -109,12 +109,12 @@ impl<W: Write, S: Write> Json<W, S> {
         self.writer.flush()
     }
 
-    fn freeing(&mut self, freeing: &Freeing) -> io::Result<()> {
-        for removal in &freeing.removals {
-            write(&mut self.writer, &RemovalView::new(freeing.time, removal))?;
+    fn removals(&mut self, removals: &Removals) -> io::Result<()> {
+        for removal in &removals.removals {
+            write(&mut self.writer, &RemovalView::new(removals.time, removal))?;
         }
         self.writer.flush()?;
-        for note in &freeing.notes {
+        for note in &removals.notes {
             self.status.say(&escape(note))?;
         }
         Ok(())
@@ -160,7 +160,7 @@ impl<W: Write, S: Write> Render for Json<W, S> {
     fn answer(&mut self, answer: &Answer<'_>) -> io::Result<()> {
         match answer {
             Answer::Port(report) | Answer::Waited(report, _) => self.port(report),
-            Answer::Freeing(freeing) => self.freeing(freeing),
+            Answer::Removals(removals) => self.removals(removals),
         }
     }
 }

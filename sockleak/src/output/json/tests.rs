@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use sockleak_core::expiry::Freedom;
-use sockleak_core::leftover::{Attempt, DiscardRule, Power, Powers, Removal, followers};
+use sockleak_core::leftover::{Attempt, DiscardRule, Power, Powers, Removal, leftovers};
 use sockleak_core::observed::{
     Cause, Death, OpenSockets, ProcessChange, Protocol, Sender, Sighting, State, Timer, WatchedProcess,
 };
@@ -165,10 +165,10 @@ fn a_death_names_its_signal() {
 #[test]
 fn what_moved_has_its_new_moment() {
     let report = sample();
-    let mut follower = followers(&report).nth(1).unwrap();
-    follower.state = State::TimeWait;
-    follower.freedom = Freedom::new(FreeRule::TimewaitTimer, Some(at(90_000)), None);
-    let line = one(|json| json.moved(at(30_000), std::slice::from_ref(&follower)));
+    let mut leftover = leftovers(&report).nth(1).unwrap();
+    leftover.state = State::TimeWait;
+    leftover.freedom = Freedom::new(FreeRule::TimewaitTimer, Some(at(90_000)), None);
+    let line = one(|json| json.moved(at(30_000), std::slice::from_ref(&leftover)));
     assert_eq!(
         line,
         r#"{"type":"moved","v":2,"time":"2025-10-09T08:53:50.000000000Z","pid":4242,"laddr":"10.0.0.7","lport":8080,"raddr":"10.1.2.1","rport":20000,"outcome":"time_wait","state":"TIME_WAIT","free_rule":"timewait_timer","free_at":"2025-10-09T08:54:50.000000000Z","free_at_latest":null}"#
@@ -178,10 +178,10 @@ fn what_moved_has_its_new_moment() {
 #[test]
 fn what_is_freed_is_bracketed() {
     let report = sample();
-    let mut follower = followers(&report).nth(1).unwrap();
-    follower.freedom = Freedom::open(FreeRule::TimewaitTimer);
+    let mut leftover = leftovers(&report).nth(1).unwrap();
+    leftover.freedom = Freedom::open(FreeRule::TimewaitTimer);
     let freed = Freed {
-        follower,
+        leftover,
         not_before: at(60_000),
         time: at(60_500),
     };
@@ -374,13 +374,13 @@ fn a_destruction_is_one_line_for_each_socket() {
         fd: 3,
         how: None,
     });
-    let freeing = Freeing {
+    let removals = Removals {
         time: at(0),
         subject: Subject::Port(8080),
         removals: vec![destroyed, skipped],
         notes: Vec::new(),
     };
-    let lines = lines(false, |json| json.freeing(&freeing));
+    let lines = lines(false, |json| json.removals(&removals));
     let expected = concat!(
         r#"{"type":"free","v":2,"time":"2025-10-09T08:53:20.000000000Z","laddr":"10.0.0.7","lport":8080,"#,
         r#""raddr":"10.0.0.8","rport":40310,"netns":7,"cookie":4711,"state":"FIN_WAIT1","action":"destroyed","#,

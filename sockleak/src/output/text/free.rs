@@ -10,7 +10,7 @@ use sockleak_core::verdict::{Side, Sides};
 use super::style::{Ink, Style};
 use super::table::{HEADER, LIMIT, indent, line, widths};
 use super::words::{block, count, danger, plural, reason, unacknowledged};
-use crate::output::{Freeing, escape};
+use crate::output::{Removals, escape};
 
 /// So many holders of a line are named.
 const NAMED: usize = 3;
@@ -37,13 +37,13 @@ struct Common {
 }
 
 /// The lines, without their ends.
-pub(super) fn lines(freeing: &Freeing, style: &Style) -> Vec<String> {
-    let addresses = freeing.removals.iter().map(|one| (one.local, one.remote));
+pub(super) fn lines(removals: &Removals, style: &Style) -> Vec<String> {
+    let addresses = removals.removals.iter().map(|one| (one.local, one.remote));
     let sides = Sides::count(addresses);
     let mut lines = Vec::new();
     for action in ACTIONS {
         let mut groups: BTreeMap<Common, Vec<&Removal>> = BTreeMap::new();
-        for removal in freeing.removals.iter().filter(|one| one.action == action) {
+        for removal in removals.removals.iter().filter(|one| one.action == action) {
             groups.entry(common(removal, &sides)).or_default().push(removal);
         }
         if !groups.is_empty() {
@@ -51,10 +51,10 @@ pub(super) fn lines(freeing: &Freeing, style: &Style) -> Vec<String> {
         }
     }
     if lines.is_empty() {
-        lines.push(format!("nothing is left {}", freeing.subject));
+        lines.push(format!("nothing is left {}", removals.subject));
     }
     lines.extend(
-        freeing
+        removals
             .notes
             .iter()
             .map(|note| block(&escape(note), style.columns(), 0)),
@@ -234,7 +234,7 @@ mod tests {
     };
 
     fn told(removals: Vec<Removal>) -> String {
-        let freeing = Freeing {
+        let removals = Removals {
             time: at(0),
             subject: Subject::Port(8080),
             removals,
@@ -246,7 +246,7 @@ mod tests {
             zone: jiff::tz::TimeZone::UTC,
             verbose: false,
         };
-        lines(&freeing, &style).join("\n")
+        lines(&removals, &style).join("\n")
     }
 
     #[test]

@@ -20,12 +20,12 @@ use sockleak_core::observed::{
     Death, Loss, Process, ProcessChange, ProcessEvent, SocketTransition, Watching,
 };
 use sockleak_core::port::{PortReport, Reuse};
-use sockleak_core::verdict::{Follower, Report};
+use sockleak_core::verdict::{Leftover, Report};
 
 pub use self::style::Style;
 use self::words::{clock, count, plural};
 use super::{
-    Answer, Console, Freeing, LiveLine, Notice, Render, Status, escape, out_of_sight_line, watch_line,
+    Answer, Console, LiveLine, Notice, Removals, Render, Status, escape, out_of_sight_line, watch_line,
 };
 use crate::sinks::Sink;
 
@@ -117,13 +117,13 @@ impl<W: Write, S: Write> Text<W, S> {
         Ok(())
     }
 
-    fn moved(&mut self, time: Timestamp, moved: &[Follower]) -> io::Result<()> {
-        for follower in moved {
-            let end = match follower.freedom.at() {
+    fn moved(&mut self, time: Timestamp, moved: &[Leftover]) -> io::Result<()> {
+        for leftover in moved {
+            let end = match leftover.freedom.at() {
                 Some(at) => format!("free at {}", clock(at, &self.style.zone)),
                 None => "no end can be told".to_owned(),
             };
-            self.say_verbosely(time, &format!("{}, {end}", leftover(follower)))?;
+            self.say_verbosely(time, &format!("{}, {end}", in_words(leftover)))?;
         }
         Ok(())
     }
@@ -134,7 +134,7 @@ impl<W: Write, S: Write> Text<W, S> {
         };
         let time = clock(last.time, &self.style.zone);
         let what = if freed.len() == 1 {
-            format!("{} is free", leftover(&first.follower))
+            format!("{} is free", in_words(&first.leftover))
         } else {
             format!("{} leftovers are free", count(freed.len() as u64))
         };
@@ -143,8 +143,8 @@ impl<W: Write, S: Write> Text<W, S> {
         self.data.flush()
     }
 
-    fn freeing(&mut self, freeing: &Freeing) -> io::Result<()> {
-        for line in free::lines(freeing, &self.style) {
+    fn removals(&mut self, removals: &Removals) -> io::Result<()> {
+        for line in free::lines(removals, &self.style) {
             writeln!(self.data, "{line}")?;
         }
         self.data.flush()
@@ -207,7 +207,7 @@ impl<W: Write, S: Write> Render for Text<W, S> {
         match answer {
             Answer::Port(report) => self.port(report),
             Answer::Waited(report, reuse) => self.waited(report, *reuse),
-            Answer::Freeing(freeing) => self.freeing(freeing),
+            Answer::Removals(removals) => self.removals(removals),
         }
     }
 }
@@ -227,11 +227,11 @@ impl<W: Write, S: Write> Console for Text<W, S> {
 }
 
 /// A leftover by its state and its addresses.
-fn leftover(follower: &Follower) -> String {
-    let remote = follower
+fn in_words(leftover: &Leftover) -> String {
+    let remote = leftover
         .remote
         .map_or_else(String::new, |remote| format!(" to {remote}"));
-    format!("{} {}{remote}", follower.state.name(), follower.local)
+    format!("{} {}{remote}", leftover.state.name(), leftover.local)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
-use sockleak_core::leftover::followers;
+use sockleak_core::leftover::leftovers;
 use sockleak_core::verdict::{How, LeftWhileAlive, Outcome, Report, SocketReport, Why};
 
 use super::advice::advice;
@@ -204,7 +204,7 @@ fn what_matters(report: &Report, style: &Style) -> Vec<String> {
     let unseen = unseen.filter(|group| group.outcome == Outcome::Unknown);
     let unseen: u64 = unseen.map(|group| group.count).sum();
     let unknown = report.summary.unknown + report.lost.inventory + unseen;
-    let mut left = followers(report)
+    let mut left = leftovers(report)
         .filter(|left| left.outcome() != Outcome::Held)
         .map(|left| (left.freedom.at(), left.freedom.latest()))
         .peekable();

@@ -12,7 +12,7 @@ const SOCK_FROM_FILE: &str = "bpf_sock_from_file";
 
 /// The running kernel, as its BTF shows it.
 #[derive(Debug)]
-pub struct Kernel {
+pub struct KernelTypes {
     /// Where the struct members are.
     pub fields: Vec<Resolved>,
     /// Tracepoints may be preempted, so that the copies of the programs are attached too.
@@ -39,7 +39,7 @@ pub struct Kernel {
     iterators: Ids,
 }
 
-impl Kernel {
+impl KernelTypes {
     /// Reads it.
     ///
     /// # Errors

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 /// its first nanosecond.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Timestamp", into = "Timestamp")]
-pub struct Moment(NonZero<i64>);
+pub struct PackedTime(NonZero<i64>);
 
-impl From<Timestamp> for Moment {
+impl From<Timestamp> for PackedTime {
     fn from(time: Timestamp) -> Self {
         let end = if time < Timestamp::UNIX_EPOCH {
             i64::MIN
@@ -25,13 +25,13 @@ impl From<Timestamp> for Moment {
     }
 }
 
-impl From<Moment> for Timestamp {
-    fn from(moment: Moment) -> Self {
+impl From<PackedTime> for Timestamp {
+    fn from(moment: PackedTime) -> Self {
         Self::UNIX_EPOCH + SignedDuration::from_nanos(moment.0.get())
     }
 }
 
-impl fmt::Debug for Moment {
+impl fmt::Debug for PackedTime {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         Timestamp::from(*self).fmt(formatter)
     }
@@ -48,16 +48,16 @@ mod tests {
         fn every_nanosecond_comes_back(nanoseconds: i64) {
             prop_assume!(nanoseconds != 0);
             let time = Timestamp::from_nanosecond(nanoseconds.into()).unwrap();
-            prop_assert_eq!(Timestamp::from(Moment::from(time)), time);
+            prop_assert_eq!(Timestamp::from(PackedTime::from(time)), time);
         }
     }
 
     #[test]
     fn what_is_out_of_range_is_at_its_end() {
-        let back = |time| Timestamp::from(Moment::from(time)).as_nanosecond();
+        let back = |time| Timestamp::from(PackedTime::from(time)).as_nanosecond();
         assert_eq!(back(Timestamp::MIN), i128::from(i64::MIN));
         assert_eq!(back(Timestamp::MAX), i128::from(i64::MAX));
         assert_eq!(back(Timestamp::UNIX_EPOCH), 1);
-        assert_eq!(size_of::<Option<Moment>>(), 8);
+        assert_eq!(size_of::<Option<PackedTime>>(), 8);
     }
 }

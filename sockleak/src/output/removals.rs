@@ -7,7 +7,7 @@ use sockleak_core::leftover::Removal;
 
 /// What was destroyed, or would be, and what was not.
 #[derive(Clone, Debug)]
-pub struct Freeing {
+pub struct Removals {
     /// Of the last look.
     pub time: Timestamp,
     pub subject: Subject,
