@@ -2,52 +2,10 @@
 //!
 //! What a test lacks on this machine is the reason for which it is reported as ignored.
 
-mod advice;
-mod attaching;
-mod bounded;
-mod children;
-mod closing;
-mod command_line;
-mod complete;
-mod core_dumps;
-mod countdown;
-mod deaths;
-mod endings;
-mod ephemeral;
-mod exhausted_ports;
-mod families;
-mod freeing;
-mod half_closed;
-mod holder_search;
-mod holders;
-mod host_limits;
-mod kernel_held;
-mod leftovers;
-mod losses;
-mod mptcp;
-mod namespace_ends;
-mod obstacles;
-mod out_of_memory;
-mod passing;
-mod port_table;
-mod port_waits;
-mod ports;
-mod refusals;
-mod releasing;
-mod reset_reasons;
-mod restarting;
-mod reused_memory;
-mod rights;
-mod segments;
-mod shared_tables;
-mod signals;
-mod tcp_options;
-mod text;
-mod threads;
-mod time_namespaces;
-mod trace_ends;
-mod verifier;
-mod waiting;
+mod free;
+mod port;
+mod robustness;
+mod trace;
 
 use std::env;
 use std::fs;
@@ -68,54 +26,7 @@ fn main() -> ExitCode {
     forbid_core_dumps();
     descriptors::allow_all().expect("up to the hard limit it is allowed");
     sandbox::collect_panics();
-    let tests = [
-        advice::tests(),
-        attaching::tests(),
-        bounded::tests(),
-        children::tests(),
-        closing::tests(),
-        command_line::tests(),
-        complete::tests(),
-        core_dumps::tests(),
-        countdown::tests(),
-        deaths::tests(),
-        endings::tests(),
-        ephemeral::tests(),
-        exhausted_ports::tests(),
-        families::tests(),
-        freeing::tests(),
-        half_closed::tests(),
-        holder_search::tests(),
-        holders::tests(),
-        host_limits::tests(),
-        kernel_held::tests(),
-        leftovers::tests(),
-        losses::tests(),
-        mptcp::tests(),
-        namespace_ends::tests(),
-        obstacles::tests(),
-        out_of_memory::tests(),
-        passing::tests(),
-        port_table::tests(),
-        port_waits::tests(),
-        ports::tests(),
-        refusals::tests(),
-        releasing::tests(),
-        reset_reasons::tests(),
-        restarting::tests(),
-        reused_memory::tests(),
-        rights::tests(),
-        segments::tests(),
-        shared_tables::tests(),
-        signals::tests(),
-        tcp_options::tests(),
-        text::tests(),
-        threads::tests(),
-        trace_ends::tests(),
-        time_namespaces::tests(),
-        verifier::tests(),
-        waiting::tests(),
-    ];
+    let tests = [free::tests(), port::tests(), robustness::tests(), trace::tests()];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()
 }
 
@@ -169,7 +80,7 @@ impl Need {
             Self::Python => (programs::python().is_some(), "needs Python 3.11 or later"),
             Self::Ss => (programs::has_ss(), "needs ss of iproute2"),
             Self::Descriptors => (
-                descriptors::allowed() >= complete::DESCRIPTORS,
+                descriptors::allowed() >= trace::complete::DESCRIPTORS,
                 "needs 20,000 descriptors in a process (ulimit -Hn)",
             ),
             Self::SomeDescriptors => (
@@ -177,7 +88,7 @@ impl Need {
                 "needs 11,000 descriptors in a process (ulimit -Hn)",
             ),
             Self::CoreFiles => (
-                core_dumps::are_allowed(),
+                trace::core_dumps::are_allowed(),
                 "needs core files (ulimit -Hc), which sudo forbids, and CAP_SYS_RESOURCE would allow",
             ),
             Self::Ipv6 => (Path::new("/proc/net/tcp6").exists(), "needs a kernel with IPv6"),
@@ -186,7 +97,7 @@ impl Need {
                 "needs a kernel with MPTCP",
             ),
             Self::LocalCoreFiles => (
-                core_dumps::are_local(),
+                trace::core_dumps::are_local(),
                 "needs core files in the working directory (kernel.core_pattern)",
             ),
             Self::PidfdGetfd => (pidfd::can_take_descriptors(), "needs pidfd_getfd"),
@@ -208,7 +119,7 @@ impl Need {
                 "needs a kernel that destroys no time-wait sockets",
             ),
             Self::KnownVerifier => (
-                verifier::column().is_some(),
+                robustness::verifier::column().is_some(),
                 "needs a kernel of sockleak-kernel/bpf/verifier.txt",
             ),
             // Those who need it wait for it.

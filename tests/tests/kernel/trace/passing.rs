@@ -8,7 +8,7 @@ use sockleak_tests::limit::wait_until;
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
-use crate::holders::holders;
+use crate::trace::holders::holders;
 use crate::{Need, named, sandboxed};
 
 pub fn tests() -> Vec<Trial> {

@@ -15,7 +15,7 @@ use sockleak_tests::tracer::{Run, finish, run};
 use sockleak_tests::victim::Victim;
 use sockleak_tests::{binding, judge, programs, record, sandbox};
 
-use crate::refusals::public_copy;
+use crate::robustness::refusals::public_copy;
 use crate::{Need, named, sandboxed};
 
 pub fn tests() -> Vec<Trial> {

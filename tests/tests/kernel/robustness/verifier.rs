@@ -17,7 +17,7 @@ pub fn tests() -> Vec<Trial> {
 
 /// The table, and the column of the running kernel.
 pub fn column() -> Option<(Table, String)> {
-    let table = Table::parse(include_str!("../../../sockleak-kernel/bpf/verifier.txt"))
+    let table = Table::parse(include_str!("../../../../sockleak-kernel/bpf/verifier.txt"))
         .expect("the table can be read");
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is there");
     let series = table.series(&release).map(str::to_owned);

@@ -21,7 +21,7 @@ use sockleak_tests::victim::Victim;
 
 use super::untouched::{restart, serves};
 use super::{free, is_in_use, lines, on_port, plain_bind, rows, settles};
-use crate::refusals::refused;
+use crate::robustness::refusals::refused;
 use crate::{Need, named, sandboxed};
 
 pub fn tests() -> Vec<Trial> {

@@ -11,7 +11,7 @@ use sockleak_tests::tracer::{self, Tracer};
 use sockleak_tests::victim::Victim;
 use sockleak_tests::{programs, time_namespace};
 
-use crate::refusals::refused;
+use crate::robustness::refusals::refused;
 use crate::{Need, named, sandboxed};
 
 /// More than a day.

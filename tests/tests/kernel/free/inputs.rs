@@ -15,7 +15,7 @@ use sockleak_tests::file_capabilities::{
 use sockleak_tests::net::checked;
 use sockleak_tests::tracer::{Run, finish, run};
 
-use crate::refusals::{public_copy, refused};
+use crate::robustness::refusals::{public_copy, refused};
 use crate::{Need, named, sandboxed, unprivileged};
 
 /// A user who is not root, and a group.

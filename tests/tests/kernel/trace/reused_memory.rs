@@ -7,7 +7,7 @@ use sockleak_tests::judge;
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
-use crate::complete::{preempts_programs, table_after_the_crash};
+use crate::trace::complete::{preempts_programs, table_after_the_crash};
 use crate::{Need, named, sandboxed};
 
 pub fn tests() -> Vec<Trial> {

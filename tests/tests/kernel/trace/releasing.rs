@@ -8,7 +8,7 @@ use sockleak_tests::sandbox::short_fin_timeout;
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
-use crate::countdown::{agrees_with_the_timer, kept, moved_to};
+use crate::trace::countdown::{agrees_with_the_timer, kept, moved_to};
 use crate::{named, sandboxed};
 
 pub fn tests() -> Vec<Trial> {

@@ -15,7 +15,7 @@ use sockleak_tests::sandbox::{short_fin_timeout, sysctl};
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
-use crate::countdown::{agrees_with_the_timer, entry_of};
+use crate::trace::countdown::{agrees_with_the_timer, entry_of};
 use crate::{named, sandboxed};
 
 pub fn tests() -> Vec<Trial> {

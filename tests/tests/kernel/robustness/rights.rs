@@ -20,7 +20,7 @@ use sockleak_tests::tracer::{Run, Tracer, finish};
 use sockleak_tests::victim::Victim;
 use sockleak_tests::{programs, record, sandbox};
 
-use crate::refusals::{public_copy, public_copy_of, refused};
+use crate::robustness::refusals::{public_copy, public_copy_of, refused};
 use crate::{named, sandboxed};
 
 pub fn tests() -> Vec<Trial> {

@@ -14,7 +14,7 @@ use sockleak_tests::sandbox::short_fin_timeout;
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
 
-use crate::countdown::kept;
+use crate::trace::countdown::kept;
 use crate::{named, sandboxed};
 
 pub fn tests() -> Vec<Trial> {

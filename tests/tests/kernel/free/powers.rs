@@ -11,7 +11,7 @@ use sockleak_tests::programs;
 use sockleak_tests::tracer::{finish, run};
 
 use super::{crashed, lines, on_port, rows};
-use crate::refusals::{public_copy, refused};
+use crate::robustness::refusals::{public_copy, refused};
 use crate::{Need, named, sandboxed, unprivileged};
 
 pub fn tests() -> Vec<Trial> {

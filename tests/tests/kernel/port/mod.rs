@@ -1,0 +1,22 @@
+//! Whether a port can be had: in a report, by `port`, and by `wait`.
+
+mod ephemeral;
+mod exhausted_ports;
+mod port_table;
+mod port_waits;
+mod ports;
+mod restarting;
+
+use libtest_mimic::Trial;
+
+pub fn tests() -> Vec<Trial> {
+    let tests = [
+        ephemeral::tests(),
+        exhausted_ports::tests(),
+        port_table::tests(),
+        port_waits::tests(),
+        ports::tests(),
+        restarting::tests(),
+    ];
+    tests.into_iter().flatten().collect()
+}
