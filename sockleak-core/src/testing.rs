@@ -211,6 +211,11 @@ pub fn evidence(sockets: Vec<Socket>, sightings: Vec<Sighting>) -> Evidence {
 /// with unread data, one that is unreachable, and a listener that a child still has. It had closed three
 /// connections to a database itself.
 pub fn sample() -> Report {
+    examine(sample_evidence())
+}
+
+/// What [`sample`] is made from.
+pub fn sample_evidence() -> Evidence {
     let mut sockets = Vec::new();
     let mut sightings = Vec::new();
     let mut connection = |state: State, changes: &[(State, State)], left: Option<State>| {
@@ -315,5 +320,5 @@ pub fn sample() -> Report {
         });
     }
     evidence.lost.events = 12;
-    examine(evidence)
+    evidence
 }

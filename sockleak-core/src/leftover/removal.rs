@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::leftover::{DiscardRule, Hazard};
 use crate::observed::{Protocol, Sighting, State, Timer};
-use crate::verdict::Holder;
+use crate::verdict::{Holder, Outcome, Report, SocketReport};
 
 /// A leftover that may be destroyed. Nothing else is ever given to the kernel for that.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +156,39 @@ pub struct Recorded {
     pub local: SocketAddr,
     pub remote: Option<SocketAddr>,
     pub cookie: Option<u64>,
+}
+
+impl Recorded {
+    /// What a report says that is left: of the death, what was neither reset nor closed, and what the process had left
+    /// while it lived.
+    pub fn of(report: &Report) -> impl Iterator<Item = Self> {
+        let left = |part: &&SocketReport| !matches!(part.outcome, Outcome::Closed | Outcome::Reset);
+        let of_death = report
+            .sockets
+            .iter()
+            .flat_map(listed)
+            .filter(left)
+            .map(|part| Self {
+                netns: part.socket.netns,
+                local: part.socket.local,
+                remote: part.socket.remote,
+                cookie: part.socket.cookie.or(part.seen_cookie),
+            });
+        of_death.chain(report.closed_alive.iter().map(|leftover| Self {
+            netns: leftover.netns,
+            local: leftover.local,
+            remote: leftover.remote,
+            cookie: Some(leftover.cookie),
+        }))
+    }
+}
+
+/// What sock_diag lists of an entry: itself, or the TCP sockets of an MPTCP socket in its place.
+fn listed(report: &SocketReport) -> &[SocketReport] {
+    match report.socket.protocol {
+        Protocol::Tcp => std::slice::from_ref(report),
+        Protocol::Mptcp => &report.subflows,
+    }
 }
 
 /// What became of one socket, or would.

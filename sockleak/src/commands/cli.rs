@@ -236,7 +236,7 @@ pub struct FreeArgs {
     /// The local port, in this network namespace
     #[arg(required_unless_present = "report", conflicts_with = "report", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// The leftovers of the reports in this file instead, which `sockleak -o json` wrote; `-` is stdin
+    /// The leftovers of the reports in this file instead, which `sockleak -o json` or `trace --record` wrote; `-` is stdin
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
     /// Destroy also what still sends to a peer that may be alive: data that was not acknowledged is lost

@@ -11,7 +11,7 @@ use sockleak_core::recording::{DecodeError, Decoder, FORMAT, Header, LARGEST, Li
 use sockleak_kernel::user_files;
 
 /// What a recording begins with.
-pub const BEGINNING: &[u8] = br#"{"recording":"#;
+const BEGINNING: &[u8] = br#"{"recording":"#;
 /// What a compressed file begins with (RFC 1952).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
@@ -25,6 +25,12 @@ pub struct Replay {
 }
 
 impl Replay {
+    /// What begins so is a recording, or may be a compressed one.
+    #[must_use]
+    pub fn begins(bytes: &[u8]) -> bool {
+        bytes.starts_with(BEGINNING) || bytes.starts_with(&GZIP)
+    }
+
     /// Opens a recording.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The reports in a file that `sockleak -o json` wrote.
+//! The sockets in a file: in reports that `sockleak -o json` wrote, or in a recording of `trace --record`.
 
 mod unnamed;
 
@@ -12,14 +12,16 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use serde::Deserialize;
 use serde_json::error::Category;
 use sockleak_core::leftover::Recorded;
-use sockleak_core::verdict::Outcome;
+use sockleak_core::observed::Observation;
+use sockleak_core::verdict::{Outcome, examine};
 use sockleak_kernel::user_files;
 
 pub use self::unnamed::Unnamed;
+use crate::session::Replay;
 
 /// The sockets of all reports of a file, each once.
 #[derive(Debug, Default)]
-pub struct Recording {
+pub struct RecordedSockets {
     pub sockets: Vec<Recorded>,
     pub unnamed: Unnamed,
 }
@@ -100,9 +102,9 @@ struct Entry {
 
 /// Reads them from a file or, by the name `-`, from stdin. Lines that are no JSON are passed over: a traced command writes
 /// to the same stdout.
-pub fn read(file: &Path) -> Result<Recording> {
+pub fn read(file: &Path) -> Result<RecordedSockets> {
     if file.as_os_str() == STDIN {
-        return parse(stdin().lock(), &LIMITS).context("stdin cannot be used as a report");
+        return read_any(stdin().lock()).context("stdin cannot be used as a report");
     }
     let hint = |error: io::Error| match error.kind() {
         ErrorKind::InvalidInput => anyhow!("{error}; `sockleak free --report -` reads stdin"),
@@ -110,12 +112,32 @@ pub fn read(file: &Path) -> Result<Recording> {
     };
     user_files::open(file)
         .map_err(hint)
-        .and_then(|file| parse(BufReader::new(file), &LIMITS))
+        .and_then(|file| read_any(BufReader::new(file)))
         .with_context(|| format!("{} cannot be used as a report", file.display()))
 }
 
-fn parse(input: impl BufRead, limits: &Limits) -> Result<Recording> {
-    let mut recording = Recording::default();
+fn read_any(mut input: impl BufRead + 'static) -> Result<RecordedSockets> {
+    if Replay::begins(input.fill_buf()?) {
+        return judge(Replay::new(input)?, &LIMITS);
+    }
+    parse(input, &LIMITS)
+}
+
+/// The sockets of the reports that a recording gives today.
+fn judge(mut replay: Replay, limits: &Limits) -> Result<RecordedSockets> {
+    let mut recorded = RecordedSockets::default();
+    let mut known = HashSet::new();
+    while let Some(observation) = replay.read()? {
+        if let Observation::Dead(evidence) | Observation::Living(evidence) = observation {
+            recorded.add(Recorded::of(&examine(*evidence)), &mut known, limits)?;
+        }
+    }
+    recorded.refuse_many_namespaces(limits)?;
+    Ok(recorded)
+}
+
+fn parse(input: impl BufRead, limits: &Limits) -> Result<RecordedSockets> {
+    let mut recording = RecordedSockets::default();
     let mut known = HashSet::new();
     let mut reports = 0;
     let mut input = input.take(limits.bytes);
@@ -154,14 +176,7 @@ fn parse(input: impl BufRead, limits: &Limits) -> Result<Recording> {
         reports > 0,
         "there is no report in it, as `sockleak -o json` writes them"
     );
-    let namespaces: BTreeSet<u32> = recording.sockets.iter().map(|socket| socket.netns).collect();
-    ensure!(
-        namespaces.len() <= limits.namespaces,
-        "there are sockets of {} network namespaces in it, and at most {} are searched for: split the file between \
-         its lines",
-        namespaces.len(),
-        limits.namespaces
-    );
+    recording.refuse_many_namespaces(limits)?;
     Ok(recording)
 }
 
@@ -193,7 +208,19 @@ fn report(line: &[u8], number: u64) -> Result<Option<Report>> {
     Ok(Some(report))
 }
 
-impl Recording {
+impl RecordedSockets {
+    fn refuse_many_namespaces(&self, limits: &Limits) -> Result<()> {
+        let namespaces: BTreeSet<u32> = self.sockets.iter().map(|socket| socket.netns).collect();
+        ensure!(
+            namespaces.len() <= limits.namespaces,
+            "there are sockets of {} network namespaces in it, and at most {} are searched for: split the file between \
+             its lines",
+            namespaces.len(),
+            limits.namespaces
+        );
+        Ok(())
+    }
+
     /// Adds what is not known yet: the report of a child that had the same sockets names them again.
     fn add(
         &mut self,

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use sockleak_core::event::Event;
+use sockleak_core::recording::{self, Encoder, FORMAT, Header};
 use sockleak_core::testing::{self, addr};
 use sockleak_core::verdict::Report as Written;
 
@@ -219,4 +220,36 @@ fn no_more_is_read_than_was_agreed_upon() {
         let told = parsed(&text).map(|found| found.sockets).unwrap_err();
         assert!(told.contains(words), "no `{words}` in {told}");
     }
+}
+
+#[test]
+fn a_recording_has_the_sockets_of_its_reports() {
+    let evidence = testing::sample_evidence();
+    let observation = Observation::Dead(Box::new(evidence.clone()));
+    let mut encoder = Encoder::default();
+    let header = Header {
+        format: FORMAT,
+        ..Header::default()
+    };
+    let mut text = Vec::new();
+    for line in [recording::Line::Recording(header)]
+        .into_iter()
+        .chain(encoder.lines(&observation))
+    {
+        serde_json::to_writer(&mut text, &line).unwrap();
+        text.push(b'\n');
+    }
+    let recorded = read_any(io::Cursor::new(text)).unwrap().sockets;
+    let reported = parse(&written(&examine(evidence), false)[..], &LIMITS)
+        .unwrap()
+        .sockets;
+    assert!(!recorded.is_empty());
+    // A report leaves the ports of what the process had closed while it lived to the cookies.
+    let named = |sockets: Vec<Recorded>| -> Vec<_> {
+        sockets
+            .iter()
+            .map(|socket| (socket.netns, socket.cookie, socket.remote))
+            .collect()
+    };
+    assert_eq!(named(recorded), named(reported));
 }
