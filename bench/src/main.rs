@@ -12,6 +12,7 @@ mod json;
 mod machine;
 mod markdown;
 mod output;
+mod plan;
 mod process;
 mod roles;
 mod samples;
@@ -26,8 +27,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 
 use self::machine::Machine;
+use self::plan::{Bench, Sizes};
 use self::samples::{Samples, Scenario};
-use self::scenarios::{Bench, Sizes};
 use self::tools::Installed;
 
 /// Measures sockleak beside bpftrace and tcpstates: what it costs, what it misses, how fast it answers.

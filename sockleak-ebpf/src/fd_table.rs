@@ -6,12 +6,11 @@
 //! global function (one with external linkage and BTF, 5.6 and later) is verified once, and a call of it is one
 //! instruction to the verifier: so a step is such a function, and hundreds of steps are another one.
 
-use aya_ebpf::Global;
+use aya_ebpf::{Global, macros::map, maps::PerCpuArray};
 use sockleak_ebpf::{MISSING, ORIGIN_INVENTORY, ORIGIN_SUBFLOW, ProcessKey, SocketKey, SocketRecord};
 
 use crate::file;
 use crate::inventory::{self, Kept};
-use crate::maps::WALK;
 use crate::memory::read_or_zero;
 use crate::mptcp::Subflows;
 use crate::offsets::*;
@@ -48,6 +47,10 @@ pub struct Walk {
     key: SocketKey,
     record: SocketRecord,
 }
+
+/// The walk over the fd table of a dying process, on each CPU.
+#[map]
+static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
 
 /// What a step of a walk comes to.
 enum Found {

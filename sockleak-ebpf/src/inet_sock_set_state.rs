@@ -11,8 +11,9 @@ use sockleak_ebpf::{
 
 use crate::current;
 use crate::filter;
-use crate::maps::{COMPOSED, count, followed, insert, send, set_aside, watched};
+use crate::maps::{COMPOSED, count, send};
 use crate::offsets::HAS_SOCKET_COOKIE;
+use crate::places::{followed, insert, set_aside, watched};
 use crate::preemption::{Copy, Work, program};
 use crate::socket;
 use crate::task::{current_tgid, now};

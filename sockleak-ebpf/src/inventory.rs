@@ -2,7 +2,8 @@
 
 use sockleak_ebpf::{FdKey, SocketKey, SocketRecord, counter};
 
-use crate::maps::{EEXIST, EXTRA_FDS, count, insert, record};
+use crate::maps::{EEXIST, EXTRA_FDS, count};
+use crate::places::{insert, record};
 
 /// What became of a socket that a walk found.
 pub enum Kept {

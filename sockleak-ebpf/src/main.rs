@@ -17,6 +17,7 @@ mod memory;
 mod mptcp;
 mod offsets;
 mod overflow;
+mod places;
 mod port_files;
 mod port_owner;
 mod preemption;

@@ -3,7 +3,8 @@
 use aya_ebpf::helpers::bpf_get_current_comm;
 use sockleak_ebpf::{EVENT_EXEC, EventHeader, ExecEvent};
 
-use crate::maps::{send, watched};
+use crate::maps::send;
+use crate::places::watched;
 use crate::preemption::{Copy, Work, program};
 use crate::task::{current_tgid, now};
 

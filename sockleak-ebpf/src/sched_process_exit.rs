@@ -9,9 +9,10 @@ use sockleak_ebpf::{
 };
 
 use crate::fd_table;
-use crate::maps::{BPF_NOEXIST, DEATHS, DYING, EEXIST, WATCHED, count, send, watched};
+use crate::maps::{BPF_NOEXIST, DEATHS, DYING, EEXIST, WATCHED, count, send};
 use crate::memory::{read_into, read_or_zero};
 use crate::offsets::*;
+use crate::places::watched;
 use crate::preemption::program;
 use crate::task::{current_tgid, now, ns_pid};
 

@@ -4,9 +4,10 @@ use aya_ebpf::programs::RawTracePointContext;
 use sockleak_ebpf::{EVENT_FORK, EventHeader, ForkEvent, WATCHED_SHARES_FILES, Watched, counter};
 
 use crate::filter;
-use crate::maps::{WATCHED, count, send, watched};
+use crate::maps::{WATCHED, count, send};
 use crate::memory::read_or_zero;
 use crate::offsets::{FOLLOW_CHILDREN, TASK_FILES, TASK_START_BOOTTIME};
+use crate::places::watched;
 use crate::preemption::program;
 use crate::task::{now, tgid};
 

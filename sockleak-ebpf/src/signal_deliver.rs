@@ -3,9 +3,9 @@
 
 use aya_ebpf::programs::RawTracePointContext;
 
-use crate::maps::watched;
 use crate::memory::read_or_zero;
 use crate::offsets::K_SIGACTION_HANDLER;
+use crate::places::watched;
 use crate::preemption::program;
 use crate::signal_generate::COREDUMP_SIGNALS;
 use crate::task::{current_tgid, now};

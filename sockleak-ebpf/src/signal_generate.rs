@@ -3,9 +3,9 @@
 use aya_ebpf::programs::RawTracePointContext;
 use sockleak_ebpf::SignalSent;
 
-use crate::maps::watched;
 use crate::memory::read_or_zero;
 use crate::offsets::{K_SIGACTION_HANDLER, K_SIGACTION_SIZE, SIGHAND_ACTION, SIGINFO_CODE, TASK_SIGHAND};
+use crate::places::watched;
 use crate::preemption::program;
 use crate::task::{current_comm, current_tgid, now, tgid};
 

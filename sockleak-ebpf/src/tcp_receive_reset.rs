@@ -3,9 +3,9 @@
 
 use aya_ebpf::programs::RawTracePointContext;
 
-use crate::maps::followed;
 use crate::memory::read_or_zero;
 use crate::offsets::SK_STATE;
+use crate::places::followed;
 use crate::preemption::program;
 
 program!("tcp_receive_reset": tcp_receive_reset => run, tcp_receive_reset_2 => run);

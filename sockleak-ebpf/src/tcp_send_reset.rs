@@ -2,8 +2,8 @@
 
 use aya_ebpf::programs::RawTracePointContext;
 
-use crate::maps::followed;
 use crate::offsets::HAS_RESET_REASON;
+use crate::places::followed;
 use crate::preemption::program;
 
 program!("tcp_send_reset": tcp_send_reset => run, tcp_send_reset_2 => run);

@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use crate::shell;
 
+/// Names an object that the build of sockleak embeds instead of the committed one.
+pub const OBJECT_VARIABLE: &str = "SOCKLEAK_BPF_OBJECT";
+
 /// A cargo command in the root of the repository.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -47,7 +50,7 @@ fn collect<S: AsRef<OsStr>>(
     object: Option<&OsStr>,
 ) -> Result<BTreeMap<String, PathBuf>> {
     command.args(args);
-    command.envs(object.map(|object| (crate::bpf::OBJECT_VARIABLE, object)));
+    command.envs(object.map(|object| (OBJECT_VARIABLE, object)));
     eprintln!("+ {}", shell::describe(&command));
     command
         .arg("--message-format=json-render-diagnostics")

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 
 use anyhow::Result;
 
-use crate::{bpf, cargo, matrix, setup, shell};
+use crate::{cargo, matrix, setup, shell};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -54,7 +54,7 @@ pub fn run(options: &Options, object: Option<&OsStr>) -> Result<()> {
             .args(selection)
             .arg("--")
             .args(options.harness_args());
-        shell::run(command.envs(object.map(|object| (bpf::OBJECT_VARIABLE, object))))?;
+        shell::run(command.envs(object.map(|object| (cargo::OBJECT_VARIABLE, object))))?;
     }
 
     // Of these, those that are ignored because they need root or something of the kernel.

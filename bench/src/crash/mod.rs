@@ -17,8 +17,8 @@ pub use self::victims::{Plan, Shape};
 use crate::accounting::{self, Account};
 use crate::children::Process;
 use crate::fdinfo;
+use crate::plan::Bench;
 use crate::process;
-use crate::scenarios::Bench;
 use crate::tools::{EXIT, STATE, Tool};
 
 /// A peer that has printed nothing for so long has nothing left to print.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use sockleak_kernel::accounting;
 
-use super::{Bench, in_turn};
+use super::in_turn;
 use crate::crash::{self, Plan, Seen, Shape};
+use crate::plan::Bench;
 use crate::samples::{Sample, Samples, Scenario, metric};
 use crate::tools::Tool;
 

@@ -3,10 +3,11 @@
 use anyhow::{Context as _, Result};
 use sockleak_kernel::accounting;
 
-use super::{Bench, in_turn};
+use super::in_turn;
 use crate::accounting::Account;
 use crate::children::Process;
 use crate::crash::{attached, in_a_namespace};
+use crate::plan::Bench;
 use crate::samples::{Sample, Samples, Scenario, metric};
 use crate::tools::{STATE, Tool};
 

@@ -5,25 +5,11 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use crate::expiry::Freedom;
-use crate::observed::{Holding, Relation, Snapshot, Socket, State};
+use crate::observed::{Holding, Relation, Snapshot, Socket};
 use crate::verdict::decide::{Ending, decide};
 use crate::verdict::join::{Sight, join};
-use crate::verdict::{FreeRule, Holder, How, Outcome, Why, left_while_alive, mptcp};
-
-/// What became of one socket.
-#[derive(Clone, Debug)]
-pub(crate) struct Verdict {
-    pub outcome: Outcome,
-    /// What sock_diag calls it now; `None` if it is gone.
-    pub state: Option<State>,
-    /// The cookie that sock_diag told; `None` if it is gone.
-    pub seen_cookie: Option<u64>,
-    pub why: Why,
-    pub holders: Vec<Holder>,
-    pub freedom: Freedom,
-    /// Of its subflows, in their order.
-    pub subflows: Vec<Self>,
-}
+use crate::verdict::socket_verdict::Verdict;
+use crate::verdict::{FreeRule, Holder, How, Outcome, left_while_alive, mptcp};
 
 /// What the looks at the kernel said about the sockets of one process.
 pub(crate) struct Sights<'e> {

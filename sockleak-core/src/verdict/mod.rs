@@ -10,6 +10,7 @@ mod overflow;
 mod report;
 mod settle;
 mod side;
+mod socket_verdict;
 
 pub use examine::examine;
 pub use report::{

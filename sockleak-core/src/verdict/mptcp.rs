@@ -12,7 +12,7 @@ use crate::expiry::Freedom;
 use crate::observed::{Sighting, Socket, Transition};
 use crate::verdict::Outcome;
 use crate::verdict::decide::leftover;
-use crate::verdict::judge::Verdict;
+use crate::verdict::socket_verdict::Verdict;
 
 /// A subflow never has a file of its own. sock_diag shows the inode of its MPTCP socket, and a kernel that has
 /// `sock.sk_ino` (6.18) still does when that is closed: `__mptcp_close` clears `sk_socket` only.

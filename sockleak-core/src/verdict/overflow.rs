@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use crate::observed::{Overflow, Snapshot, Socket};
 use crate::verdict::decide::Ending;
-use crate::verdict::judge::Verdict;
+use crate::verdict::socket_verdict::Verdict;
 use crate::verdict::{Outcome, Why};
 
 /// Names the full table as the reason where it explains every missing TIME_WAIT of a namespace. Returns how many are

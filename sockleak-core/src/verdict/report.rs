@@ -10,7 +10,7 @@ use crate::expiry::Freedom;
 use crate::incident::IncidentId;
 use crate::observed::{BlindSpot, Death, Lost, Process, Protocol, Socket, State};
 use crate::port::{Ephemeral, Restart};
-use crate::verdict::judge::Verdict;
+use crate::verdict::socket_verdict::Verdict;
 
 /// Everything there is to say about one death.
 #[derive(Clone, Debug)]

@@ -1,9 +1,13 @@
 //! Which records of the maps belong to which process: found in one pass, and kept small.
 
+use std::collections::HashMap;
+
 use sockleak_core::observed::ProcessId;
 use sockleak_ebpf::{FdKey, ORIGIN_INVENTORY, SocketKey, SocketRecord};
 
-use super::survey::Dead;
+/// Processes whose sockets are looked for, each with the time of its death in boot-time nanoseconds; 0 where that is not
+/// known.
+pub type Dead = HashMap<ProcessId, u64>;
 
 /// The process among these whose socket it is. `who` tells who had a PID at a moment.
 pub fn owner(key: &SocketKey, dead: &Dead, who: impl Fn(u32, u64) -> Option<ProcessId>) -> Option<ProcessId> {

@@ -25,9 +25,10 @@ use sockleak_ebpf::{ORIGIN_LIVE, state};
 
 pub use self::deaths::{Deaths, RecordedDeath};
 pub use self::events::{Change, Event, Events, EventsError, ProgramLog, SocketChange};
+pub use self::keys::Dead;
 pub use self::maps::{Counters, MapsError};
 pub use self::records::Records;
-pub use self::survey::{Dead, Survey, Surveyed};
+pub use self::survey::{Survey, Surveyed};
 pub use self::watched::Watched;
 
 use self::maps::Maps;

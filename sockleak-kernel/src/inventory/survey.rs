@@ -5,14 +5,10 @@ use std::collections::{HashMap, HashSet};
 use sockleak_core::observed::{ProcessId, Snapshot, Socket};
 use sockleak_ebpf::SocketRecord;
 
-use super::keys::{self, RecordKeys};
+use super::keys::{self, Dead, RecordKeys};
 use super::maps::{Maps, MapsError};
 use super::sharing::Aside;
 use super::translate::Translator;
-
-/// Processes whose sockets are looked for, each with the time of its death in boot-time nanoseconds; 0 where that is not
-/// known.
-pub type Dead = HashMap<ProcessId, u64>;
 
 /// What was found of one process.
 #[derive(Default)]

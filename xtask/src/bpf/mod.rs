@@ -9,9 +9,6 @@ use crate::record::{self, Record};
 use crate::test;
 use crate::toolchain::Toolchain;
 
-/// Names an object that the build of sockleak embeds instead of the committed one.
-pub const OBJECT_VARIABLE: &str = "SOCKLEAK_BPF_OBJECT";
-
 #[derive(clap::Args)]
 pub struct Options {
     /// Change nothing: prove that the committed object is what the sources give. With another toolchain than the

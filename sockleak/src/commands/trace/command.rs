@@ -1,7 +1,6 @@
 //! COMMAND while it runs: it gets the signals that sockleak gets, and its status becomes sockleak's.
 
 use std::os::fd::OwnedFd;
-use std::process::ExitStatus;
 
 use anyhow::{Context as _, Result};
 use sockleak_kernel::spawn::{RunningChild, StoppedChild};
@@ -10,6 +9,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::SignalKind;
 
 use super::interrupts::Interrupts;
+use super::wait_status::exit_code;
 
 /// COMMAND.
 pub struct Command {
@@ -75,13 +75,4 @@ impl Command {
             }
         }
     }
-}
-
-/// 128+N for signal N, as shells say it.
-pub fn exit_code(status: ExitStatus) -> u8 {
-    use std::os::unix::process::ExitStatusExt as _;
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }

@@ -12,7 +12,7 @@ use sockleak_kernel::{spawn, terminal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::command::exit_code;
+use super::wait_status::exit_code;
 
 /// The time that the main thread has to end by itself, once a second signal has come.
 const PATIENCE: Duration = Duration::from_secs(1);

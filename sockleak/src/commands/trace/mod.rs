@@ -4,6 +4,7 @@ mod command;
 mod interrupts;
 mod record;
 mod run;
+mod wait_status;
 
 use std::collections::BTreeSet;
 use std::io;

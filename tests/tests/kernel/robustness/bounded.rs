@@ -78,7 +78,7 @@ fn long_a_hundred_thousand_children_leave_nothing_in_sockleak() {
         after_all <= after_first + SLACK,
         "{after_first} bytes after {FIRST} children, {after_all} after {ALL}"
     );
-    victim.end();
+    victim.killed_by(libc::SIGKILL);
     tracer.finishes();
 }
 
