@@ -16,6 +16,8 @@ pub enum Notice {
     RecordingCut,
     /// A reader beside the first one could not take something, and why.
     SinkFailed(&'static str, String),
+    /// So many things in all are missing there.
+    SinkMissed(&'static str, u64),
     /// COMMAND, by PID and as it was called, runs although the trace has ended.
     Command((u32, String), GoesOn),
 }
@@ -47,6 +49,10 @@ impl Notice {
             Self::RecordingCut => "the recording was cut: what came later is not in it".to_owned(),
             Self::SinkFailed(sink, why) => {
                 format!("the {sink} is not complete: {}", escape(why))
+            }
+            Self::SinkMissed(sink, missed) => {
+                let entries = plural(*missed, "entry is", "entries are");
+                format!("{entries} missing in the {sink}")
             }
             Self::Command(command, why) => {
                 let name = named(command);

@@ -50,6 +50,9 @@ struct Guarded {
     failed: u64,
 }
 
+/// A sink, and how much it could not take.
+type Missed = (&'static str, u64);
+
 /// A sink that could not take something, for the first time.
 #[derive(Debug)]
 pub struct Failure {
@@ -91,14 +94,16 @@ impl<'a, F: Sink + ?Sized> Sinks<'a, F> {
         Ok(failures)
     }
 
-    /// The trace is over.
+    /// The trace is over. Those of the others that could not take more than one thing, and how many.
     ///
     /// # Errors
     /// That of the first one.
-    pub fn finish(&mut self) -> io::Result<Vec<Failure>> {
+    pub fn finish(&mut self) -> io::Result<(Vec<Failure>, Vec<Missed>)> {
         let failures = self.each(|sink| sink.finish());
         self.first.finish()?;
-        Ok(failures)
+        let failed = self.others.iter().filter(|other| other.failed > 1);
+        let missed = failed.map(|other| (other.sink.name(), other.failed)).collect();
+        Ok((failures, missed))
     }
 
     fn each(&mut self, mut call: impl FnMut(&mut dyn Sink) -> io::Result<()>) -> Vec<Failure> {
@@ -115,3 +120,6 @@ impl<'a, F: Sink + ?Sized> Sinks<'a, F> {
         failures
     }
 }
+
+#[cfg(test)]
+mod tests;

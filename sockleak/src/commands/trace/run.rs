@@ -122,8 +122,11 @@ impl Run<'_> {
     /// # Errors
     /// When stdout cannot be written.
     pub fn finish(&mut self) -> Result<()> {
-        let failures = self.sinks.finish()?;
+        let (failures, missed) = self.sinks.finish()?;
         self.tell(failures);
+        for (sink, count) in missed {
+            self.say(&Notice::SinkMissed(sink, count));
+        }
         Ok(())
     }
 
