@@ -79,6 +79,7 @@ fn long_a_hundred_thousand_children_leave_nothing_in_sockleak() {
         "{after_first} bytes after {FIRST} children, {after_all} after {ALL}"
     );
     victim.killed_by(libc::SIGKILL);
+    assert_eq!(tracer.record("report")["death"]["signal"], libc::SIGKILL);
     tracer.finishes();
 }
 
