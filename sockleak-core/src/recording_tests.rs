@@ -1,6 +1,16 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::smallvec;
+
 use super::*;
-use crate::observed::{Holding, Relation, Socket, State};
-use crate::testing::{at, evidence, sighting, socket};
+use crate::observed::{
+    BlindSpot, Cause, Death, Family, Holding, Linger, Lost, Origin, Overflow, Process, Protocol, Relation,
+    ResetReason, ResetReceived, ResetSent, Sender, Sighting, Socket, SocketId, State, Timer, Transition,
+};
+use crate::port::{Bucket, LocalPorts, PortOwner, Reuse, SharedAddress, TwReuse};
+use crate::testing::{addr, at, evidence, sighting, socket};
 use crate::verdict::examine;
 
 fn header() -> Header {
@@ -86,10 +96,188 @@ fn what_was_recorded_is_judged_as_what_was_seen() {
     assert!(decoder.is_complete());
 }
 
+/// Evidence of which no part is what it would be without being told.
+fn full_evidence() -> Evidence {
+    Evidence {
+        time: at(1),
+        process: Process {
+            pid: 2,
+            ns_pid: Some(3),
+            comm: "comm".into(),
+            exe: Some("exe".into()),
+            cgroup: Some("cgroup".into()),
+            started: Some(at(4)),
+            target: true,
+        },
+        death: Some(Death {
+            time: at(5),
+            cause: Cause::Signal {
+                signal: 6,
+                core_dumped: true,
+            },
+            oom: true,
+            sent_by: Some(Sender {
+                pid: 7,
+                comm: "sender".into(),
+            }),
+            core_dump: Some(Duration::from_millis(8)),
+            dump_interrupted: Some(9),
+        }),
+        sockets: vec![Box::new(Socket {
+            subflows: vec![full_socket()],
+            ..full_socket()
+        })],
+        closed_alive: vec![Box::new(full_socket())],
+        snapshots: vec![full_snapshot()],
+        holdings: vec![Holding {
+            inode: 10,
+            pid: 11,
+            comm: "holder".into(),
+            fd: 12,
+            relation: Relation::Received,
+        }],
+        unreadable: 13,
+        io_uring: true,
+        blind: vec![BlindSpot::SubflowsSkipped { sockets: 14 }],
+        lost: Lost {
+            events: 15,
+            inventory: 16,
+            slots: 17,
+        },
+        hz: 18,
+    }
+}
+
+fn full_socket() -> Socket {
+    Socket {
+        id: SocketId {
+            sk: u64::MAX,
+            since: 19,
+            tgid: 20,
+            origin: Origin::Live,
+        },
+        protocol: Protocol::Mptcp,
+        family: Family::Ipv6,
+        local: addr("[::1]:21"),
+        remote: Some(addr("[::ffff:127.0.0.1]:22")),
+        netns: 23,
+        cookie: Some(24),
+        fds: smallvec![25],
+        inode: Some(26),
+        subflows: Vec::new(),
+        subflows_complete: true,
+        references: Some(27),
+        state_at_death: State::CloseWait,
+        shutdown: true,
+        unread_bytes: 28,
+        unacked_bytes: 29,
+        accept_queue: Some(30),
+        reuseaddr: true,
+        reuseport: true,
+        v6only: Some(true),
+        linger: Some(Linger { seconds: 31 }),
+        linger2_negative: true,
+        repair: true,
+        reset_before: true,
+        uid: Some(32),
+        transitions: smallvec![Transition::new(at(33), State::CloseWait, State::LastAck)],
+        transitions_truncated: true,
+        reset_sent: Some(ResetSent {
+            reason: Some(ResetReason::AbortOnData),
+        }),
+        reset_received: Some(ResetReceived {
+            state: State::LastAck,
+        }),
+    }
+}
+
+fn full_sighting(local: SocketAddr) -> Sighting {
+    Sighting {
+        protocol: Protocol::Mptcp,
+        state: State::BoundInactive,
+        local,
+        remote: addr("127.0.0.1:34"),
+        cookie: 35,
+        inode: 36,
+        timer: Timer::Unknown(37),
+        expires: Duration::from_nanos(38),
+        retransmits: 39,
+        rto: Some(Duration::from_secs(40)),
+        backoff: 41,
+        send_queue: 42,
+        last_ack: Some(Duration::from_millis(43)),
+        interface: 44,
+        is_subflow: true,
+    }
+}
+
+fn full_snapshot() -> Snapshot {
+    let owner = PortOwner {
+        sk: 45,
+        netns: 46,
+        protocol: Protocol::Mptcp,
+        family: Family::Ipv6,
+        local: addr("[::1]:47"),
+        remote: Some(addr("[::1]:48")),
+        state: State::Closing,
+        mini: true,
+        reuse: Some(Reuse::new(true, true)),
+        v6only: Some(true),
+        device: 49,
+        uid: Some(50),
+        cookie: Some(51),
+        inode: 52,
+        bucket: Some(Bucket {
+            reuse_addr: true,
+            reuse_port: true,
+            reuse_port_at: Some(SharedAddress {
+                address: addr("[::1]:1").ip(),
+                v6only: true,
+            }),
+            uid: 53,
+        }),
+    };
+    Snapshot {
+        netns: 54,
+        cookie: Some(55),
+        began: at(56),
+        time: at(57),
+        sightings: Some(Arc::new(vec![full_sighting(addr("127.0.0.1:58"))])),
+        refused: Some("refused".into()),
+        orphan_retries: Some(59),
+        overflow: Some(Overflow {
+            count: 60,
+            is_full: true,
+        }),
+        owners: Some(vec![Arc::new(owner)]),
+        shows_bound: true,
+        local_ports: Some(LocalPorts {
+            range: 61..=62,
+            reserved: vec![63..=64],
+            tw_reuse: TwReuse::Loopback,
+            timestamps: true,
+            tw_reuse_delay: Some(Duration::from_secs(65)),
+        }),
+        same_destination: Some(Arc::new(vec![full_sighting(addr("127.0.0.1:66"))])),
+    }
+}
+
+#[test]
+fn nothing_is_lost_on_the_way() {
+    let seen = [
+        Observation::Dead(Box::new(full_evidence())),
+        Observation::Looked(full_snapshot()),
+    ];
+    let mut decoder = begun();
+    let lines = written(&seen);
+    let read = lines.iter().filter_map(|line| read(&mut decoder, line).unwrap());
+    assert_eq!(format!("{:#?}", read.collect::<Vec<_>>()), format!("{seen:#?}"));
+}
+
 #[test]
 fn a_look_that_several_deaths_share_is_written_once() {
     let second = Evidence {
-        process: crate::observed::Process::unknown(7),
+        process: Process::unknown(7),
         ..death()
     };
     let mut later = death();

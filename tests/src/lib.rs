@@ -24,6 +24,7 @@ pub mod pidfd;
 pub mod programs;
 pub mod raw_tcp;
 pub mod record;
+pub mod recordings;
 pub mod report;
 pub mod reused_pid;
 pub mod rights;

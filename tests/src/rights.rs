@@ -31,7 +31,7 @@ pub fn without(missing: &[Capability]) -> Vec<Capability> {
 }
 
 /// The user that the commands are run as.
-const NOBODY: u32 = 65534;
+pub const NOBODY: u32 = 65534;
 
 /// `struct __user_cap_header_struct` and its data, of version 3.
 #[repr(C)]

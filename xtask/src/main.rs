@@ -1,4 +1,4 @@
-//! What a contributor types: `cargo xtask run`, `test`, `bench`, `bpf`, `contract`, `verifier`, `setup`.
+//! What a contributor types: `cargo xtask run`, `test`, `bench`, `bpf`, `contract`, `recordings`, `verifier`, `setup`.
 
 mod bench;
 mod bpf;
@@ -7,6 +7,9 @@ mod contract;
 mod matrix;
 #[path = "../../sockleak-kernel/bpf/record.rs"]
 mod record;
+#[path = "../../tests/src/recordings.rs"]
+mod recorded;
+mod recordings;
 mod run;
 mod setup;
 mod shell;
@@ -40,6 +43,8 @@ enum Verb {
     Verifier(verifier::Options),
     /// Write the texts of `contract/` anew: help, JSON schema, ids and exit statuses.
     Contract(contract::Options),
+    /// Write tests/recordings: the same deaths on each kernel of the matrix, and what a replay says of them.
+    Recordings(recordings::Options),
     /// Install what `cargo xtask bpf` needs: a Rust that can build for BPF, LLVM and bpf-linker.
     Setup,
 }
@@ -52,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Bpf(options) => bpf::run(&options),
         Verb::Verifier(options) => verifier::run(&options),
         Verb::Contract(options) => contract::run(&options),
+        Verb::Recordings(options) => recordings::run(&options),
         Verb::Setup => setup::bpf_toolchain(),
     };
     match done {

@@ -94,7 +94,7 @@ impl Freedom {
                 };
                 // The wheel's level was chosen when the timer was armed, for a minute as a rule.
                 let slack = wheel::slack(hz, expires.max(TIMEWAIT));
-                Self::within(rule, snapshot, expires, expires + slack)
+                Self::within(rule, snapshot, expires, expires.saturating_add(slack))
             }
             (State::FinWait2, Timer::Keepalive) => full_fin_wait2(sighting, snapshot, hz, fin_wait2_since),
             (State::FinWait2, _) => Self::open(FreeRule::FinTimeout),
@@ -126,7 +126,12 @@ fn full_fin_wait2(sighting: &Sighting, look: &Snapshot, hz: u32, since: Option<T
     match armed {
         Some(armed) => {
             let again = armed + wheel::slack(hz, armed) * 2;
-            Freedom::within(rule, look, sighting.expires, sighting.expires + again)
+            Freedom::within(
+                rule,
+                look,
+                sighting.expires,
+                sighting.expires.saturating_add(again),
+            )
         }
         None => Freedom::new(rule, at, None),
     }
@@ -153,6 +158,22 @@ mod tests {
             assert_eq!(freedom.rule, rule);
             assert_eq!(freedom.at(), Some(at(100 + 59_700)));
             assert_eq!(freedom.latest(), Some(at(100 + 59_700 + 2048)));
+        }
+    }
+
+    /// The kernel has no such timer, but a recording may.
+    #[test]
+    fn a_timer_without_end_ends_with_time() {
+        for timer in [Timer::TimeWait, Timer::Keepalive, Timer::Retransmit] {
+            for state in [State::TimeWait, State::FinWait2, State::FinWait1] {
+                let freedom = of(|seen| {
+                    (seen.state, seen.timer) = (state, timer);
+                    (seen.expires, seen.rto) = (Duration::MAX, Some(Duration::MAX));
+                });
+                let century = at(100 * 365 * 86_400_000);
+                let is_late = freedom.at().is_none_or(|at| at > century);
+                assert!(is_late, "{state:?}, {timer:?}: {freedom:?}");
+            }
         }
     }
 

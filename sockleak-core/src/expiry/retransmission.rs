@@ -38,13 +38,13 @@ pub(crate) fn gives_up(
     let mut rto = sighting.rto?.clamp(Duration::from_millis(1), RTO_MAX);
     let mut expiry = Span {
         least: sighting.expires,
-        most: sighting.expires + wheel::slack(hz, rto),
+        most: sighting.expires.saturating_add(wheel::slack(hz, rto)),
     };
     // Since the first retransmission, at that expiry.
     let mut elapsed = Span::default();
     if sighting.retransmits == 0 {
         // It may be the tail loss probe's timer, which is followed by a full RTO.
-        expiry.most += rto;
+        expiry.most = expiry.most.saturating_add(rto);
     } else {
         elapsed.add(rto, hz);
         for doubling in 1..u32::from(sighting.retransmits) {
@@ -58,7 +58,8 @@ pub(crate) fn gives_up(
         // `retransmits_timed_out` is false before the first retransmission, whose moment is this expiry.
         if !std::mem::take(&mut first_is_due) {
             if earliest.is_none() && elapsed.most >= limit {
-                earliest = Some(expiry.least + limit.saturating_sub(elapsed.least));
+                let rest = limit.saturating_sub(elapsed.least);
+                earliest = Some(expiry.least.saturating_add(rest));
             }
             if elapsed.least >= limit {
                 let earliest = earliest.unwrap_or(expiry.least);
@@ -80,8 +81,8 @@ struct Span {
 
 impl Span {
     fn add(&mut self, timer: Duration, hz: u32) {
-        self.least += timer;
-        self.most += timer + wheel::slack(hz, timer);
+        self.least = self.least.saturating_add(timer);
+        self.most = self.most.saturating_add(timer + wheel::slack(hz, timer));
     }
 }
 

@@ -252,9 +252,11 @@ impl Open {
 
     /// When it is over, if nothing more happens.
     fn ends(&self, families: &Families) -> Timestamp {
-        let quiet = self.last_death + QUIET;
+        // A recording may have a death at the end of all times.
+        let after = |death: Timestamp, span| death.saturating_add(span).unwrap_or(Timestamp::MAX);
+        let quiet = after(self.last_death, QUIET);
         match self.main_died {
-            Some(died) if families.has_members(self.main) => quiet.max(died + WITHOUT_MAIN),
+            Some(died) if families.has_members(self.main) => quiet.max(after(died, WITHOUT_MAIN)),
             _ => quiet,
         }
     }

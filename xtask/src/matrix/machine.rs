@@ -115,7 +115,7 @@ pub fn boot(name: &str, image: &Path, initramfs: &Path, folder: &Path) -> Result
     while let Some(rest) = LIMIT.checked_sub(start.elapsed()) {
         match said.recv_timeout(rest.min(SILENCE)) {
             Ok(line) => {
-                eprintln!("{name}: {line}");
+                eprintln!("{name}: {}", beginning(&line));
                 writeln!(log, "{line}").context("the log cannot be written")?;
                 if let Some(status) = line.strip_prefix(END).and_then(|status| status.parse().ok()) {
                     end = End::Finished(status);
@@ -138,6 +138,14 @@ pub fn boot(name: &str, image: &Path, initramfs: &Path, folder: &Path) -> Result
         took: start.elapsed(),
         console,
     })
+}
+
+/// What is shown of a line: those of a recording have thousands of characters.
+fn beginning(line: &str) -> &str {
+    const SHOWN: usize = 500;
+    line.char_indices()
+        .nth(SHOWN)
+        .map_or(line, |(end, _)| &line[..end])
 }
 
 /// The lines, as they come.

@@ -100,7 +100,7 @@ fn headline(report: &Report, style: &Style) -> Vec<String> {
 
 fn counts(report: &Report) -> String {
     let (summary, not_recorded) = (&report.summary, report.lost.inventory);
-    let total = summary.total() + not_recorded;
+    let total = summary.total().saturating_add(not_recorded);
     let sockets = plural(total, "socket", "sockets");
     let mut parts: Vec<String> = [
         (Outcome::Held, summary.held),
@@ -203,7 +203,7 @@ fn what_matters(report: &Report, style: &Style) -> Vec<String> {
     let unseen = report.left_while_alive.iter();
     let unseen = unseen.filter(|group| group.outcome == Outcome::Unknown);
     let unseen: u64 = unseen.map(|group| group.count).sum();
-    let unknown = report.summary.unknown + report.lost.inventory + unseen;
+    let unknown = (report.summary.unknown + unseen).saturating_add(report.lost.inventory);
     let mut left = leftovers(report)
         .filter(|left| left.outcome() != Outcome::Held)
         .map(|left| (left.freedom.at(), left.freedom.latest()))

@@ -80,11 +80,12 @@ impl Victim {
     }
 }
 
-/// A socket of that family, bound to a port that the kernel chose, with the options that are named.
+/// A socket of that family with the options that are named, bound to the port of `port=N` or to one that the kernel chose.
 pub fn bound(family: &str, options: &[&str]) -> io::Result<OwnedFd> {
+    let port = options.iter().find_map(|option| option.strip_prefix("port="));
     let address = Family::named(family)
         .ok_or_else(|| Error::other("no such family"))?
-        .address(0);
+        .address(port.map_or(Ok(0), number)?);
     let socket = with_options(address, options)?;
     net::bind(&socket, address)?;
     Ok(socket)

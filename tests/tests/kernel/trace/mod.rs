@@ -18,6 +18,7 @@ mod leftovers;
 mod mptcp;
 mod namespace_ends;
 mod passing;
+mod recordings;
 mod releasing;
 mod reset_reasons;
 mod reused_memory;
@@ -53,6 +54,7 @@ pub fn tests() -> Vec<Trial> {
         mptcp::tests(),
         namespace_ends::tests(),
         passing::tests(),
+        recordings::tests(),
         releasing::tests(),
         reset_reasons::tests(),
         reused_memory::tests(),
