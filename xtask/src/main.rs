@@ -1,9 +1,11 @@
-//! What a contributor types: `cargo xtask run`, `test`, `bench`, `bpf`, `contract`, `recordings`, `verifier`, `setup`.
+//! What a contributor types: `cargo xtask run`, `test`, `bench`, `bpf`, `contract`, `imports`, `recordings`, `verifier`,
+//! `setup`.
 
 mod bench;
 mod bpf;
 mod cargo;
 mod contract;
+mod imports;
 mod matrix;
 #[path = "../../sockleak-kernel/bpf/record.rs"]
 mod record;
@@ -45,6 +47,8 @@ enum Verb {
     Contract(contract::Options),
     /// Write tests/recordings: the same deaths on each kernel of the matrix, and what a replay says of them.
     Recordings(recordings::Options),
+    /// Find circles of imports between the files of a crate.
+    Imports,
     /// Install what `cargo xtask bpf` needs: a Rust that can build for BPF, LLVM and bpf-linker.
     Setup,
 }
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Verb::Verifier(options) => verifier::run(&options),
         Verb::Contract(options) => contract::run(&options),
         Verb::Recordings(options) => recordings::run(&options),
+        Verb::Imports => imports::run(),
         Verb::Setup => setup::bpf_toolchain(),
     };
     match done {
