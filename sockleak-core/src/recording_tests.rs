@@ -9,7 +9,8 @@ use crate::observed::{
     BlindSpot, Cause, Death, Family, Holding, Linger, Lost, Origin, Overflow, Process, Protocol, Relation,
     ResetReason, ResetReceived, ResetSent, Sender, Sighting, Socket, SocketId, State, Timer, Transition,
 };
-use crate::port::{Bucket, LocalPorts, PortOwner, Reuse, SharedAddress, TwReuse};
+use crate::observed::{LocalPorts, TwReuse};
+use crate::port::{Bucket, PortOwner, Reuse, SharedAddress};
 use crate::testing::{addr, at, evidence, sighting, socket};
 use crate::verdict::examine;
 

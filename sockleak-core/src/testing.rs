@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use smallvec::{SmallVec, smallvec};
 
 use crate::observed::*;
-use crate::port::*;
 use crate::verdict::*;
 
 /// The moment of death in the tests, in seconds since the epoch.

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use sockleak_core::port::{LocalPorts, TwReuse};
+use sockleak_core::observed::{LocalPorts, TwReuse};
 
 use super::netns::Netns;
 

@@ -7,11 +7,11 @@ mod closing;
 mod id;
 mod listeners;
 mod peers;
+mod piece;
 mod ports;
 mod survivors;
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -21,29 +21,8 @@ use crate::verdict::decide::leftover;
 use crate::verdict::{Leftover, Outcome, Report, SocketReport};
 
 pub use id::AdviceId;
-
-/// A piece of advice, and the facts that it rests on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Advice {
-    pub id: AdviceId,
-    pub evidence: Grounds,
-}
-
-/// Facts by name; a name is the key in JSON.
-type Grounds = Vec<(&'static str, Fact)>;
-
-/// A fact that speaks for a piece of advice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fact {
-    /// So many of what its name says, which is a plural.
-    Count(u64),
-    /// These local ports, ascending.
-    Ports(Vec<u16>),
-    /// How long it took; its name ends in `_ms`.
-    Lasted(Duration),
-    /// When the last of them is free; `None` where that cannot be told.
-    FreeAt(Option<Timestamp>),
-}
+use piece::Grounds;
+pub use piece::{Advice, Fact};
 
 /// What advice is chosen from.
 pub(crate) struct Facts<'a> {

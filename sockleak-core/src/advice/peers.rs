@@ -1,7 +1,8 @@
 //! Peers that do not answer, and peers that do not read.
 
 use super::{Fact, Facts, Grounds, given, last_free};
-use crate::verdict::{FreeRule, Why};
+use crate::expiry::FreeRule;
+use crate::verdict::Why;
 
 pub(super) fn unreachable_peer(facts: &Facts<'_>) -> Option<Grounds> {
     let silent = || {

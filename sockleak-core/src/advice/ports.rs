@@ -1,10 +1,11 @@
 //! Ports that outgoing connections use up, and ports that they may take from a service.
 
 use super::{Fact, Facts, Grounds, given, last_free, local_ports};
+use crate::expiry::FreeRule;
 use crate::expiry::Freedom;
 use crate::observed::Socket;
 use crate::port::Ephemeral;
-use crate::verdict::{FreeRule, Outcome};
+use crate::verdict::Outcome;
 
 /// Fewer closed connections than these come from ordinary work.
 const MANY: u64 = 100;

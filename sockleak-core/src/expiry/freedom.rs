@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::expiry::FreeRule;
 use crate::expiry::retransmission::gives_up;
 use crate::expiry::wheel;
 use crate::observed::packed_time::PackedTime;
 use crate::observed::{Protocol, Sighting, Snapshot, State, Timer};
-use crate::verdict::FreeRule;
 
 /// TCP_TIMEWAIT_LEN (include/net/tcp.h), the same in every kernel and set by no sysctl.
 pub(crate) const TIMEWAIT: Duration = Duration::from_secs(60);

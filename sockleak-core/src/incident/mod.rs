@@ -1,113 +1,24 @@
 //! What happened to a family of processes: one incident from its first death until it is over.
 
 mod families;
+mod id;
+mod state;
 mod totals;
 
-use std::fmt;
-
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+
+pub use self::id::IncidentId;
+pub use self::state::{Incident, Part, Phase, Role};
 
 use self::families::Families;
 use self::totals::Totals;
-use crate::advice::Advice;
-use crate::observed::{Death, ProcessChange, ProcessEvent, Watching};
-use crate::port::Restart;
-use crate::verdict::{Report, Summary};
+use crate::observed::{ProcessChange, ProcessEvent, Watching};
+use crate::verdict::Report;
 
 /// An incident is over when so much time has passed without another death.
 const QUIET: SignedDuration = SignedDuration::from_secs(10);
 /// While the main process is dead and others of the family live, it stays open for so long after that death.
 const WITHOUT_MAIN: SignedDuration = SignedDuration::from_secs(90);
-
-/// What tells an incident from all others: `i` and six digits of base 32. A recording gives the same one again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct IncidentId(u32);
-
-impl IncidentId {
-    /// Six digits of five bits.
-    const BITS: u32 = 30;
-
-    /// That of the incident which this death opens.
-    fn of(pid: u32, death: Timestamp) -> Self {
-        // FNV-1a.
-        let bytes = pid
-            .to_le_bytes()
-            .into_iter()
-            .chain(death.as_nanosecond().to_le_bytes());
-        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        Self((hash ^ hash >> Self::BITS) as u32 & ((1 << Self::BITS) - 1))
-    }
-}
-
-impl fmt::Display for IncidentId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the letters that look like digits or like each other.
-        const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-        formatter.write_str("i")?;
-        for place in (0..Self::BITS / 5).rev() {
-            let digit = self.0 >> (place * 5) & 31;
-            write!(formatter, "{}", char::from(DIGITS[digit as usize]))?;
-        }
-        Ok(())
-    }
-}
-
-/// An incident, as it stands.
-#[derive(Clone, Debug)]
-pub struct Incident {
-    pub id: IncidentId,
-    pub phase: Phase,
-    /// When it stood so.
-    pub time: Timestamp,
-    /// The first death.
-    pub opened: Timestamp,
-    /// `None` while it may go on.
-    pub closed: Option<Timestamp>,
-    /// The one that died; all of them when it is closed, but for those that are only counted.
-    pub processes: Vec<Part>,
-    /// How many more died than are named when it is closed.
-    pub unnamed: u64,
-    /// The sockets of all of them until now, each once.
-    pub summary: Summary,
-    /// What a restart meets, as the report of that death says; when it is closed, by the latest report of each address and
-    /// port.
-    pub restart: Vec<Restart>,
-    /// Of the same reports, the latest of each id.
-    pub advice: Vec<Advice>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "phase"))]
-pub enum Phase {
-    Opened,
-    Changed,
-    Closed,
-}
-
-/// The part that a process has in an incident.
-#[derive(Clone, Debug)]
-pub struct Part {
-    pub pid: u32,
-    pub comm: String,
-    pub role: Role,
-    /// `None` where the exit was not seen.
-    pub death: Option<Death>,
-    pub summary: Summary,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "role"))]
-pub enum Role {
-    /// The first process of the family.
-    Main,
-    /// It descends from that one.
-    Child,
-}
 
 /// The families that are watched, and their incidents.
 #[derive(Default)]

@@ -1,7 +1,7 @@
 use super::*;
-use crate::observed::{Evidence, Process, Socket, State, WatchedProcess};
+use crate::observed::{Death, Evidence, Process, Socket, State, WatchedProcess};
 use crate::testing::{at, evidence, sighting, socket};
-use crate::verdict::examine;
+use crate::verdict::{Summary, examine};
 
 const MASTER: u32 = 100;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::Part;
+use super::state::Part;
 use crate::advice::Advice;
 use crate::port::Restart;
 use crate::verdict::{Outcome, Report, Summary};

@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::expiry::FreeRule;
 use crate::expiry::Freedom;
 use crate::observed::{Family, Protocol, Sighting, Snapshot};
-use crate::verdict::{FreeRule, Leftover, Outcome, Report, SocketReport};
+use crate::verdict::{Leftover, Outcome, Report, SocketReport};
 
 /// A leftover that was there at one look and gone at the next.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,9 +3,11 @@
 mod countdown;
 mod discard;
 mod hazard;
+mod reason;
 mod removal;
 
 pub use countdown::{Countdown, Freed, Look, LookedAt, NamespaceLook, NextLook, leftovers};
 pub use discard::{Discard, DiscardRule};
 pub use hazard::{Danger, Hazard};
-pub use removal::{Action, Asked, Attempt, Power, Powers, Reason, Recorded, Removable, Removal};
+pub use reason::Reason;
+pub use removal::{Action, Asked, Attempt, Power, Powers, Recorded, Removable, Removal};

@@ -3,6 +3,7 @@
 mod blind_spot;
 mod death;
 mod evidence;
+mod local_ports;
 mod observation;
 pub(crate) mod packed_time;
 mod process;
@@ -13,6 +14,7 @@ mod state;
 pub use blind_spot::BlindSpot;
 pub use death::{Cause, Death, Exit, Sender, SignalSent, signal_name};
 pub use evidence::{Evidence, Lost};
+pub use local_ports::{LocalPorts, TwReuse};
 pub use observation::{
     Loss, Observation, OpenSockets, ProcessChange, ProcessEvent, SocketTransition, WatchedProcess, Watching,
 };

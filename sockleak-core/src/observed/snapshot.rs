@@ -7,8 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::observed::LocalPorts;
 use crate::observed::{Protocol, State};
-use crate::port::{LocalPorts, PortOwner};
+use crate::port::PortOwner;
 
 /// The timer of a socket as sock_diag tells it (`idiag_timer`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

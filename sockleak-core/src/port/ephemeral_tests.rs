@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::*;
+use crate::expiry::FreeRule;
 use crate::observed::Evidence;
 use crate::observed::{BlindSpot, Origin};
 use crate::testing::{addr, at, evidence, local_ports, outgoing, sighting, socket};

@@ -3,10 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use crate::expiry::FreeRule;
 use crate::expiry::Freedom;
 use crate::observed::{Family, Protocol, Sighting, Snapshot, Socket, State, Timer};
 use crate::port::{PortOwner, Reuse};
-use crate::verdict::{FreeRule, Holder, Outcome, SocketReport};
+use crate::verdict::{Holder, Outcome, SocketReport};
 
 /// A socket that has a port, and when it gives it up.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 
+use crate::expiry::FreeRule;
 use crate::expiry::Freedom;
 use crate::observed::{BlindSpot, PortFile, Protocol, Snapshot, State};
 use crate::port::{Answer, Endpoint, Occupant, PortOwner, Restart, Reuse, occupants};
-use crate::verdict::{FreeRule, Holder, How};
+use crate::verdict::{Holder, How};
 
 /// All that was seen of one port.
 #[derive(Clone, Debug)]

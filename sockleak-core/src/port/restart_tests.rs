@@ -1,8 +1,9 @@
 use super::*;
-use crate::observed::{Evidence, Family, Holding, Protocol, Relation, Sighting, Socket, Timer};
+use crate::expiry::FreeRule;
+use crate::observed::{Evidence, Family, Holding, Protocol, Relation, Sighting, Socket, State, Timer};
 use crate::port::{Bucket, PortOwner};
 use crate::testing::{addr, at, evidence, sighting, socket};
-use crate::verdict::{FreeRule, examine};
+use crate::verdict::examine;
 
 const PLAIN: Reuse = Reuse::new(false, false);
 const ADDR: Reuse = Reuse::new(true, false);

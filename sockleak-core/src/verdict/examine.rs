@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use crate::advice::{Facts, advise};
 use crate::expiry::Freedom;
 use crate::observed::{BlindSpot, Evidence, Protocol, Snapshot, Socket, State};
-use crate::port::{ephemeral, restart};
+use crate::port::{ephemeral_count, restart_decision};
 use crate::verdict::decide::Ending;
 use crate::verdict::join::Sight;
 use crate::verdict::judge::{Judge, Sights};
@@ -88,7 +88,7 @@ pub fn examine(evidence: Evidence) -> Report {
         });
     }
 
-    let restart = restart::of_report(&sockets, &live, &snapshots, hz);
+    let restart = restart_decision::of_report(&sockets, &live, &snapshots, hz);
     let mut report = Report {
         time,
         process,
@@ -104,7 +104,7 @@ pub fn examine(evidence: Evidence) -> Report {
         lost,
         closed_alive,
     };
-    let (ephemeral, is_unknown) = ephemeral::count(&report, &listening, &snapshots);
+    let (ephemeral, is_unknown) = ephemeral_count::count(&report, &listening, &snapshots);
     report.ephemeral = ephemeral;
     if is_unknown {
         report.blind.push(BlindSpot::EphemeralUncounted);

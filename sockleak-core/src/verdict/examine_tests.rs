@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use crate::expiry::FreeRule;
 use crate::leftover::leftovers;
 use crate::observed::{BlindSpot, Origin, Sighting, SocketId, Timer};
 use crate::observed::{Holding, Overflow, Relation};
 use crate::port::{Answer, Obstacle};
 use crate::testing::{addr, at, evidence, sighting, socket};
-use crate::verdict::{FreeRule, How, has_settled};
+use crate::verdict::{How, has_settled};
 
 /// Connection number `number` of 127.0.0.1:8080, as the process held it.
 fn connection(number: u16) -> Socket {

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
+use crate::expiry::FreeRule;
 use crate::expiry::Freedom;
 use crate::observed::{Holding, Relation, Snapshot, Socket};
 use crate::verdict::decide::{Ending, decide};
 use crate::verdict::join::{Sight, join};
 use crate::verdict::socket_verdict::Verdict;
-use crate::verdict::{FreeRule, Holder, How, Outcome, left_while_alive, mptcp};
+use crate::verdict::{Holder, How, Outcome, left_while_alive, mptcp};
 
 /// What the looks at the kernel said about the sockets of one process.
 pub(crate) struct Sights<'e> {

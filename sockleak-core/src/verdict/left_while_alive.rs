@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
+use crate::expiry::FreeRule;
 use crate::observed::{Socket, State, Transition};
 use crate::verdict::decide::leftover;
 use crate::verdict::{LeftWhileAlive, Leftover, Outcome, Side, Sides};
@@ -120,7 +121,7 @@ impl Leftover {
     /// What it is now.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        if self.freedom.rule == super::FreeRule::Holder {
+        if self.freedom.rule == FreeRule::Holder {
             return Outcome::Held;
         }
         leftover(self.state).unwrap_or(Outcome::Unknown)

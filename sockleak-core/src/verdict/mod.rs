@@ -5,7 +5,9 @@ mod examine;
 pub(crate) mod join;
 pub(crate) mod judge;
 mod left_while_alive;
+mod leftover;
 mod mptcp;
+mod outcome;
 mod overflow;
 mod report;
 mod settle;
@@ -13,8 +15,8 @@ mod side;
 mod socket_verdict;
 
 pub use examine::examine;
-pub use report::{
-    FreeRule, Holder, How, LeftWhileAlive, Leftover, Outcome, Report, SocketReport, Summary, Why,
-};
+pub use leftover::Leftover;
+pub use outcome::{Holder, How, Outcome, Summary, Why};
+pub use report::{LeftWhileAlive, Report, SocketReport};
 pub use settle::{has_settled, settled};
 pub use side::{Side, Sides};

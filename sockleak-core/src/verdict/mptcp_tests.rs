@@ -1,8 +1,9 @@
 use super::*;
+use crate::expiry::FreeRule;
 use crate::leftover::leftovers;
 use crate::observed::{Protocol, Socket, State, Timer};
 use crate::testing::{at, evidence, sighting, socket};
-use crate::verdict::{FreeRule, Report, SocketReport, Why, examine, settled};
+use crate::verdict::{Report, SocketReport, Why, examine, settled};
 
 fn subflow(number: u16, state: State, changes: &[(State, State)]) -> Socket {
     socket(state)

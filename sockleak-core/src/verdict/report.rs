@@ -1,16 +1,16 @@
 //! The report: what a death left behind.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::advice::Advice;
 use crate::expiry::Freedom;
 use crate::incident::IncidentId;
-use crate::observed::{BlindSpot, Death, Lost, Process, Protocol, Socket, State};
+use crate::observed::{BlindSpot, Death, Lost, Process, Socket, State};
 use crate::port::{Ephemeral, Restart};
 use crate::verdict::socket_verdict::Verdict;
+use crate::verdict::{Holder, Leftover, Outcome, Summary, Why};
 
 /// Everything there is to say about one death.
 #[derive(Clone, Debug)]
@@ -72,146 +72,6 @@ impl SocketReport {
     }
 }
 
-/// What became of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(
-    feature = "schema",
-    derive(schemars::JsonSchema),
-    schemars(rename = "outcome")
-)]
-pub enum Outcome {
-    /// A file refers to it still.
-    Held,
-    TimeWait,
-    FinWait2,
-    FinWait1,
-    Closing,
-    LastAck,
-    /// An RST ended it, sent by either side.
-    Reset,
-    /// Gone without RST and without leftover.
-    Closed,
-    Unknown,
-}
-
-/// Why it became that: the first that applies, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "why"))]
-pub enum Why {
-    /// A process that shares an ancestor with the dead one has it, by fork.
-    Inherited,
-    /// A process received it: it got the descriptor while it lived.
-    PassedOn,
-    /// A process made with CLONE_FILES uses the same fd table.
-    SharedTable,
-    /// No process has a descriptor of it, and the kernel holds it still: it is in flight over a unix socket, or
-    /// registered with io_uring.
-    InKernel,
-    /// SO_LINGER 0: closed by an RST.
-    LingerZero,
-    /// Closed with data that the process had not read: the kernel sends an RST.
-    UnreadData,
-    /// The peer sent an RST.
-    PeerReset,
-    /// The peer sent data after the close: the kernel answers with an RST.
-    DataAfterClose,
-    /// TCP_LINGER2 is negative: an RST takes the place of FIN_WAIT2.
-    Linger2,
-    /// More orphans than `tcp_max_orphans`, or more memory than `tcp_mem`.
-    OrphanLimit,
-    /// More time-wait sockets than `tcp_max_tw_buckets`. Nothing tells it yet.
-    TimeWaitOverflow,
-    /// TCP_REPAIR: closed silently.
-    Repair,
-    /// The peer did not acknowledge what was retransmitted.
-    PeerUnreachable,
-    /// It was a listener.
-    Listener,
-    /// It never had a connection.
-    NeverConnected,
-    /// Its connection had ended before the process died.
-    EndedBefore,
-    /// The peer had closed its side: the FIN_WAIT states and TIME_WAIT are the peer's.
-    PeerClosedFirst,
-    /// The process had called shutdown() for sending.
-    ShutdownBefore,
-    /// The kernel closed it with the process.
-    ClosedByKernel,
-    /// Its network namespace could not be looked into.
-    NetnsUnreachable,
-    /// It cannot be told.
-    Unknown,
-}
-
-/// A process that still holds the socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    pub pid: u32,
-    pub comm: String,
-    pub fd: u32,
-    /// `None` if it was not seen how it came by the descriptor.
-    pub how: Option<How>,
-}
-
-/// How a holder came by its descriptor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "how"))]
-pub enum How {
-    Inherited,
-    Received,
-    SharedTable,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(
-    feature = "schema",
-    derive(schemars::JsonSchema),
-    schemars(rename = "free_rule")
-)]
-pub enum FreeRule {
-    /// The 60 seconds of TIME_WAIT.
-    TimewaitTimer,
-    /// FIN_WAIT2 ends by `tcp_fin_timeout` or TCP_LINGER2, or becomes TIME_WAIT when the peer closes.
-    FinTimeout,
-    /// An MPTCP socket without a file waits a minute for its peer, whatever `net.mptcp.close_timeout` says
-    /// (`mptcp_close_timeout`, net/mptcp/ctrl.c); its subflows are closed then.
-    MptcpTimeout,
-    /// The kernel gives up retransmitting (`tcp_orphan_retries`), if the peer does not answer before.
-    Retransmits,
-    /// A peer with a closed window keeps it alive.
-    Persist,
-    /// When its holder lets go.
-    Holder,
-    /// Its namespace has gone, and the leftover with it.
-    NetnsGone,
-    /// It is free already.
-    Now,
-    Unknown,
-}
-
-/// Sockets by outcome.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[cfg_attr(
-    feature = "schema",
-    derive(schemars::JsonSchema),
-    schemars(rename = "summary")
-)]
-pub struct Summary {
-    pub time_wait: u64,
-    pub fin_wait2: u64,
-    pub fin_wait1: u64,
-    pub closing: u64,
-    pub last_ack: u64,
-    pub reset: u64,
-    pub closed: u64,
-    pub held: u64,
-    pub unknown: u64,
-}
-
 /// What the process closed or shut down itself while it was watched, and what still exists: one line for each
 /// network namespace, local address, server port, remote and outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -231,22 +91,4 @@ pub struct LeftWhileAlive {
     pub last_closed: Timestamp,
     /// When the last of them is free; `None` where that cannot be told.
     pub free_at: Option<Timestamp>,
-}
-
-/// A leftover that is followed after the report until it is free.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leftover {
-    /// The dead process.
-    pub pid: u32,
-    pub netns: u32,
-    pub protocol: Protocol,
-    pub local: SocketAddr,
-    pub remote: Option<SocketAddr>,
-    /// Every socket that sock_diag showed has one.
-    pub cookie: u64,
-    /// What sock_diag called it at the last look.
-    pub state: State,
-    /// When the kernel entered FIN_WAIT2, for a FIN_WAIT2 that is a full socket.
-    pub fin_wait2_since: Option<Timestamp>,
-    pub freedom: Freedom,
 }

@@ -2,9 +2,10 @@
 
 use std::borrow::Borrow;
 
+use crate::expiry::FreeRule;
 use crate::observed::{Evidence, Socket, State};
 use crate::verdict::judge::{Judge, Sights};
-use crate::verdict::{FreeRule, Outcome, Why, overflow};
+use crate::verdict::{Outcome, Why, overflow};
 
 /// True when the kernel was seen to do to every socket what it does at once: nothing is on its way through
 /// FIN_WAIT1, CLOSING or LAST_ACK, and nothing is open that only the dead process had.

@@ -6,6 +6,7 @@
 //! panics nor recurses without bound. The format is Documentation/bpf/btf.rst and
 //! include/uapi/linux/btf.h.
 
+mod error;
 mod ids;
 mod image;
 mod member;
@@ -21,6 +22,8 @@ pub use ids::Ids;
 use image::Image;
 pub use member::{Member, MissingMember};
 use raw::{Kind, Type};
+
+pub use error::BtfError;
 
 use super::user_files;
 
@@ -46,27 +49,6 @@ pub struct Btf {
     names: Vec<u64>,
     /// Where the name of each function is in the string section, and its id.
     functions: Vec<(u32, u32)>,
-}
-
-/// Why bytes are not BTF that can be read.
-#[derive(Debug, thiserror::Error)]
-pub enum BtfError {
-    #[error("cannot read {path}: {source}")]
-    Read { path: String, source: io::Error },
-    #[error("not BTF: it ends within its header")]
-    NoHeader,
-    #[error("not BTF: it does not begin with the magic number 0xeb9f")]
-    Magic,
-    #[error("BTF of a machine with the other byte order")]
-    ByteOrder,
-    #[error("BTF version {0}, which is not known (known: 1)")]
-    Version(u8),
-    #[error("broken BTF: the {0} section reaches beyond the end")]
-    Section(&'static str),
-    #[error("broken BTF: type {0} reaches beyond the end")]
-    Truncated(u32),
-    #[error("type {id} is of kind {kind}, which is not known")]
-    Kind { id: u32, kind: u8 },
 }
 
 impl Btf {

@@ -1,6 +1,6 @@
 //! The bytes of BTF: header, type records and what follows each of them.
 
-use super::BtfError;
+use super::error::BtfError;
 
 pub(super) const MAGIC: u16 = 0xeb9f;
 pub(super) const VERSION: u8 = 1;

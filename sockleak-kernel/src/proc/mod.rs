@@ -1,6 +1,7 @@
 //! /proc: who a process is, who descends from it, who holds a socket.
 
 mod parse;
+mod pids;
 mod table;
 
 use std::collections::{HashMap, HashSet};
@@ -10,6 +11,7 @@ use std::sync::LazyLock;
 use std::{fs, io};
 
 pub use parse::{Stat, Status};
+pub use pids::pids;
 use sockleak_core::observed::Process;
 pub use table::links_to;
 
@@ -38,17 +40,6 @@ pub struct Holders {
     /// Processes whose descriptors may not be read in /proc: those of other users need CAP_SYS_PTRACE and
     /// CAP_DAC_READ_SEARCH. The kernel's iterator over descriptors leaves out none.
     pub unreadable: usize,
-}
-
-/// The processes that can be seen, ascending.
-///
-/// # Errors
-///
-/// When /proc is not mounted.
-pub fn pids() -> io::Result<Vec<u32>> {
-    let mut pids = numbers(Path::new("/proc"))?;
-    pids.sort_unstable();
-    Ok(pids)
 }
 
 /// How many processes are known to be hidden, where /proc is mounted with hidepid and CAP_SYS_PTRACE is missing: the first
@@ -269,22 +260,6 @@ fn held_by(pid: u32, inodes: &HashSet<u64>) -> io::Result<Vec<Held>> {
 /// When /proc is not mounted.
 pub fn in_nested_pid_namespace() -> io::Result<bool> {
     Ok(fs::metadata("/proc/self/ns/pid")?.ino() != INITIAL_PID_NAMESPACE)
-}
-
-/// The names in a directory that are numbers.
-fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        // A process that dies while its directory is read ends the listing with an error.
-        let Ok(entry) = entry else { break };
-        numbers.extend(
-            entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<u32>().ok()),
-        );
-    }
-    Ok(numbers)
 }
 
 /// Reads a file of a process. A process that dies in between gives ESRCH, which is `NotFound` here too.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::{fs, io};
 
-use super::{numbers, pids};
+use super::pids::{numbers, pids};
 
 /// The descriptors of all processes that lead to that target, as paths in /proc.
 ///

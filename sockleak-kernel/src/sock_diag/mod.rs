@@ -5,6 +5,7 @@
 
 mod bound;
 mod destroy;
+mod error;
 mod filter;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 pub use bound::lists_bound;
 pub use destroy::{DestroyError, may_destroy};
+use error::ATTEMPTS;
+pub use error::SockDiagError;
 pub use filter::Filter;
 use sockleak_core::observed::{Family, Protocol, Sighting};
 pub use trial::{TrialError, powers};
@@ -26,8 +29,6 @@ use super::netns;
 
 /// Larger than any datagram of a dump: the kernel makes them at most 32 KiB (`netlink_dump`, net/netlink/af_netlink.c).
 const BUFFER: usize = 64 * 1024;
-/// How often a dump that the kernel calls inconsistent is made again.
-const ATTEMPTS: usize = 4;
 
 /// A connection to sock_diag in one network namespace. It keeps that namespace alive while it is open.
 #[derive(Debug)]
@@ -35,38 +36,6 @@ pub struct SockDiag {
     socket: OwnedFd,
     sequence: u32,
     buffer: Vec<u8>,
-}
-
-/// Why sock_diag gave no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum SockDiagError {
-    /// ENOENT: CONFIG_INET_DIAG, CONFIG_INET_TCP_DIAG or CONFIG_INET_MPTCP_DIAG is a module that cannot
-    /// be loaded, or off.
-    #[error("this kernel cannot list {} sockets; load the module: `sudo modprobe {}`", name(.0), module(.0))]
-    NoHandler(Protocol),
-    /// The kernel answered with another errno.
-    #[error("the kernel refused to list sockets: {}", io::Error::from_raw_os_error(*.0))]
-    Refused(i32),
-    #[error("cannot talk to sock_diag: {0}")]
-    Io(#[from] io::Error),
-    #[error("sock_diag gave a malformed answer: {0}")]
-    Malformed(&'static str),
-    #[error("the kernel's socket table changed during each of {ATTEMPTS} dumps")]
-    Interrupted,
-}
-
-fn name(protocol: &Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Mptcp => "MPTCP",
-    }
-}
-
-fn module(protocol: &Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp_diag",
-        Protocol::Mptcp => "mptcp_diag",
-    }
 }
 
 impl SockDiag {

@@ -13,7 +13,7 @@ use bytes::{Buf, BufMut};
 use sockleak_core::observed::{Family, Protocol, Sighting, State, Timer};
 
 use self::attributes::{INET_DIAG_INFO, TcpInfo, is_subflow, tcp_info};
-use super::SockDiagError;
+use super::error::SockDiagError;
 use super::filter::End;
 
 /// `struct nlmsghdr`.

@@ -8,7 +8,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::ptr;
 
-use super::Identity;
+use super::errno::errno;
+use super::identity::Identity;
 
 /// What execvp(3) runs a file with that is no binary and has no interpreter line.
 const SHELL: &std::ffi::CStr = c"/bin/sh";
@@ -189,11 +190,6 @@ fn tell(failure: RawFd, errno: i32) {
     // SAFETY: The pointer and the length are those of a live array. So few bytes are written in one piece
     // (PIPE_BUF), and if the parent is gone there is nobody to tell.
     unsafe { libc::write(failure, bytes.as_ptr().cast(), bytes.len()) };
-}
-
-pub(super) fn errno() -> i32 {
-    // SAFETY: The pointer is to this thread's errno, which always lives.
-    unsafe { *libc::__errno_location() }
 }
 
 #[cfg(test)]

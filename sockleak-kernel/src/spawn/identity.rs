@@ -6,7 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 
-use super::exec::errno;
+use super::errno::errno;
 
 /// How many supplementary groups the kernel allows (NGROUPS_MAX, include/uapi/linux/limits.h).
 const MAX_GROUPS: usize = 65_536;

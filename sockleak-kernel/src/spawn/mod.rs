@@ -3,6 +3,7 @@
 //! [`start`] forks, so it is called while the process has one thread. The child keeps the caller's
 //! signal mask, limits, environment and open standard streams.
 
+mod errno;
 mod exec;
 mod identity;
 #[cfg(test)]

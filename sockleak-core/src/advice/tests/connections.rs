@@ -1,5 +1,7 @@
 //! How connections ended.
 
+use std::time::Duration;
+
 use super::*;
 use crate::observed::ResetSent;
 

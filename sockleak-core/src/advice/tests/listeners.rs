@@ -1,5 +1,7 @@
 //! A restart and the listener before it.
 
+use std::time::Duration;
+
 use super::*;
 
 #[test]

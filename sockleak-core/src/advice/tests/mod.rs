@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::observed::Evidence;
+use crate::observed::LocalPorts;
 use crate::observed::{Cause, Holding, Linger, Origin, Relation, ResetReason, Sighting, Timer};
-use crate::port::LocalPorts;
 use crate::testing::{addr, evidence, local_ports, outgoing, sample, sighting, socket};
 use crate::verdict::examine;
 

@@ -6,9 +6,9 @@ use anyhow::Result;
 use jiff::Timestamp;
 use sockleak_core::event::Event;
 use sockleak_core::examiner::Examiner;
+use sockleak_core::expiry::FreeRule;
 use sockleak_core::leftover::leftovers;
 use sockleak_core::observed::Observation;
-use sockleak_core::verdict::FreeRule;
 use sockleak_kernel::terminal;
 
 use super::command::Command;

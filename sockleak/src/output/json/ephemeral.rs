@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
-use sockleak_core::port::{Ephemeral, Return, TwReuse};
-use sockleak_core::verdict::FreeRule;
+use sockleak_core::expiry::FreeRule;
+use sockleak_core::observed::TwReuse;
+use sockleak_core::port::{Ephemeral, Return};
 
 use super::view::{Each, Time};
 use super::words::Family;

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use sockleak_core::expiry::FreeRule;
 use sockleak_core::leftover::Freed;
 use sockleak_core::observed::{Loss, ProcessChange, ProcessEvent, SocketTransition, Watching};
-use sockleak_core::verdict::{FreeRule, Leftover, Outcome, Report};
+use sockleak_core::verdict::{Leftover, Outcome, Report};
 
 use super::incident::IncidentIdView;
 use super::record::{Kind, Record};

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+use sockleak_core::expiry::FreeRule;
 use sockleak_core::observed::BlindSpot;
 use sockleak_core::port::{PortHolder, PortReport, PortSocket, Restart, Reuse};
-use sockleak_core::verdict::{FreeRule, How};
+use sockleak_core::verdict::How;
 
 use super::blind::BlindView;
 use super::record::{Kind, Record};

@@ -4,11 +4,10 @@ use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 use sockleak_core::advice::Advice;
+use sockleak_core::expiry::FreeRule;
 use sockleak_core::observed::{BlindSpot, Lost, Process, Transition};
 use sockleak_core::port::{Ephemeral, Restart};
-use sockleak_core::verdict::{
-    FreeRule, Holder, How, LeftWhileAlive, Outcome, Report, SocketReport, Summary, Why,
-};
+use sockleak_core::verdict::{Holder, How, LeftWhileAlive, Outcome, Report, SocketReport, Summary, Why};
 
 use super::advice::AdviceView;
 use super::blind::BlindView;

@@ -1,13 +1,14 @@
 //! The format that programs rely on.
 
 use serde_json::{Value, json};
+use sockleak_core::expiry::FreeRule;
 use sockleak_core::expiry::Freedom;
 use sockleak_core::leftover::{Attempt, DiscardRule, Power, Powers, Removal, leftovers};
 use sockleak_core::observed::{
     Cause, Death, OpenSockets, ProcessChange, Protocol, Sender, Sighting, State, Timer, WatchedProcess,
 };
 use sockleak_core::testing::{addr, at, evidence, process, sample, sighting, socket};
-use sockleak_core::verdict::{FreeRule, Holder, examine};
+use sockleak_core::verdict::{Holder, examine};
 
 use super::*;
 use crate::output::Subject;

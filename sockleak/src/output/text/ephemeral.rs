@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
+use sockleak_core::expiry::FreeRule;
 use sockleak_core::port::Ephemeral;
-use sockleak_core::verdict::FreeRule;
 
 use super::style::{Ink, Style};
 use super::words::{clock, count, plural, wrap};
@@ -104,7 +104,8 @@ fn failure(row: &Ephemeral, style: &Style) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use jiff::tz::TimeZone;
-    use sockleak_core::port::{Return, TwReuse};
+    use sockleak_core::observed::TwReuse;
+    use sockleak_core::port::Return;
     use sockleak_core::testing::at;
 
     use super::*;

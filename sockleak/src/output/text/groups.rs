@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
+use sockleak_core::expiry::FreeRule;
 use sockleak_core::observed::{Protocol, State};
 use sockleak_core::port::{Occupant, PortSocket, Reuse};
-use sockleak_core::verdict::{FreeRule, LeftWhileAlive, Outcome, Report, Side, Sides, Why};
+use sockleak_core::verdict::{LeftWhileAlive, Outcome, Report, Side, Sides, Why};
 
 /// What the sockets of one line have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

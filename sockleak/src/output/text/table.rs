@@ -1,8 +1,9 @@
 //! The table of groups: a line of columns each, and below it what that means.
 
 use jiff::tz::TimeZone;
+use sockleak_core::expiry::FreeRule;
 use sockleak_core::port::Reuse;
-use sockleak_core::verdict::{FreeRule, Outcome};
+use sockleak_core::verdict::Outcome;
 
 use super::groups::Group;
 use super::style::{Ink, Style};
