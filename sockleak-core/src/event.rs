@@ -11,7 +11,6 @@ use crate::verdict::{Leftover, Report};
 
 /// One thing that a reader is told.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub enum Event {
     /// Everything is attached.
     Watching(Watching),

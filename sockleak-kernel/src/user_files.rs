@@ -39,6 +39,31 @@ pub fn create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Whether a new file may take that name: nothing has it, or a regular file.
+///
+/// # Errors
+///
+/// `InvalidInput` when something else has it, such as a device or a symbolic link, which is not to be replaced.
+pub fn may_replace(path: &Path) -> io::Result<()> {
+    let kind = match with_rights_of_user("look at", || fs::symlink_metadata(path)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        found => found?.file_type(),
+    };
+    name_of_other(kind).map_or(Ok(()), |name| {
+        let told = format!("it is {name}, and only a regular file is replaced");
+        Err(Error::new(ErrorKind::InvalidInput, told))
+    })
+}
+
+/// Gives a file another name, with the rights of the one who runs sockleak.
+///
+/// # Errors
+///
+/// `PermissionDenied` when the user may not do that.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    with_rights_of_user("rename", || fs::rename(from, to))
+}
+
 fn number(variable: &str) -> Option<u32> {
     env::var(variable).ok()?.parse().ok()
 }
@@ -99,19 +124,27 @@ fn open_regular(path: &Path) -> io::Result<File> {
 }
 
 fn check(kind: FileType) -> io::Result<()> {
-    let name = if kind.is_file() {
-        return Ok(());
+    name_of_other(kind).map_or(Ok(()), |name| {
+        let told = format!("it is {name}, and only regular files are read");
+        Err(Error::new(ErrorKind::InvalidInput, told))
+    })
+}
+
+/// What it is, if it is no regular file.
+fn name_of_other(kind: FileType) -> Option<&'static str> {
+    if kind.is_file() {
+        None
     } else if kind.is_dir() {
-        "a directory"
+        Some("a directory")
+    } else if kind.is_symlink() {
+        Some("a symbolic link")
     } else if kind.is_fifo() {
-        "a pipe"
+        Some("a pipe")
     } else if kind.is_socket() {
-        "a socket"
+        Some("a socket")
     } else {
-        "a device"
-    };
-    let told = format!("it is {name}, and only regular files are read");
-    Err(Error::new(ErrorKind::InvalidInput, told))
+        Some("a device")
+    }
 }
 
 /// Leaves the calling thread the rights that the user has, who is not root, and no more: the bare system calls change one

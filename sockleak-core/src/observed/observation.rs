@@ -9,7 +9,6 @@ use crate::observed::{Evidence, Snapshot, State};
 
 /// One thing that was observed.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub enum Observation {
     /// Every hook is attached.
     Began(Watching),

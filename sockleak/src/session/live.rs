@@ -208,6 +208,12 @@ impl Live {
         self.progress != Progress::Watching
     }
 
+    /// Everything that was observed was given: time may pass for who examines it.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        self.observed.is_empty() && self.taking.is_none()
+    }
+
     /// Something is dead and its evidence was not taken.
     fn is_busy(&self) -> bool {
         let processes = self.watch.processes();

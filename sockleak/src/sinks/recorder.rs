@@ -1,6 +1,6 @@
 //! Writes what was observed to a file, for `sockleak replay`.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Error, Write};
 use std::path::{Path, PathBuf};
 
@@ -24,12 +24,20 @@ pub struct Recorder {
     encoder: Encoder,
     /// Bytes that are left before compression.
     left: u64,
-    /// There is no room left.
-    is_cut: bool,
-    /// It has its end mark.
-    is_finished: bool,
+    progress: Progress,
     part: PathBuf,
     path: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Recording,
+    /// There is no room left.
+    Cut,
+    /// Something could not be written: whatever came after it could not be read.
+    Broken,
+    /// It has its end mark and its name.
+    Finished,
 }
 
 enum Writer {
@@ -47,6 +55,7 @@ impl Recorder {
         let name = path
             .file_name()
             .with_context(|| format!("{}: it names no file", failed()))?;
+        user_files::may_replace(path).with_context(failed)?;
         let mut part = name.to_owned();
         part.push(format!(".{}.part", std::process::id()));
         let part = path.with_file_name(part);
@@ -60,8 +69,7 @@ impl Recorder {
             writer,
             encoder: Encoder::default(),
             left: LARGEST - END,
-            is_cut: false,
-            is_finished: false,
+            progress: Progress::Recording,
             part,
             path: path.to_owned(),
         };
@@ -76,10 +84,26 @@ impl Recorder {
         self.writer.write_all(text)
     }
 
+    fn record(&mut self, observation: &Observation) -> io::Result<()> {
+        let mut lines = Vec::new();
+        for line in self.encoder.lines(observation) {
+            lines.extend(text(&line)?);
+            if lines.len() as u64 > self.left {
+                self.progress = Progress::Cut;
+                return Err(too_large());
+            }
+        }
+        self.write(&lines)?;
+        // Whatever ends this process, the deaths until then are in the file.
+        match observation {
+            Observation::Process(_) | Observation::Transition(_) => Ok(()),
+            _ => self.writer.flush(),
+        }
+    }
+
     fn end(&mut self) -> io::Result<()> {
-        let end = text(&self.encoder.end(self.is_cut))?;
+        let end = text(&self.encoder.end(self.progress == Progress::Cut))?;
         self.write(&end)?;
-        self.is_finished = true;
         match &mut self.writer {
             Writer::Plain(file) => file.flush(),
             Writer::Gzip(gzip) => {
@@ -92,11 +116,11 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        if !self.is_finished {
+        if self.progress != Progress::Finished {
             let _ = self.writer.flush();
+            // What is there is worth to be found, though it has no end mark.
+            let _ = user_files::rename(&self.part, &self.path);
         }
-        // What is there is worth to be found, with or without its end mark.
-        let _ = fs::rename(&self.part, &self.path);
     }
 }
 
@@ -106,24 +130,16 @@ impl Sink for Recorder {
     }
 
     fn observe(&mut self, observation: &Observation) -> io::Result<()> {
-        if self.is_cut {
-            return Ok(());
+        match self.progress {
+            Progress::Recording => {}
+            Progress::Cut => return Err(too_large()),
+            Progress::Broken | Progress::Finished => return Err(io::ErrorKind::WriteZero.into()),
         }
-        let mut lines = Vec::new();
-        for line in self.encoder.lines(observation) {
-            lines.extend(text(&line)?);
-            if lines.len() as u64 > self.left {
-                self.is_cut = true;
-                let told = format!("it has {} MiB, and what comes later is not in it", LARGEST >> 20);
-                return Err(Error::new(io::ErrorKind::FileTooLarge, told));
-            }
+        let recorded = self.record(observation);
+        if recorded.is_err() && self.progress == Progress::Recording {
+            self.progress = Progress::Broken;
         }
-        self.write(&lines)?;
-        // Whatever ends this process, the deaths until then are in the file.
-        match observation {
-            Observation::Process(_) | Observation::Transition(_) => Ok(()),
-            _ => self.writer.flush(),
-        }
+        recorded
     }
 
     fn take(&mut self, _: &Event) -> io::Result<()> {
@@ -131,8 +147,23 @@ impl Sink for Recorder {
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        self.end()
+        if self.progress == Progress::Broken {
+            return Ok(());
+        }
+        let ended = self.end();
+        self.progress = if ended.is_ok() {
+            Progress::Finished
+        } else {
+            Progress::Broken
+        };
+        ended?;
+        user_files::rename(&self.part, &self.path)
     }
+}
+
+fn too_large() -> Error {
+    let told = format!("it has {} MiB, and what comes later is not in it", LARGEST >> 20);
+    Error::new(io::ErrorKind::FileTooLarge, told)
 }
 
 fn text(line: &Line<'_>) -> io::Result<Vec<u8>> {

@@ -77,7 +77,8 @@ impl Run<'_> {
                     Some(observation) => self.deliver(observation)?,
                     None => return Ok(Followed::ToTheEnd),
                 },
-                () = sleep_until_time(due) => {
+                // A replay knows no other time than that of the observations.
+                () = sleep_until_time(due), if self.live.is_caught_up() => {
                     let events = self.examiner.advance(Timestamp::now());
                     self.hand_on(events)?;
                 }

@@ -146,7 +146,6 @@ impl<W: Write, S: Write> Sink for Json<W, S> {
             } => self.status.say(&out_of_sight_line(*netns, *leftovers, why)),
             Event::Lost(loss) => self.lost(loss),
             Event::Incident(incident) => self.line(&IncidentView::new(incident)),
-            _ => Ok(()),
         }
     }
 

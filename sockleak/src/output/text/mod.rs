@@ -192,7 +192,6 @@ impl<W: Write, S: Write> Sink for Text<W, S> {
             Event::Lost(loss) => self.lost(loss),
             // The reports of its deaths say it all.
             Event::Incident(_) => Ok(()),
-            _ => Ok(()),
         }
     }
 

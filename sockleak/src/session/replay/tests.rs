@@ -143,10 +143,29 @@ fn a_recording_has_an_end_in_size() {
         assert!(written < 1_000);
     };
     assert_eq!(refused.kind(), io::ErrorKind::FileTooLarge);
-    assert!(recorder.observe(&large).is_ok(), "it is told once");
+    assert!(recorder.observe(&large).is_err(), "what is missing is counted");
     recorder.finish().unwrap();
     drop(recorder);
     assert_eq!(count(Replay::open(&path).unwrap()).unwrap(), (written, false));
+}
+
+#[test]
+fn only_a_regular_file_is_replaced() {
+    use std::os::unix::fs::symlink;
+    let folder = Folder::new("replaced");
+    let target = folder.0.join("target");
+    std::fs::write(&target, "precious").unwrap();
+    let (link, inner) = (folder.0.join("link"), folder.0.join("inner"));
+    symlink(&target, &link).unwrap();
+    std::fs::create_dir(&inner).unwrap();
+    for (path, kind) in [(&link, "a symbolic link"), (&inner, "a directory")] {
+        let refused = Recorder::create(path, header()).err().expect("it is no file");
+        assert!(format!("{refused:#}").contains(kind), "{refused:#}");
+    }
+    assert_eq!(std::fs::read(&target).unwrap(), b"precious");
+    let path = folder.record("target", &[lost()], true);
+    assert_eq!(count(Replay::open(&path).unwrap()).unwrap(), (1, true));
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 3);
 }
 
 #[test]
