@@ -32,7 +32,7 @@ pub use json::schema;
 pub use live::{LiveLine, Status};
 pub use notice::{GoesOn, Notice};
 pub use open::{Options, open};
-pub use removals::{Removals, Subject};
+pub use removals::{Note, Removals, Subject};
 pub use text::{Style, Text};
 
 /// The form of what is printed.

@@ -14,7 +14,7 @@ use sockleak_kernel::{proc, sock_diag};
 use self::task::{Task, Terms};
 use super::cli::{Common, FreeArgs};
 use crate::exit_status::ExitStatus;
-use crate::output::{Answer, Removals, Subject};
+use crate::output::{Answer, Note, Removals, Subject};
 
 /// Which sockets are meant.
 enum Wanted {
@@ -75,13 +75,11 @@ pub fn run(common: &Common, args: &FreeArgs) -> Result<u8> {
 }
 
 /// What the kernel was seen to destroy. Where that could not be tried, only what does no harm is asked of it.
-fn powers(notes: &mut Vec<String>) -> Result<Powers> {
+fn powers(notes: &mut Vec<Note>) -> Result<Powers> {
     let powers = match sock_diag::powers() {
         Ok(powers) => powers,
         Err(error) => {
-            notes.push(format!(
-                "what this kernel can destroy could not be tried: {error}"
-            ));
+            notes.push(Note::PowersUntried(error.to_string()));
             Powers::UNTRIED
         }
     };
@@ -115,10 +113,10 @@ fn tasks(wanted: Wanted, terms: &Terms) -> Result<Vec<Task>> {
 }
 
 /// Says who has the sockets that are left alone, and the ports of what still sends.
-fn name_holders(tasks: &mut [Task], notes: &mut Vec<String>) {
+fn name_holders(tasks: &mut [Task], notes: &mut Vec<Note>) {
     let inodes: HashSet<u64> = tasks.iter().flat_map(Task::inodes).collect();
     let Ok(found) = proc::holders(&inodes) else {
-        notes.push("without /proc nobody can be named who holds a socket".to_owned());
+        notes.push(Note::HoldersUnnamed);
         return;
     };
     let mut holders: HashMap<u64, Vec<Holder>> = HashMap::new();
@@ -131,10 +129,9 @@ fn name_holders(tasks: &mut [Task], notes: &mut Vec<String>) {
         });
     }
     if found.unreadable > 0 && inodes.iter().any(|inode| !holders.contains_key(inode)) {
-        notes.push(format!(
-            "processes whose descriptors may not be read: {}; one of them may hold what nobody is seen to hold",
-            found.unreadable
-        ));
+        notes.push(Note::HoldersUnreadable {
+            processes: found.unreadable,
+        });
     }
     for task in tasks {
         task.name_holders(&holders);

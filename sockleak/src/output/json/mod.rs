@@ -115,7 +115,7 @@ impl<W: Write, S: Write> Json<W, S> {
         }
         self.writer.flush()?;
         for note in &removals.notes {
-            self.status.say(&escape(note))?;
+            self.status.say(&escape(&note.to_string()))?;
         }
         Ok(())
     }

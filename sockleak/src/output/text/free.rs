@@ -57,7 +57,7 @@ pub(super) fn lines(removals: &Removals, style: &Style) -> Vec<String> {
         removals
             .notes
             .iter()
-            .map(|note| block(&escape(note), style.columns(), 0)),
+            .map(|note| block(&escape(&note.to_string()), style.columns(), 0)),
     );
     lines
 }
@@ -238,7 +238,7 @@ mod tests {
             time: at(0),
             subject: Subject::Port(8080),
             removals,
-            notes: vec!["2 processes could not be looked into".to_owned()],
+            notes: vec![crate::output::Note::HoldersUnnamed],
         };
         let style = Style {
             width: None,
@@ -296,7 +296,7 @@ would destroy 2,003 leftovers (a dry run: --yes does it)
          maybe an answer of wor\\x1bker (pid 4243); --discard-unsent destroys it
       1  10.0.0.7   8080  -             -  LISTEN
          a listener; held by wor\\x1bker (pid 4243, fd 3)
-2 processes could not be looked into";
+without /proc nobody can be named who holds a socket";
         assert_eq!(told(removals), expected);
     }
 

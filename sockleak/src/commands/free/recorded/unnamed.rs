@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-/// So many commands are named.
-const NAMED: usize = 5;
+use crate::output::Note;
 
 /// How many there are, and where.
 #[derive(Debug, Default)]
@@ -33,27 +32,12 @@ impl Unnamed {
         self.count == 0
     }
 
-    /// What there is to be known of them: the commands that find them.
-    pub fn note(&self) -> Option<String> {
-        let ports = self
-            .ports
-            .iter()
-            .map(|port| format!("`sockleak free {port}` frees them"));
-        let towards = self.destinations.iter().map(|remote| {
-            let ip = remote.ip();
-            let whole = match remote.port() {
-                0 => ip.to_string(),
-                _ => remote.to_string(),
-            };
-            format!("`ss -tan dst {whole}` lists their ports, and `sockleak free PORT` frees each")
-        });
-        let commands: Vec<String> = ports.chain(towards).take(NAMED).collect();
-        (!self.is_empty()).then(|| {
-            format!(
-                "{} leftovers that the process had closed while it lived are in the report by their number only; {}",
-                self.count,
-                commands.join("; ")
-            )
+    /// What there is to be known of them.
+    pub fn note(&self) -> Option<Note> {
+        (!self.is_empty()).then(|| Note::Counted {
+            leftovers: self.count,
+            ports: self.ports.clone(),
+            destinations: self.destinations.clone(),
         })
     }
 }
