@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::event::Event;
 use crate::incident::Incidents;
-use crate::leftover::{Countdown, LookedAt, NextLook, leftovers};
+use crate::leftover::{Countdown, LookedAt, leftovers};
 use crate::observed::{Cause, Death, Evidence, Observation, ProcessChange, Snapshot};
 use crate::verdict::{Report, examine};
 
@@ -24,8 +24,6 @@ pub struct Examiner {
     wanted: Wanted,
     incidents: Incidents,
     countdown: Countdown,
-    /// Made when the countdown changes, and shared until then.
-    next_look: Option<Arc<NextLook>>,
 }
 
 impl Examiner {
@@ -36,7 +34,6 @@ impl Examiner {
             wanted,
             incidents: Incidents::default(),
             countdown: Countdown::new(0),
-            next_look: None,
         }
     }
 
@@ -83,13 +80,7 @@ impl Examiner {
         self.incidents.due()
     }
 
-    /// What has to be looked at next; `None` when nothing is left, or nobody wants to know.
-    #[must_use]
-    pub const fn next_look(&self) -> Option<&Arc<NextLook>> {
-        self.next_look.as_ref()
-    }
-
-    /// What is left of what was reported.
+    /// What is left of what was reported, and has to be looked at until it is free.
     #[must_use]
     pub const fn countdown(&self) -> &Countdown {
         &self.countdown
@@ -133,7 +124,6 @@ impl Examiner {
     fn follow(&mut self, report: &Report, looks: &[LookedAt]) {
         if self.wanted.countdown {
             self.countdown.add(leftovers(report), looks);
-            self.next_look = self.countdown.next_look(report.time).map(Arc::new);
         }
     }
 
@@ -155,6 +145,5 @@ impl Examiner {
         if !look.freed.is_empty() {
             events.push(Event::Freed(look.freed));
         }
-        self.next_look = self.countdown.next_look(snapshot.time).map(Arc::new);
     }
 }

@@ -94,14 +94,6 @@ impl LookedAt {
     }
 }
 
-/// What the next look has to show.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NextLook {
-    /// When the first leftover may be free; `None` where no moment can be told.
-    pub due: Option<Timestamp>,
-    pub namespaces: Vec<NamespaceLook>,
-}
-
 /// What is to be seen of one namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceLook {
@@ -205,10 +197,9 @@ impl Countdown {
         look
     }
 
-    /// What the next look has to show after one at that moment; `None` when everything is free.
-    #[must_use]
-    pub fn next_look(&self, after: Timestamp) -> Option<NextLook> {
-        let namespaces = self.namespaces.iter().map(|(&netns, namespace)| {
+    /// What the next look has to show: all that is not free yet.
+    pub fn next_look(&self) -> impl Iterator<Item = NamespaceLook> {
+        self.namespaces.iter().map(|(&netns, namespace)| {
             let mut look = NamespaceLook {
                 netns,
                 cookie: namespace.cookie,
@@ -224,10 +215,6 @@ impl Countdown {
                 look.kinds.insert((leftover.protocol, family));
             }
             look
-        });
-        (!self.is_done()).then(|| NextLook {
-            due: self.next(after),
-            namespaces: namespaces.collect(),
         })
     }
 
@@ -245,7 +232,8 @@ impl Countdown {
     }
 
     /// The first moment after `now` at which one of them may be free.
-    fn next(&self, now: Timestamp) -> Option<Timestamp> {
+    #[must_use]
+    pub fn next(&self, now: Timestamp) -> Option<Timestamp> {
         self.leftovers()
             .filter_map(|leftover| leftover.freedom.at())
             .filter(|&at| at > now)

@@ -6,7 +6,7 @@ mod hazard;
 mod reason;
 mod removal;
 
-pub use countdown::{Countdown, Freed, Look, LookedAt, NamespaceLook, NextLook, leftovers};
+pub use countdown::{Countdown, Freed, Look, LookedAt, NamespaceLook, leftovers};
 pub use discard::{Discard, DiscardRule};
 pub use hazard::{Danger, Hazard};
 pub use reason::Reason;

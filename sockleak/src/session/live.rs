@@ -1,12 +1,11 @@
 //! A trace of living processes as a source of observations.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
-use sockleak_core::leftover::NextLook;
+use sockleak_core::leftover::Countdown;
 use sockleak_core::observed::{
     Loss, Observation, OpenSockets, ProcessChange, ProcessEvent, ProcessId, Watching,
 };
@@ -116,12 +115,12 @@ impl Live {
         self.programs.add_port_reader(kernel);
     }
 
-    /// The next observation; `None` at the end. `look` is what has to be looked at, now that everything until here was
-    /// examined. Nothing is lost when the call is given up.
+    /// The next observation; `None` at the end. `countdown` is what is left of what was reported, now that everything
+    /// until here was examined. Nothing is lost when the call is given up.
     ///
     /// # Errors
     /// When the maps or sock_diag cannot be read.
-    pub async fn next(&mut self, look: Option<&Arc<NextLook>>) -> Result<Option<Observation>> {
+    pub async fn next(&mut self, countdown: &Countdown) -> Result<Option<Observation>> {
         loop {
             if let Some(observed) = self.observed.pop_front() {
                 return Ok(Some(observed));
@@ -130,23 +129,23 @@ impl Live {
                 self.take_evidence(taking)?;
                 continue;
             }
-            self.timers.schedule(look);
+            self.timers.plan_look(countdown);
             match self.progress {
                 Progress::Over => return Ok(None),
-                Progress::Complete if look.is_none() => self.finish(),
+                Progress::Complete if countdown.is_done() => self.finish(),
                 Progress::Complete => {
-                    sleep_until(self.timers.look().map(|(_, at)| *at)).await;
-                    self.look()?;
+                    sleep_until(self.timers.look_at()).await;
+                    self.look(countdown)?;
                 }
-                Progress::Watching => self.wait().await?,
+                Progress::Watching => self.wait(countdown).await?,
             }
         }
     }
 
     /// Waits for the next thing that happens.
-    async fn wait(&mut self) -> Result<()> {
+    async fn wait(&mut self, countdown: &Countdown) -> Result<()> {
         let is_pressed = self.is_busy() || self.timers.ending().is_some();
-        let look_at = self.timers.look().map(|(_, at)| *at);
+        let look_at = self.timers.look_at();
         tokio::select! {
             ready = self.events.readable() => {
                 ready?;
@@ -163,7 +162,7 @@ impl Live {
                 self.watch.inventory_mut().forget_stale(STALE)?;
             }
             () = forward(&mut self.log) => {}
-            () = sleep_until(look_at) => self.look()?,
+            () = sleep_until(look_at) => self.look(countdown)?,
         }
         Ok(())
     }
@@ -312,16 +311,13 @@ impl Live {
         Ok(())
     }
 
-    /// Looks at what was reported.
-    fn look(&mut self) -> Result<()> {
-        let Some((look, _)) = self.timers.look() else {
-            return Ok(());
-        };
-        for namespace in &look.namespaces {
-            self.observed.push_back(Observation::Looked(look::at(namespace)?));
+    /// Looks at what is left of what was reported.
+    fn look(&mut self, countdown: &Countdown) -> Result<()> {
+        for namespace in countdown.next_look() {
+            self.observed
+                .push_back(Observation::Looked(look::at(&namespace)?));
         }
-        // The examination of these says what comes next.
-        self.timers.schedule(None);
+        self.timers.looked();
         Ok(())
     }
 

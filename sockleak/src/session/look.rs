@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use jiff::Timestamp;
-use sockleak_core::leftover::{NamespaceLook, NextLook};
+use sockleak_core::leftover::{Countdown, NamespaceLook};
 use sockleak_core::observed::Snapshot;
 use sockleak_kernel::netns::Netns;
 
@@ -16,8 +16,9 @@ const LONGEST: Duration = Duration::from_secs(1);
 const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Until the next leftover may be free, or it is time for another look.
-pub fn pause(look: &NextLook) -> Duration {
-    let until = look.due.map(|due| due.duration_since(Timestamp::now()));
+pub fn pause(countdown: &Countdown) -> Duration {
+    let now = Timestamp::now();
+    let until = countdown.next(now).map(|due| due.duration_since(now));
     until
         .and_then(|until| Duration::try_from(until).ok())
         .map_or(LONGEST, |until| until.clamp(SHORTEST, LONGEST))

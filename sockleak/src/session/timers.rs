@@ -1,9 +1,8 @@
 //! The moments at which something is due in a trace, and its end.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sockleak_core::leftover::NextLook;
+use sockleak_core::leftover::Countdown;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::look;
@@ -31,7 +30,7 @@ pub struct Timers {
     pub step: Interval,
     pub second: Interval,
     pub sweep: Interval,
-    look: Option<(Arc<NextLook>, Instant)>,
+    look_at: Option<Instant>,
     ending: Option<Ending>,
 }
 
@@ -54,23 +53,29 @@ impl Timers {
             step: every(STEP),
             second: every(SECOND),
             sweep: every(SWEEP),
-            look: None,
+            look_at: None,
             ending: None,
         }
     }
 
-    /// What has to be looked at next, and when.
-    pub fn schedule(&mut self, wanted: Option<&Arc<NextLook>>) {
-        let is_same =
-            |(known, _): &(Arc<NextLook>, Instant)| wanted.is_some_and(|wanted| Arc::ptr_eq(known, wanted));
-        if !self.look.as_ref().is_some_and(is_same) {
-            self.look = wanted.map(|wanted| (Arc::clone(wanted), Instant::now() + look::pause(wanted)));
+    /// Plans the next look, if there is anything to look at and none is planned. Further reports do not put it off: deaths may
+    /// go on for ever.
+    pub fn plan_look(&mut self, countdown: &Countdown) {
+        if countdown.is_done() {
+            self.look_at = None;
+        } else if self.look_at.is_none() {
+            self.look_at = Some(Instant::now() + look::pause(countdown));
         }
     }
 
-    /// The next look, and when it is due.
-    pub const fn look(&self) -> Option<&(Arc<NextLook>, Instant)> {
-        self.look.as_ref()
+    /// When the next look is due; `None` when nothing is left.
+    pub const fn look_at(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    /// It was looked: what was seen says when the next look is due.
+    pub const fn looked(&mut self) {
+        self.look_at = None;
     }
 
     /// Begins the end, if it has not begun.
@@ -92,5 +97,30 @@ impl Timers {
     pub fn is_late(&self) -> bool {
         self.ending
             .is_some_and(|ending| Instant::now() >= ending.deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sockleak_core::leftover::{LookedAt, leftovers};
+    use sockleak_core::testing::{sample, sample_evidence};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_new_report_does_not_put_off_the_look_at_the_others() {
+        let looks: Vec<LookedAt> = sample_evidence().snapshots.iter().map(LookedAt::of).collect();
+        let mut timers = Timers::new();
+        let mut countdown = Countdown::new(250);
+        timers.plan_look(&countdown);
+        assert_eq!(timers.look_at(), None);
+        for _ in 0..3 {
+            let planned = timers.look_at();
+            countdown.add(leftovers(&sample()), &looks);
+            timers.plan_look(&countdown);
+            assert!(timers.look_at().is_some() && (planned.is_none() || planned == timers.look_at()));
+        }
+        timers.looked();
+        assert_eq!(timers.look_at(), None);
     }
 }

@@ -48,7 +48,7 @@ impl Run<'_> {
     /// # Errors
     /// When stdout cannot be written.
     pub async fn begin(&mut self) -> Result<()> {
-        match self.live.next(None).await? {
+        match self.live.next(self.examiner.countdown()).await? {
             Some(began) => self.deliver(began),
             None => Ok(()),
         }
@@ -73,7 +73,7 @@ impl Run<'_> {
             }
             let due = self.examiner.due();
             tokio::select! {
-                observation = self.live.next(self.examiner.next_look()) => match observation? {
+                observation = self.live.next(self.examiner.countdown()) => match observation? {
                     Some(observation) => self.deliver(observation)?,
                     None => return Ok(Followed::ToTheEnd),
                 },
