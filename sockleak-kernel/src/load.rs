@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use aya::Ebpf;
 use aya::programs::Program;
-use aya::{Ebpf, EbpfError};
 use sockleak_core::observed::BlindSpot;
 use sockleak_ebpf::{maps, programs};
 
@@ -111,12 +111,12 @@ fn load_with(
     globals.log_level = u8::from(settings.log) * log::Level::Warn as u8;
     let mut object = kfunc::resolve(OBJECT, kfuncs);
     if !kernel.allocates_entries {
-        map_sizes::preallocate(&mut object).map_err(EbpfError::from)?;
+        map_sizes::preallocate(&mut object).map_err(|error| LoadError::of_object(error.into()))?;
     }
     let mut loader = globals.loader();
     loader.map_max_entries(maps::EVENTS, settings.ring_size);
     settings.room().set(&mut loader, kernel.allocates_entries);
-    let loaded = loader.load(&object).map_err(LoadError::from);
+    let loaded = loader.load(&object).map_err(LoadError::of_object);
     let ebpf = loaded
         .and_then(|mut ebpf| attach(&mut ebpf, kernel).map(|()| ebpf))
         .map_err(|error| error.on(kernel))?;

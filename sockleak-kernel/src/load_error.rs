@@ -19,8 +19,8 @@ pub enum LoadError {
     Btf(#[from] BtfError),
     #[error(transparent)]
     MissingFields(#[from] MissingFields),
-    #[error("{}", object(.0))]
-    Object(EbpfError),
+    #[error("{}", object(&.0.0))]
+    Object(ObjectError),
     #[error("the kernel refused the BPF program {name}: {reason}{}{log}", remedy(reason))]
     Program {
         name: &'static str,
@@ -28,10 +28,7 @@ pub enum LoadError {
         log: String,
     },
     #[error("the BPF program {name} cannot be used: {source}")]
-    Unusable {
-        name: &'static str,
-        source: ProgramError,
-    },
+    Unusable { name: &'static str, source: ProgramUse },
     #[error(
         "{}\nthis kernel counts the memory of BPF towards RLIMIT_MEMLOCK, which is {} KiB here and only \
          CAP_SYS_RESOURCE may raise: run `sudo prlimit --memlock=unlimited --pid $$` in this shell and try again",
@@ -40,6 +37,16 @@ pub enum LoadError {
     )]
     MemoryLimit { error: Box<LoadError>, limit: u64 },
 }
+
+/// Why the object could not be loaded, in the loader's words.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct ObjectError(EbpfError);
+
+/// Why a program could not be used, in the loader's words.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct ProgramUse(ProgramError);
 
 impl LoadError {
     /// Blames the limit of locked memory, where it is why this kernel refused.
@@ -60,7 +67,9 @@ impl LoadError {
     pub fn denied(&self) -> Option<&io::Error> {
         let reason = match self {
             Self::Program { reason, .. } => reason,
-            Self::Object(EbpfError::MapError(MapError::CreateError { io_error, .. })) => io_error,
+            Self::Object(ObjectError(EbpfError::MapError(MapError::CreateError { io_error, .. }))) => {
+                io_error
+            }
             Self::MemoryLimit { error, .. } => return error.denied(),
             _ => return None,
         };
@@ -96,9 +105,10 @@ fn memory_limit() -> Option<u64> {
     (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
-impl From<EbpfError> for LoadError {
-    fn from(error: EbpfError) -> Self {
-        Self::Object(error)
+impl LoadError {
+    /// The object could not be loaded.
+    pub(super) const fn of_object(error: EbpfError) -> Self {
+        Self::Object(ObjectError(error))
     }
 }
 
@@ -174,6 +184,9 @@ pub(super) fn refused(name: &'static str, error: ProgramError) -> LoadError {
             reason: error.io_error,
             log: String::new(),
         },
-        source => LoadError::Unusable { name, source },
+        source => LoadError::Unusable {
+            name,
+            source: ProgramUse(source),
+        },
     }
 }

@@ -38,7 +38,7 @@ impl Ids {
 
     /// BTF in which these names, and no others, have their ids.
     #[must_use]
-    pub fn to_btf(&self) -> aya::Btf {
+    pub(crate) fn to_btf(&self) -> aya::Btf {
         let mut btf = aya::Btf::new();
         // It has id 0 already.
         let mut next = 1;

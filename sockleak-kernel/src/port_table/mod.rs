@@ -53,7 +53,7 @@ impl PortReader {
         }
         let object = kfunc::resolve(OBJECT, Kfuncs::default());
         let loaded = loader.load(&object);
-        let mut ebpf = loaded.map_err(|error| LoadError::from(error).on(kernel))?;
+        let mut ebpf = loaded.map_err(|error| LoadError::of_object(error).on(kernel))?;
         let ids = kernel.iterators();
         for (name, visited) in programs::ITERATORS {
             object::find(&mut ebpf, name)
