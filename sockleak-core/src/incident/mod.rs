@@ -5,6 +5,9 @@ mod id;
 mod state;
 mod totals;
 
+use std::collections::HashMap;
+use std::iter::successors;
+
 use jiff::{SignedDuration, Timestamp};
 
 pub use self::id::IncidentId;
@@ -19,6 +22,9 @@ use crate::verdict::Report;
 const QUIET: SignedDuration = SignedDuration::from_secs(10);
 /// While the main process is dead and others of the family live, it stays open for so long after that death.
 const WITHOUT_MAIN: SignedDuration = SignedDuration::from_secs(90);
+
+/// Generations that are told apart in what was there before the trace.
+const DEPTH: usize = 64;
 
 /// The families that are watched, and their incidents.
 #[derive(Default)]
@@ -42,7 +48,16 @@ struct Open {
 impl Incidents {
     /// These are watched from the beginning.
     pub fn watching(&mut self, watching: &Watching) {
-        for process in &watching.processes {
+        let parents: HashMap<u32, u32> = watching
+            .processes
+            .iter()
+            .map(|process| (process.pid, process.parent))
+            .collect();
+        let parent = |pid: &u32| parents.get(pid).copied();
+        let mut processes: Vec<_> = watching.processes.iter().collect();
+        // Parents first: one may have a larger PID than its child.
+        processes.sort_by_cached_key(|process| successors(parent(&process.pid), parent).take(DEPTH).count());
+        for process in processes {
             self.families.add(process.pid, process.parent);
         }
     }

@@ -86,6 +86,40 @@ fn ten_quiet_seconds_end_it() {
 }
 
 #[test]
+fn a_parent_may_have_a_larger_pid_than_its_child() {
+    let mut incidents = Incidents::default();
+    let process = |pid, parent| WatchedProcess {
+        pid,
+        parent,
+        comm: "orderd".into(),
+        target: pid == MASTER,
+    };
+    incidents.watching(&Watching {
+        time: at(0),
+        // The targets first, and then by PID, as a trace has them.
+        processes: vec![process(MASTER, 1), process(101, 300), process(300, MASTER)],
+        sockets: None,
+        kernel: String::new(),
+        hooks: Vec::new(),
+        hz: 250,
+    });
+    let (grandchild, closed) = dies(&mut incidents, 101, 0);
+    assert_eq!(
+        (grandchild.processes[0].role, closed.is_none()),
+        (Role::Child, true)
+    );
+}
+
+#[test]
+fn a_death_may_have_any_moment() {
+    let mut incidents = family(&[101]);
+    let mut report = death(MASTER, 0, Vec::new());
+    report.death.as_mut().unwrap().time = Timestamp::MAX;
+    incidents.died(&mut report);
+    assert_eq!(incidents.due(), Some(Timestamp::MAX));
+}
+
+#[test]
 fn survivors_of_the_main_process_keep_it_open() {
     let mut incidents = family(&[101]);
     dies(&mut incidents, MASTER, 0);
