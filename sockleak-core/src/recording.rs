@@ -3,7 +3,7 @@
 //! What is recorded is what was observed, not what was said of it, so that today's rules judge it again.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -162,6 +162,8 @@ pub enum DecodeError {
     Format { format: u32, sockleak: String },
     /// Evidence refers to a snapshot that was not recorded.
     NoSnapshot,
+    /// Evidence refers to two snapshots of one namespace: each costs time with every socket.
+    SecondSnapshot,
     /// Something comes after the end mark.
     AfterEnd,
     /// The end mark counts so many observations, and there were so many.
@@ -247,7 +249,11 @@ impl Decoder {
 
     fn evidence(&self, recorded: Recorded<'_>) -> Result<Box<Evidence>, DecodeError> {
         let mut evidence = recorded.evidence.into_owned();
+        let mut namespaces = HashSet::new();
         for key in &recorded.snapshots {
+            if !namespaces.insert(key.netns) {
+                return Err(DecodeError::SecondSnapshot);
+            }
             let snapshot = self.snapshots.get(key).ok_or(DecodeError::NoSnapshot)?;
             evidence.snapshots.push(snapshot.clone());
         }

@@ -333,6 +333,13 @@ fn lines_that_cannot_be_there_are_refused() {
         DecodeError::NoHeader
     );
     assert_eq!(read(&mut begun(), &text[1]).unwrap_err(), DecodeError::NoSnapshot);
+    let mut twice = death();
+    twice.snapshots.push(twice.snapshots[0].clone());
+    twice.snapshots[1].time = at(5_000);
+    let twice = written(&[Observation::Dead(Box::new(twice))]);
+    let mut decoder = begun();
+    let refused = twice.iter().find_map(|line| read(&mut decoder, line).err());
+    assert_eq!(refused, Some(DecodeError::SecondSnapshot));
     assert_eq!(
         begun().take(Line::Recording(header())).unwrap_err(),
         DecodeError::SecondHeader

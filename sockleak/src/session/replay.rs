@@ -134,6 +134,9 @@ impl Replay {
             }
             DecodeError::Format { format, sockleak } => other_format(format, &sockleak),
             DecodeError::NoSnapshot => anyhow!("line {number} refers to a look that is not in the recording"),
+            DecodeError::SecondSnapshot => {
+                anyhow!("line {number} refers to two looks at one network namespace")
+            }
             DecodeError::AfterEnd => anyhow!("line {number} comes after the end mark"),
             DecodeError::Count { told, found } => {
                 anyhow!("the end mark in line {number} counts {told} observations, and there are {found}")
