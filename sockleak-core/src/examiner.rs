@@ -91,7 +91,7 @@ impl Examiner {
         let looks: Vec<LookedAt> = evidence.snapshots.iter().map(LookedAt::of).collect();
         let mut report = examine(evidence);
         if self.is_wanted(&report) {
-            events.push(Event::Incident(self.incidents.died(&mut report)));
+            events.extend(self.incidents.died(&mut report).into_iter().map(Event::Incident));
             let report = Arc::new(report);
             if report.death.is_some() {
                 events.push(Event::Death(Arc::clone(&report)));

@@ -20,6 +20,8 @@ use crate::verdict::Report;
 
 /// An incident is over when so much time has passed without another death.
 const QUIET: SignedDuration = SignedDuration::from_secs(10);
+/// A death may be reported so long after it, and belongs to the incident that was open then.
+const LATE: SignedDuration = SignedDuration::from_secs(2);
 /// While the main process is dead and others of the family live, it stays open for so long after that death.
 const WITHOUT_MAIN: SignedDuration = SignedDuration::from_secs(90);
 
@@ -76,11 +78,16 @@ impl Incidents {
         None
     }
 
-    /// Adds a death to the incident of its family, which it may open, and returns that as it stands then.
-    pub fn died(&mut self, report: &mut Report) -> Incident {
+    /// Adds a death to the incident of its family, which it may open, and returns that as it stands then; before it the one
+    /// that was over by that death.
+    pub fn died(&mut self, report: &mut Report) -> Vec<Incident> {
         let pid = report.process.pid;
         let died = report.death.as_ref().map_or(report.time, |death| death.time);
         let main = self.families.main_of(pid);
+        let families = &self.families;
+        let is_over = |open: &mut Open| open.main == main && open.ends(families) <= died;
+        let over: Vec<Open> = self.open.extract_if(.., is_over).collect();
+        let mut incidents: Vec<Incident> = over.into_iter().map(|open| open.over(families)).collect();
         let place = self.open.iter().position(|open| open.main == main);
         let place = place.unwrap_or_else(|| {
             self.open.push(Open::new(main, pid, died));
@@ -88,7 +95,8 @@ impl Incidents {
         });
         let open = &mut self.open[place];
         report.incident = Some(open.id);
-        open.add(report, died)
+        incidents.push(open.add(report, died));
+        incidents
     }
 
     /// The process is dead, and everything that there was to say of it is said. What that closes.
@@ -101,14 +109,9 @@ impl Incidents {
     /// Closes those that are over by then.
     pub fn advance(&mut self, now: Timestamp) -> Vec<Incident> {
         let families = &self.families;
-        let over = |open: &mut Open| open.ends(families) <= now;
-        let closed = self.open.extract_if(.., over);
-        closed
-            .map(|open| {
-                let end = open.ends(families);
-                open.close(end)
-            })
-            .collect()
+        let is_over = |open: &mut Open| open.closes(families) <= now;
+        let over = self.open.extract_if(.., is_over);
+        over.map(|open| open.over(families)).collect()
     }
 
     /// Closes all of them.
@@ -119,7 +122,7 @@ impl Incidents {
     /// When the next one is over, if nothing more happens.
     #[must_use]
     pub fn due(&self) -> Option<Timestamp> {
-        self.open.iter().map(|open| open.ends(&self.families)).min()
+        self.open.iter().map(|open| open.closes(&self.families)).min()
     }
 
     fn close_if_empty(&mut self, main: u32, time: Timestamp) -> Option<Incident> {
@@ -185,6 +188,17 @@ impl Open {
             Some(died) if families.has_members(self.main) => quiet.max(after(died, WITHOUT_MAIN)),
             _ => quiet,
         }
+    }
+
+    /// From when on no death of before its end is to come.
+    fn closes(&self, families: &Families) -> Timestamp {
+        self.ends(families).saturating_add(LATE).unwrap_or(Timestamp::MAX)
+    }
+
+    /// It was over when nothing happened any more.
+    fn over(self, families: &Families) -> Incident {
+        let end = self.ends(families);
+        self.close(end)
     }
 
     fn close(self, time: Timestamp) -> Incident {

@@ -44,7 +44,7 @@ fn death(pid: u32, millis: i64, sockets: Vec<Socket>) -> Report {
 /// It dies, and that is all there is of it.
 fn dies(incidents: &mut Incidents, pid: u32, millis: i64) -> (Incident, Option<Incident>) {
     let mut report = death(pid, millis, Vec::new());
-    let incident = incidents.died(&mut report);
+    let incident = incidents.died(&mut report).pop().expect("it is part of one");
     assert_eq!(report.incident, Some(incident.id));
     (incident, incidents.ended(pid, report.time))
 }
@@ -76,8 +76,11 @@ fn the_deaths_of_a_family_are_one_incident() {
 fn ten_quiet_seconds_end_it() {
     let mut incidents = family(&[101, 102]);
     let (first, _) = dies(&mut incidents, 101, 0);
-    assert_eq!(incidents.due(), Some(at(10_000)));
-    assert!(incidents.advance(at(9_999)).is_empty());
+    assert_eq!(incidents.due(), Some(at(12_000)));
+    assert!(
+        incidents.advance(at(11_999)).is_empty(),
+        "a death of before may be told late"
+    );
     let closed = incidents.advance(at(12_000));
     assert_eq!(closed[0].closed, Some(at(10_000)), "it was over then");
     assert_eq!(incidents.due(), None);
@@ -120,16 +123,32 @@ fn a_death_may_have_any_moment() {
 }
 
 #[test]
+fn a_death_belongs_to_the_incident_that_was_open_then() {
+    let mut incidents = family(&[101, 102, 103]);
+    let (first, _) = dies(&mut incidents, 101, 0);
+    assert!(incidents.advance(at(11_000)).is_empty());
+    let (late, _) = dies(&mut incidents, 102, 9_900);
+    assert_eq!(late.id, first.id, "it is told at 11 s");
+    // Nothing asked for the time meanwhile.
+    let after = incidents.died(&mut death(103, 25_000, Vec::new()));
+    let told: Vec<_> = after
+        .iter()
+        .map(|incident| (incident.phase, incident.closed))
+        .collect();
+    assert_eq!(told, [(Phase::Closed, Some(at(19_900))), (Phase::Opened, None)]);
+}
+
+#[test]
 fn survivors_of_the_main_process_keep_it_open() {
     let mut incidents = family(&[101]);
     dies(&mut incidents, MASTER, 0);
-    assert_eq!(incidents.due(), Some(at(90_000)));
+    assert_eq!(incidents.due(), Some(at(92_000)));
     let (_, closed) = dies(&mut incidents, 101, 60_000);
     assert_eq!(closed.map(|incident| incident.processes.len()), Some(2));
 
     let mut incidents = family(&[101]);
     dies(&mut incidents, MASTER, 0);
-    assert_eq!(incidents.advance(at(90_000)).len(), 1, "but not for ever");
+    assert_eq!(incidents.advance(at(92_000)).len(), 1, "but not for ever");
 }
 
 #[test]
@@ -180,16 +199,18 @@ fn a_socket_that_two_had_is_counted_once() {
         report
     };
     let mut incidents = family(&[101, 102]);
-    let first = incidents.died(&mut held(101, 0));
+    let first = incidents.died(&mut held(101, 0)).remove(0);
     assert_eq!(first.summary.held, 1);
-    let second = incidents.died(&mut held(102, 10));
+    let second = incidents.died(&mut held(102, 10)).remove(0);
     assert_eq!(second.summary.held, 1, "it is the same listener");
     let closing = shared();
     let changes = [(State::Listen, State::Close)];
     let closed = socket(State::Listen)
         .changes(&changes)
         .with(|socket| socket.inode = closing.inode);
-    let last = incidents.died(&mut death(MASTER, 20, vec![closed.build()]));
+    let last = incidents
+        .died(&mut death(MASTER, 20, vec![closed.build()]))
+        .remove(0);
     assert_eq!((last.summary.held, last.summary.total()), (0, 1));
 }
 

@@ -23,6 +23,8 @@ pub struct Removals {
 pub enum Note {
     /// What the kernel can destroy could not be tried, and why.
     PowersUntried(String),
+    /// The recording was cut, so that there may have been more.
+    Cut,
     /// Nobody can be named who holds a socket: there is no /proc.
     HoldersUnnamed,
     /// The descriptors of so many processes may not be read.
@@ -48,6 +50,7 @@ impl fmt::Display for Note {
                     "what this kernel can destroy could not be tried: {why}"
                 )
             }
+            Self::Cut => formatter.write_str("the recording was cut: what came later is not in it"),
             Self::HoldersUnnamed => {
                 formatter.write_str("without /proc nobody can be named who holds a socket")
             }

@@ -51,7 +51,17 @@ pub struct Live {
     /// Whose evidence is being taken.
     taking: Option<Taking>,
     progress: Progress,
+    /// The evidence that was due was given.
+    settled: bool,
     told_who_is_left: bool,
+}
+
+/// What comes next in a trace.
+pub enum Next {
+    Observed(Observation),
+    /// All evidence that was due was given: who is left can be told.
+    Settled,
+    Over,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,6 +116,7 @@ impl Live {
             observed: VecDeque::from([began]),
             taking: None,
             progress: Progress::Watching,
+            settled: false,
             told_who_is_left: false,
         })
     }
@@ -115,23 +126,26 @@ impl Live {
         self.programs.add_port_reader(kernel);
     }
 
-    /// The next observation; `None` at the end. `countdown` is what is left of what was reported, now that everything
+    /// The next observation, and when some came to an end. `countdown` is what is left of what was reported, now that everything
     /// until here was examined. Nothing is lost when the call is given up.
     ///
     /// # Errors
     /// When the maps or sock_diag cannot be read.
-    pub async fn next(&mut self, countdown: &Countdown) -> Result<Option<Observation>> {
+    pub async fn next(&mut self, countdown: &Countdown) -> Result<Next> {
         loop {
             if let Some(observed) = self.observed.pop_front() {
-                return Ok(Some(observed));
+                return Ok(Next::Observed(observed));
             }
             if let Some(taking) = self.taking {
                 self.take_evidence(taking)?;
                 continue;
             }
+            if std::mem::take(&mut self.settled) {
+                return Ok(Next::Settled);
+            }
             self.timers.plan_look(countdown);
             match self.progress {
-                Progress::Over => return Ok(None),
+                Progress::Over => return Ok(Next::Over),
                 Progress::Complete if countdown.is_done() => self.finish(),
                 Progress::Complete => {
                     sleep_until(self.timers.look_at()).await;
@@ -189,8 +203,7 @@ impl Live {
     /// Once the targets are reported: who is still watched, by PID and `comm`. It is told once.
     pub fn who_is_left(&mut self) -> Option<Vec<(u32, String)>> {
         let processes = self.watch.processes();
-        let is_ending = self.is_complete() || self.timers.ending().is_some();
-        if self.told_who_is_left || is_ending || self.is_busy() || !processes.targets_reported() {
+        if self.told_who_is_left || self.is_ending() || self.is_busy() || !processes.targets_reported() {
             return None;
         }
         self.told_who_is_left = true;
@@ -205,6 +218,12 @@ impl Live {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.progress != Progress::Watching
+    }
+
+    /// The end was begun, or has come.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.is_complete() || self.timers.ending().is_some()
     }
 
     /// Everything that was observed was given: time may pass for who examines it.
@@ -286,6 +305,7 @@ impl Live {
             (None, Taking::Living) => self.finish(),
             (None, Taking::Dead { is_last }) => {
                 self.taking = None;
+                self.settled = true;
                 self.conclude(is_last)?;
             }
         }

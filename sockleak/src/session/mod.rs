@@ -20,7 +20,7 @@ mod target;
 mod timers;
 mod watch;
 
-pub use live::{Live, Settings};
+pub use live::{Live, Next, Settings};
 pub use replay::Replay;
 pub use target::Target;
 pub use timers::End;

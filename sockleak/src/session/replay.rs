@@ -57,7 +57,7 @@ impl Replay {
             replay.take(&line)?;
         }
         let Some(header) = replay.decoder.header() else {
-            bail!("it is empty: `sockleak trace --record FILE` writes recordings");
+            bail!("it has no whole line: `sockleak trace --record FILE` writes recordings");
         };
         replay.header = header.clone();
         Ok(replay)
@@ -166,8 +166,7 @@ fn refuse_other_formats(line: &[u8]) -> Result<()> {
 
 fn other_format(format: u32, sockleak: &str) -> anyhow::Error {
     anyhow!(
-        "it has format {format}, and this sockleak reads format {FORMAT}: replay it with sockleak {}, which wrote it",
-        crate::output::escape(sockleak)
+        "it has format {format}, and this sockleak reads format {FORMAT}: replay it with sockleak {sockleak}, which wrote it"
     )
 }
 

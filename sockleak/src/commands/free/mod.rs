@@ -35,6 +35,7 @@ pub fn run(common: &Common, args: &FreeArgs) -> Result<u8> {
         (None, Some(file)) => {
             let recording = recorded::read(file)?;
             notes.extend(recording.unnamed.note());
+            notes.extend(recording.is_cut.then_some(Note::Cut));
             is_left = !recording.unnamed.is_empty();
             (
                 Subject::Report,

@@ -14,7 +14,7 @@ use serde_json::error::Category;
 use sockleak_core::leftover::Recorded;
 use sockleak_core::observed::Observation;
 use sockleak_core::verdict::{Outcome, examine};
-use sockleak_kernel::user_files;
+use sockleak_kernel::{preflight, user_files};
 
 pub use self::unnamed::Unnamed;
 use crate::session::Replay;
@@ -24,6 +24,8 @@ use crate::session::Replay;
 pub struct RecordedSockets {
     pub sockets: Vec<Recorded>,
     pub unnamed: Unnamed,
+    /// It is a recording that was cut: there may have been more.
+    pub is_cut: bool,
 }
 
 /// The versions of the format that are known here. What is read of a report is the same in all.
@@ -125,6 +127,14 @@ fn read_any(mut input: impl BufRead + 'static) -> Result<RecordedSockets> {
 
 /// The sockets of the reports that a recording gives today.
 fn judge(mut replay: Replay, limits: &Limits) -> Result<RecordedSockets> {
+    let recorded_at = replay.header().boot_id.as_ref();
+    ensure!(
+        recorded_at.is_none()
+            || preflight::boot_id()
+                .as_ref()
+                .is_none_or(|now| Some(now) == recorded_at),
+        "it was recorded before this machine was booted: nothing of it is left"
+    );
     let mut recorded = RecordedSockets::default();
     let mut known = HashSet::new();
     while let Some(observation) = replay.read()? {
@@ -133,6 +143,7 @@ fn judge(mut replay: Replay, limits: &Limits) -> Result<RecordedSockets> {
         }
     }
     recorded.refuse_many_namespaces(limits)?;
+    recorded.is_cut = !replay.is_complete();
     Ok(recorded)
 }
 

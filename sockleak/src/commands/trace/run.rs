@@ -14,7 +14,7 @@ use sockleak_kernel::terminal;
 use super::command::Command;
 use super::interrupts::Interrupts;
 use crate::output::{Notice, Output, Status};
-use crate::session::{End, Live};
+use crate::session::{End, Live, Next};
 use crate::sinks::{Failure, Sinks};
 
 /// How often the trace is looked at by itself: what a terminal shows, and who is left.
@@ -49,8 +49,8 @@ impl Run<'_> {
     /// When stdout cannot be written.
     pub async fn begin(&mut self) -> Result<()> {
         match self.live.next(self.examiner.countdown()).await? {
-            Some(began) => self.deliver(began),
-            None => Ok(()),
+            Next::Observed(began) => self.deliver(began),
+            Next::Settled | Next::Over => Ok(()),
         }
     }
 
@@ -73,9 +73,10 @@ impl Run<'_> {
             }
             let due = self.examiner.due();
             tokio::select! {
-                observation = self.live.next(self.examiner.countdown()) => match observation? {
-                    Some(observation) => self.deliver(observation)?,
-                    None => return Ok(Followed::ToTheEnd),
+                next = self.live.next(self.examiner.countdown()) => match next? {
+                    Next::Observed(observation) => self.deliver(observation)?,
+                    Next::Settled => {}
+                    Next::Over => return Ok(Followed::ToTheEnd),
                 },
                 // A replay knows no other time than that of the observations.
                 () = sleep_until_time(due), if self.live.is_caught_up() => {
@@ -89,7 +90,7 @@ impl Run<'_> {
                     }
                     status_at = Instant::now() + (before.elapsed() * STATUS_SHARE).max(SECOND);
                 }
-                () = sleep_until(end), if !self.live.is_complete() => {
+                () = sleep_until(end), if !self.live.is_ending() => {
                     // It is over once.
                     end = None;
                     self.live.wind_up(End::Cut);

@@ -183,14 +183,14 @@ fn what_is_too_large_is_refused_before_it_is_unpacked() {
 
 #[test]
 fn what_is_no_recording_is_said() {
-    assert!(error("").contains("it is empty"));
+    assert!(error("").contains("it has no whole line"));
     assert!(error("{\"type\":\"report\"}\n").contains("it is no recording"));
     let first = |format: u32| {
         format!("{{\"recording\":{{\"format\":{format},\"sockleak\":\"9.1\\u001b\",\"new\":1}}}}\n")
     };
     assert_eq!(
         error(first(9)),
-        "it has format 9, and this sockleak reads format 1: replay it with sockleak 9.1\\x1b, which wrote it"
+        "it has format 9, and this sockleak reads format 1: replay it with sockleak 9.1\u{1b}, which wrote it"
     );
     assert!(error(first(FORMAT)).contains("line 1 has something at column"));
     let header = serde_json::to_string(&Line::Recording(header())).unwrap();
