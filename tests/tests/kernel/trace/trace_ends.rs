@@ -137,10 +137,12 @@ fn a_signal_ends_the_countdown_before_it_begins() {
     peer.cut_off();
     family.die_unseen(&tracer);
     tracer.signal(libc::SIGCONT);
-    tracer.report();
+    // Both are dead, and which of them is known first is not decided.
+    let first = tracer.report();
     tracer.signal(libc::SIGINT);
-    let report = tracer.report();
-    assert_eq!(report["summary"]["fin_wait1"], 1, "{report}");
+    let second = tracer.report();
+    let waiting = [&first, &second].map(|report| report["summary"]["fin_wait1"].as_u64());
+    assert!(waiting.contains(&Some(1)), "{first} {second}");
     tracer.finishes();
 }
 
