@@ -96,10 +96,11 @@ impl Watch {
         let id = self.processes.at(event.pid, event.boottime).map(|(id, _)| id);
         let observed = match event.what {
             Change::Forked { child, shares_files } => {
-                self.forked(child, event.pid, shares_files, event.boottime);
-                let change = ProcessChange::Forked { child };
-                let comm = id.map(|id| self.comm(id)).unwrap_or_default();
-                Some((comm, change))
+                let is_new = self.forked(child, event.pid, shares_files, event.boottime);
+                is_new.then(|| {
+                    let comm = id.map(|id| self.comm(id)).unwrap_or_default();
+                    (comm, ProcessChange::Forked { child })
+                })
             }
             Change::Executed { comm } => match id {
                 Some(id) => {
@@ -157,17 +158,18 @@ impl Watch {
         })))
     }
 
-    /// Adds a child that was there at that moment (boot-time nanoseconds), unless it is known.
-    fn forked(&mut self, child: u32, parent: u32, shares_files: bool, since: u64) {
+    /// Adds a child that was there at that moment (boot-time nanoseconds), unless it is known. Whether it was not.
+    fn forked(&mut self, child: u32, parent: u32, shares_files: bool, since: u64) -> bool {
         if let Some((known, watched)) = self.processes.at(child, since)
             && !matches!(watched.lifecycle, Lifecycle::Reported)
         {
             let death = self.inventory.deaths().time(known);
             if death == 0 || since <= death {
-                return;
+                return false;
             }
         }
         self.add_child(ProcessId { pid: child, since }, parent, shares_files);
+        true
     }
 
     /// A child is what its parent was, until it executes another program. Of most children nothing else is ever asked.

@@ -17,7 +17,10 @@ pub fn tests() -> Vec<Trial> {
     let mut tests = sandboxed(&[], named![descriptors_beyond_max_sockets]);
     tests.extend(sandboxed(
         &[Need::SomeDescriptors],
-        named![events_that_do_not_fit_into_the_ring],
+        named![
+            events_that_do_not_fit_into_the_ring,
+            forks_that_do_not_fit_into_the_ring,
+        ],
     ));
     tests.extend(sandboxed(
         &[Need::NoOthers, Need::SomeDescriptors],
@@ -108,6 +111,41 @@ fn events_that_do_not_fit_into_the_ring() {
         0,
         "since its own death"
     );
+    tracer.finishes();
+}
+
+/// The maps know a child whose fork was lost, be it alive or dead by the time that this is noticed.
+fn forks_that_do_not_fit_into_the_ring() {
+    const DEAD: u64 = 300;
+    let (mut victim, _peers) = Victim::serving("4", 1);
+    let mut tracer = Tracer::attach(victim.pid(), &["--ring-size", "4096"]);
+    tracer.stops();
+    let dead = victim.does(&format!("child killed-at-once {DEAD}"));
+    let alive = victim.forks("fork");
+    tracer.signal(libc::SIGCONT);
+    let pids = dead
+        .split(' ')
+        .map(|pid| pid.parse::<u32>().expect("a process id"));
+    let reports = tracer.reports_with_losses(pids.clone().count());
+    assert!(pids.clone().all(|pid| reports.contains_key(&pid)));
+    // A whole ring of nothing but forks would not have had room for them.
+    assert!(told(&tracer) > DEAD, "{} lost", told(&tracer));
+    let forks = tracer
+        .passed("process")
+        .filter(|record| record["event"] == "fork");
+    let mut children: Vec<u64> = forks.map(|record| number(record, "child")).collect();
+    children.sort_unstable();
+    let mut known: Vec<u64> = pids.chain([alive]).map(u64::from).collect();
+    known.sort_unstable();
+    assert_eq!(children, known);
+
+    victim.kill_child(alive);
+    let report = tracer.report_with_losses();
+    assert_eq!(report["process"]["pid"], alive, "{report}");
+    assert_eq!(report["process"]["comm"], "victim", "{report}");
+    assert_eq!(report["death"]["signal"], 9, "{report}");
+    victim.killed_by(libc::SIGKILL);
+    assert_eq!(tracer.report_with_losses()["process"]["pid"], victim.pid());
     tracer.finishes();
 }
 

@@ -1,11 +1,13 @@
 //! Children that die early or come about in unusual ways, and processes that get the number of a dead one.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use sockleak_tests::death;
 use sockleak_tests::limit::wait_until;
+use sockleak_tests::programs;
 use sockleak_tests::report::moment;
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::victim::Victim;
@@ -20,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
             a_vforked_child_that_dies_before_its_exec,
             a_spawned_child_without_sockets_is_silent,
             a_spawned_child_with_sockets_is_reported,
+            a_child_that_uses_a_socket_is_known_by_its_program,
         ],
     );
     tests.extend(sandboxed(
@@ -128,6 +131,31 @@ fn a_spawned_child_with_sockets_is_reported() {
     let report = tracer.report();
     tracer.finishes();
     report.shows(&IDLE);
+}
+
+/// It dies soon after its exec: what /proc tells of it is read when it uses a socket, for later is too late.
+fn a_child_that_uses_a_socket_is_known_by_its_program() {
+    let program = programs::victim();
+    let script = "read go; for each in 1 2 3; do \"$0\" hello; done; read end";
+    let mut shell = Victim::spawn(Command::new("sh").args(["-c", script]).arg(&program));
+    let mut tracer = Tracer::attach(shell.pid(), &[]);
+    shell.tell("go");
+    for transitions in 1..=3 {
+        shell.answer();
+        shell.does("pairs 2 127.0.0.1");
+        shell.does("close 1");
+        while tracer.passed("transition").count() < transitions {
+            tracer.passes();
+        }
+        shell.tell("die raise 9");
+        let report = tracer.report();
+        assert_eq!(report["death"]["signal"], 9, "{report}");
+        assert_eq!(report["process"]["comm"], "victim", "{report}");
+        assert_eq!(report["process"]["exe"].as_str(), program.to_str(), "{report}");
+    }
+    shell.tell("end");
+    assert_eq!(tracer.report()["process"]["pid"], shell.pid());
+    tracer.finishes();
 }
 
 /// What it does and how it dies is nobody's: there is no report of it, and nothing is added to the dead one's.
