@@ -73,10 +73,11 @@ impl Collector {
             return Ok(Vec::new());
         }
         let deaths = parts.watch.inventory().deaths();
-        let lost_something = parts.losses.is_any();
+        let lost = parts.lost_events();
+        let lost_something = |id: ProcessId| parts.losses.since(id.since, lost) > 0;
         let (dead, silent): (Vec<_>, Vec<_>) = dead
             .into_iter()
-            .partition(|(id, _)| lost_something || may_have_left(*id, processes, &deaths));
+            .partition(|(id, _)| lost_something(*id) || may_have_left(*id, processes, &deaths));
         let mut ended = Vec::new();
         for (id, _) in silent.into_iter().filter(|(_, elapsed)| *elapsed >= settle) {
             let comm = deaths.of(id).map(|death| death.comm.clone());
