@@ -38,6 +38,12 @@ impl Families {
         self.main.get(&pid).copied().unwrap_or(pid)
     }
 
+    /// Nobody else of its family lives.
+    pub fn is_alone(&self, pid: u32) -> bool {
+        let members = self.members.get(&self.main_of(pid));
+        members.is_none_or(|members| members.iter().all(|member| *member == pid))
+    }
+
     /// Somebody of the family lives.
     pub fn has_members(&self, main: u32) -> bool {
         self.members.contains_key(&main)

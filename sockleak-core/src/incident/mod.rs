@@ -20,7 +20,7 @@ use crate::verdict::Report;
 
 /// An incident is over when so much time has passed without another death.
 const QUIET: SignedDuration = SignedDuration::from_secs(10);
-/// A death may be reported so long after it, and belongs to the incident that was open then.
+/// By how much another report of the family may come later after its death than those until now.
 const LATE: SignedDuration = SignedDuration::from_secs(2);
 /// While the main process is dead and others of the family live, it stays open for so long after that death.
 const WITHOUT_MAIN: SignedDuration = SignedDuration::from_secs(90);
@@ -42,6 +42,8 @@ struct Open {
     main: u32,
     opened: Timestamp,
     last_death: Timestamp,
+    /// How long after a death its report came, at the longest.
+    delay: SignedDuration,
     /// When the main process died.
     main_died: Option<Timestamp>,
     totals: Totals,
@@ -95,7 +97,7 @@ impl Incidents {
         });
         let open = &mut self.open[place];
         report.incident = Some(open.id);
-        incidents.push(open.add(report, died));
+        incidents.push(open.add(report, died, families));
         incidents
     }
 
@@ -141,13 +143,15 @@ impl Open {
             main,
             opened: died,
             last_death: died,
+            delay: SignedDuration::ZERO,
             main_died: None,
             totals: Totals::default(),
         }
     }
 
-    fn add(&mut self, report: &Report, died: Timestamp) -> Incident {
+    fn add(&mut self, report: &Report, died: Timestamp, families: &Families) -> Incident {
         self.last_death = self.last_death.max(died);
+        self.delay = self.delay.max(report.time.duration_since(died));
         let is_main = report.process.pid == self.main;
         if is_main {
             self.main_died = Some(died);
@@ -164,7 +168,8 @@ impl Open {
         } else {
             Phase::Changed
         };
-        self.totals.add(report, part.clone());
+        let alone = self.totals.is_empty() && families.is_alone(report.process.pid);
+        self.totals.add(report, part.clone(), alone);
         Incident {
             id: self.id,
             phase,
@@ -192,7 +197,8 @@ impl Open {
 
     /// From when on no death of before its end is to come.
     fn closes(&self, families: &Families) -> Timestamp {
-        self.ends(families).saturating_add(LATE).unwrap_or(Timestamp::MAX)
+        let late = self.delay.saturating_add(LATE);
+        self.ends(families).saturating_add(late).unwrap_or(Timestamp::MAX)
     }
 
     /// It was over when nothing happened any more.

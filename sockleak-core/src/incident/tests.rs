@@ -76,12 +76,12 @@ fn the_deaths_of_a_family_are_one_incident() {
 fn ten_quiet_seconds_end_it() {
     let mut incidents = family(&[101, 102]);
     let (first, _) = dies(&mut incidents, 101, 0);
-    assert_eq!(incidents.due(), Some(at(12_000)));
+    assert_eq!(incidents.due(), Some(at(12_050)));
     assert!(
-        incidents.advance(at(11_999)).is_empty(),
+        incidents.advance(at(12_049)).is_empty(),
         "a death of before may be told late"
     );
-    let closed = incidents.advance(at(12_000));
+    let closed = incidents.advance(at(12_050));
     assert_eq!(closed[0].closed, Some(at(10_000)), "it was over then");
     assert_eq!(incidents.due(), None);
     let (second, _) = dies(&mut incidents, 102, 12_000);
@@ -142,13 +142,13 @@ fn a_death_belongs_to_the_incident_that_was_open_then() {
 fn survivors_of_the_main_process_keep_it_open() {
     let mut incidents = family(&[101]);
     dies(&mut incidents, MASTER, 0);
-    assert_eq!(incidents.due(), Some(at(92_000)));
+    assert_eq!(incidents.due(), Some(at(92_050)));
     let (_, closed) = dies(&mut incidents, 101, 60_000);
     assert_eq!(closed.map(|incident| incident.processes.len()), Some(2));
 
     let mut incidents = family(&[101]);
     dies(&mut incidents, MASTER, 0);
-    assert_eq!(incidents.advance(at(92_000)).len(), 1, "but not for ever");
+    assert_eq!(incidents.advance(at(92_050)).len(), 1, "but not for ever");
 }
 
 #[test]
@@ -212,6 +212,39 @@ fn a_socket_that_two_had_is_counted_once() {
         .died(&mut death(MASTER, 20, vec![closed.build()]))
         .remove(0);
     assert_eq!((last.summary.held, last.summary.total()), (0, 1));
+}
+
+/// They die together: whoever dies last has it for itself, and may be reported first.
+#[test]
+fn a_socket_that_all_had_who_are_dead_is_counted_once() {
+    let report = |pid: u32, references| {
+        let listener = socket(State::Listen)
+            .changes(&[(State::Listen, State::Close)])
+            .with(|socket| (socket.inode, socket.references) = (Some(77), Some(references)));
+        let own = socket(State::Listen)
+            .changes(&[(State::Listen, State::Close)])
+            .with(|socket| socket.inode = Some(pid.into()));
+        death(pid, 0, vec![listener.build(), own.build()])
+    };
+    let mut incidents = family(&[101, 102]);
+    incidents.died(&mut report(MASTER, 1));
+    incidents.died(&mut report(101, 3));
+    let last = incidents.died(&mut report(102, 2)).remove(0);
+    assert_eq!((last.summary.closed, last.summary.total()), (4, 4));
+}
+
+#[test]
+fn reports_may_come_long_after_the_deaths() {
+    let mut incidents = family(&[101, 102]);
+    let late = |incidents: &mut Incidents, pid, millis: i64| {
+        let mut report = death(pid, millis, Vec::new());
+        report.time = at(millis + 15_000);
+        let over = incidents.advance(report.time);
+        assert!(over.is_empty(), "{over:?}");
+        incidents.died(&mut report).remove(0).phase
+    };
+    assert_eq!(late(&mut incidents, 101, 0), Phase::Opened);
+    assert_eq!(late(&mut incidents, 102, 9_900), Phase::Changed);
 }
 
 #[test]

@@ -1,44 +1,42 @@
 //! What the deaths of one incident add up to.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use super::state::Part;
 use crate::advice::Advice;
 use crate::port::Restart;
-use crate::verdict::{Outcome, Report, Summary};
+use crate::verdict::{Outcome, Report, SocketReport, Summary};
 
 /// Processes and addresses that are named when the incident is closed. More processes are only counted, and of more addresses
 /// the latest are named: a family that recycles its workers for ever may never be quiet.
 const NAMED: usize = 200;
+/// Sockets that are remembered: by then the first of a family that never ends are in no further report.
+const KNOWN: usize = 1 << 16;
 
 #[derive(Default)]
 pub struct Totals {
     parts: Vec<Part>,
     unnamed: u64,
     summary: Summary,
-    /// Inodes of sockets that a report called held: only those can be in another report. A held socket has its inode for
-    /// itself, with or without a cookie.
-    held: HashSet<u64>,
+    /// What became of sockets that may be in another report, by their inodes: an open socket has its inode for itself,
+    /// with or without a cookie.
+    known: HashMap<u64, Outcome>,
     /// The latest of each address and port, the most recent last.
     restart: Vec<Restart>,
     advice: Vec<Advice>,
 }
 
 impl Totals {
-    /// Adds a report and the part of its process.
-    pub fn add(&mut self, report: &Report, part: Part) {
+    /// Adds a report and the part of its process. One that is `alone` shares its sockets with nobody.
+    pub fn add(&mut self, report: &Report, part: Part, alone: bool) {
         if self.parts.len() < NAMED {
             self.parts.push(part);
         } else {
             self.unnamed += 1;
         }
         for socket in &report.sockets {
-            let inode = socket.socket.inode.unwrap_or_default();
-            if self.held.remove(&inode) {
-                self.summary.held -= 1;
-            }
-            if socket.outcome == Outcome::Held && inode != 0 {
-                self.held.insert(inode);
+            if !alone {
+                self.forget(socket);
             }
             *self.summary.count(socket.outcome) += 1;
         }
@@ -51,6 +49,20 @@ impl Totals {
         for advice in &report.advice {
             self.advice.retain(|known| known.id != advice.id);
             self.advice.push(advice.clone());
+        }
+    }
+
+    /// Takes a socket out of the sum that an earlier report had: the latest tells what became of it. Its references do not
+    /// tell whether there was one, as who dies last may be reported first.
+    fn forget(&mut self, socket: &SocketReport) {
+        let Some(inode) = socket.socket.inode.filter(|inode| *inode != 0) else {
+            return;
+        };
+        if self.known.len() == KNOWN {
+            self.known.clear();
+        }
+        if let Some(before) = self.known.insert(inode, socket.outcome) {
+            *self.summary.count(before) -= 1;
         }
     }
 
