@@ -149,8 +149,9 @@ impl Recorded {
 /// What sock_diag lists of an entry: itself, or the TCP sockets of an MPTCP socket in its place.
 fn listed(report: &SocketReport) -> &[SocketReport] {
     match report.socket.protocol {
-        Protocol::Tcp => std::slice::from_ref(report),
-        Protocol::Mptcp => &report.subflows,
+        // Where they were not looked at, one that has the same addresses may be what sock_diag lists.
+        Protocol::Mptcp if report.socket.subflows_complete || !report.subflows.is_empty() => &report.subflows,
+        Protocol::Tcp | Protocol::Mptcp => std::slice::from_ref(report),
     }
 }
 

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::leftover::Danger;
-use crate::testing::{addr, sighting, socket};
+use crate::testing::{addr, evidence, sighting, socket};
+use crate::verdict::examine;
 
 const ABLE: Powers = Powers {
     time_wait: Power::Works,
@@ -281,4 +282,26 @@ fn only_a_leftover_that_was_asked_for_is_left() {
         .is_left(Asked::Port)
     );
     assert!(!planned(&mini(), &ABLE).is_left(Asked::Port), "a dry run");
+}
+
+#[test]
+fn an_mptcp_socket_stands_for_subflows_that_were_not_looked_at() {
+    let count = |is_complete, subflows| {
+        let mptcp = socket(State::Established).with(|socket| {
+            socket.protocol = Protocol::Mptcp;
+            socket.subflows_complete = is_complete;
+            socket.subflows = subflows;
+        });
+        let report = examine(evidence(vec![mptcp.build()], Vec::new()));
+        Recorded::of(&report).count()
+    };
+    let two = || {
+        vec![
+            socket(State::Established).build(),
+            socket(State::Established).build(),
+        ]
+    };
+    assert_eq!(count(false, Vec::new()), 1);
+    assert_eq!(count(true, Vec::new()), 0, "it has none");
+    assert_eq!((count(true, two()), count(false, two())), (2, 2));
 }
