@@ -259,7 +259,7 @@ fn reusable_at(other: &Sighting, time: Timestamp, delay: Duration) -> Option<Tim
     let is_time_wait = (other.state, other.timer) == (State::TimeWait, Timer::TimeWait);
     // Its timer ran for a minute when it began, or when it was prolonged since.
     let age = TIMEWAIT.saturating_sub(other.expires);
-    let delay = delay + JIFFIES;
+    let delay = delay.saturating_add(JIFFIES);
     let left = delay.saturating_sub(age);
     let due = age.saturating_sub(delay);
     let at = time.saturating_add(left).ok()?.saturating_sub(due).ok()?;

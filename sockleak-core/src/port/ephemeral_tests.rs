@@ -192,6 +192,15 @@ fn an_older_kernel_may_take_over_a_fin_wait2() {
 }
 
 #[test]
+fn a_delay_without_end_is_never_over() {
+    let mut endless = exhaustion(State::TimeWait, TwReuse::Always, 30_000);
+    rules(&mut endless).tw_reuse_delay = Some(Duration::MAX);
+    let row = row(endless);
+    let century = at(100 * 365 * 86_400_000);
+    assert!(row.reusable_at.is_none_or(|at| at > century), "{row:?}");
+}
+
+#[test]
 fn connect_fails_when_nothing_is_left() {
     let row = exhausted(State::FinWait2, TwReuse::Always, 59_700);
     assert_eq!((row.available, row.connect_fails), (0, Some(true)));

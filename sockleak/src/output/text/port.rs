@@ -39,7 +39,7 @@ pub(super) fn port(report: &PortReport, style: &Style) -> Vec<String> {
     if !report.blind.is_empty() {
         lines.push(String::new());
         let notes = blind::sentences(&report.blind);
-        let note = |sentence| wrap(&format!("note: {sentence}"), style.columns(), 6);
+        let note = |sentence: &String| wrap(&format!("note: {}", escape(sentence)), style.columns(), 6);
         lines.extend(notes.iter().map(note));
     }
     lines.push(String::new());

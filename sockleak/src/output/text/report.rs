@@ -50,7 +50,7 @@ pub(super) fn report(report: &Report, style: &Style) -> Vec<String> {
         lines.extend(
             remarks
                 .iter()
-                .map(|remark| wrap(&format!("note: {remark}"), style.columns(), 6)),
+                .map(|remark| wrap(&format!("note: {}", escape(remark)), style.columns(), 6)),
         );
     }
     lines.push(String::new());

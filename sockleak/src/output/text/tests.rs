@@ -159,6 +159,20 @@ fn a_pipe_gets_no_control_characters_and_a_terminal_gets_colours() {
     );
 }
 
+/// A recording is a file that anybody may have written.
+#[test]
+fn what_could_not_be_seen_is_told_without_control_characters() {
+    let problem = "\u{1b}[2J\nno member".to_owned();
+    let mut report = sample();
+    report.blind = vec![sockleak_core::observed::BlindSpot::FieldMissing { problem }];
+    let text = report_text(&report, style());
+    assert!(text.contains("no member"), "{text}");
+    assert!(
+        !text.contains('\u{1b}') && !text.contains("\nno member"),
+        "{text}"
+    );
+}
+
 #[test]
 fn status_is_apart_from_data() {
     let process = |pid, target| WatchedProcess {
