@@ -107,21 +107,6 @@ impl ResetReason {
             _ => Self::Other,
         })
     }
-
-    /// The kernel's name in lower case, without the prefix; `other` for all on which no verdict depends.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::AbortOnData => "tcp_abort_on_data",
-            Self::TimewaitSocket => "tcp_timewait_socket",
-            Self::AbortOnClose => "tcp_abort_on_close",
-            Self::AbortOnLinger => "tcp_abort_on_linger",
-            Self::AbortOnMemory => "tcp_abort_on_memory",
-            Self::TcpState => "tcp_state",
-            Self::DisconnectWithData => "tcp_disconnect_with_data",
-            Self::Other => "other",
-        }
-    }
 }
 
 /// A socket that is followed, and what happened to it since.
@@ -182,6 +167,13 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// Somebody else has it too, or that is not known.
+    #[must_use]
+    pub fn may_be_shared(&self) -> bool {
+        self.references
+            .is_none_or(|references| references as usize > self.fds.len())
+    }
+
     /// The last state that was seen.
     #[must_use]
     pub fn last_state(&self) -> State {
@@ -223,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_named_as_the_kernel_names_it() {
+    fn a_reason_is_known_by_the_name_that_the_kernel_gives_it() {
         for name in [
             "TCP_ABORT_ON_DATA",
             "TCP_TIMEWAIT_SOCKET",
@@ -233,9 +225,13 @@ mod tests {
             "TCP_STATE",
             "TCP_DISCONNECT_WITH_DATA",
         ] {
-            let reason = ResetReason::from_kernel_name(name).expect("it is a reason");
-            assert_eq!(reason.name(), name.to_lowercase());
+            assert!(
+                ResetReason::from_kernel_name(name).is_some_and(|reason| reason != ResetReason::Other),
+                "{name}"
+            );
         }
+        let other = ResetReason::from_kernel_name("SK_RST_REASON_MPTCP_RST_EUNSPEC");
+        assert_eq!(other, Some(ResetReason::Other));
         assert_eq!(ResetReason::from_kernel_name("NOT_SPECIFIED"), None);
     }
 }

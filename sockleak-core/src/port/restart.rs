@@ -121,20 +121,3 @@ pub enum Obstacle {
     Closing,
     LastAck,
 }
-
-impl Obstacle {
-    /// The word for it in JSON and text.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Listener => "listener",
-            Self::Connection => "connection",
-            Self::Bound => "bound",
-            Self::TimeWait => "time_wait",
-            Self::FinWait2 => "fin_wait2",
-            Self::FinWait1 => "fin_wait1",
-            Self::Closing => "closing",
-            Self::LastAck => "last_ack",
-        }
-    }
-}

@@ -52,11 +52,7 @@ pub(crate) fn decide(
 /// sock_diag does not show a socket that has no connection, or before 6.8 none that is bound only. Somebody else had this
 /// one, or that is not known.
 fn is_shown_by_descriptors_only(socket: &Socket) -> bool {
-    socket.last_state() == State::Close
-        && socket.transitions.is_empty()
-        && socket
-            .references
-            .is_none_or(|references| references as usize > socket.fds.len())
+    socket.last_state() == State::Close && socket.transitions.is_empty() && socket.may_be_shared()
 }
 
 /// The leftover of that state, where it is one.

@@ -174,10 +174,7 @@ fn doubt_other_descriptors(holders: &mut [Holder], fds: &[u32]) {
 
 /// No other table had a reference to the file, so whoever has it under the same number uses the same table.
 fn recognize_shared_tables(holders: &mut [Holder], socket: &Socket) {
-    if socket
-        .references
-        .is_none_or(|references| references as usize > socket.fds.len())
-    {
+    if socket.may_be_shared() {
         return;
     }
     for holder in holders

@@ -32,19 +32,13 @@ fn is_settled(socket: &Socket) -> bool {
             | State::SynRecv
             | State::NewSynRecv
             | State::CloseWait
-            | State::Listen => !solely_owned(socket),
+            | State::Listen => socket.may_be_shared(),
             State::FinWait2 | State::TimeWait | State::Close | State::BoundInactive => true,
         }
 }
 
 const fn is_open(state: State) -> bool {
     matches!(state, State::Established | State::SynRecv | State::CloseWait)
-}
-
-fn solely_owned(socket: &Socket) -> bool {
-    socket
-        .references
-        .is_some_and(|references| references as usize <= socket.fds.len())
 }
 
 /// True when another look a moment later would say the same: what is FIN_WAIT1, CLOSING or LAST_ACK waits
