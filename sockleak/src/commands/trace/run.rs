@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use sockleak_core::event::Event;
 use sockleak_core::examiner::Examiner;
 use sockleak_core::expiry::FreeRule;
-use sockleak_core::leftover::leftovers;
 use sockleak_core::observed::Observation;
 use sockleak_kernel::terminal;
 
@@ -17,7 +16,7 @@ use crate::output::{Notice, Output, Status};
 use crate::session::{End, Live, Next};
 use crate::sinks::{Failure, Sinks};
 
-/// How often the trace is looked at by itself: what a terminal shows, and who is left.
+/// How often a terminal shows what is watched.
 const SECOND: Duration = Duration::from_secs(1);
 /// That line may cost this fraction of the time.
 const STATUS_SHARE: u32 = 20;
@@ -68,14 +67,15 @@ impl Run<'_> {
         let mut status_at = Instant::now() + SECOND;
         let has_terminal = terminal::stderr_width().is_some();
         loop {
-            if let Some(left) = self.live.who_is_left() {
-                self.say(&Notice::StillFollowing(left));
-            }
             let due = self.examiner.due();
             tokio::select! {
                 next = self.live.next(self.examiner.countdown()) => match next? {
                     Next::Observed(observation) => self.deliver(observation)?,
-                    Next::Settled => {}
+                    Next::Settled => {
+                        if let Some(left) = self.live.who_is_left() {
+                            self.say(&Notice::StillFollowing(left));
+                        }
+                    }
                     Next::Over => return Ok(Followed::ToTheEnd),
                 },
                 // A replay knows no other time than that of the observations.
@@ -149,7 +149,7 @@ impl Run<'_> {
             let failures = self.sinks.take(&event)?;
             self.tell(failures);
             if let Event::Report(report) = &event {
-                self.left_behind |= leftovers(report).next().is_some();
+                self.left_behind |= report.left_something();
                 if self.once && report.process.target {
                     self.live.wind_up(End::Complete);
                 }
