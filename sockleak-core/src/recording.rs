@@ -96,7 +96,7 @@ impl SnapshotKey {
 #[derive(Debug, Default)]
 pub struct Encoder {
     observations: u64,
-    /// Those of the latest look: no later evidence rests on earlier ones.
+    /// The latest of each namespace: no later evidence rests on earlier ones.
     written: Vec<SnapshotKey>,
 }
 
@@ -134,12 +134,9 @@ impl Encoder {
 
     fn recorded<'a>(&mut self, evidence: &'a Evidence, lines: &mut Vec<Line<'a>>) -> Recorded<'a> {
         let keys: Vec<SnapshotKey> = evidence.snapshots.iter().map(SnapshotKey::of).collect();
-        let is_another_look = keys.iter().any(|key| !self.written.contains(key));
-        if is_another_look {
-            self.written.retain(|known| keys.contains(known));
-        }
         for (snapshot, key) in evidence.snapshots.iter().zip(&keys) {
             if !self.written.contains(key) {
+                self.written.retain(|known| known.netns != key.netns);
                 self.written.push(*key);
                 lines.push(Line::Snapshot(Cow::Borrowed(snapshot)));
             }
@@ -213,7 +210,7 @@ impl Decoder {
             Line::Transition(transition) => Observation::Transition(transition.into_owned()),
             Line::Dead(recorded) => Observation::Dead(self.evidence(recorded)?),
             Line::Living(recorded) => Observation::Living(self.evidence(recorded)?),
-            Line::Looked(snapshot) => Observation::Looked(snapshot.into_owned()),
+            Line::Looked(snapshot) => Observation::Looked(Box::new(snapshot.into_owned())),
             Line::Lost(loss) => Observation::Lost(loss),
             Line::Ended { time } => Observation::Ended { time },
         };

@@ -7,7 +7,8 @@ use smallvec::smallvec;
 use super::*;
 use crate::observed::{
     BlindSpot, Cause, Death, Family, Holding, Linger, Lost, Origin, Overflow, Process, Protocol, Relation,
-    ResetReason, ResetReceived, ResetSent, Sender, Sighting, Socket, SocketId, State, Timer, Transition,
+    ResetReason, ResetReceived, ResetSent, Scope, Sender, Sighting, Socket, SocketId, State, Timer,
+    Transition,
 };
 use crate::observed::{LocalPorts, TwReuse};
 use crate::port::{Bucket, PortOwner, Reuse, SharedAddress};
@@ -241,6 +242,10 @@ fn full_snapshot() -> Snapshot {
     Snapshot {
         netns: 54,
         cookie: Some(55),
+        scope: Some(Scope {
+            ports: [71, 72].into(),
+            kinds: [(Protocol::Tcp, Family::Ipv6)].into(),
+        }),
         began: at(56),
         time: at(57),
         sightings: Some(Arc::new(vec![full_sighting(addr("127.0.0.1:58"))])),
@@ -267,7 +272,7 @@ fn full_snapshot() -> Snapshot {
 fn nothing_is_lost_on_the_way() {
     let seen = [
         Observation::Dead(Box::new(full_evidence())),
-        Observation::Looked(full_snapshot()),
+        Observation::Looked(Box::new(full_snapshot())),
     ];
     let mut decoder = begun();
     let lines = written(&seen);
@@ -296,6 +301,19 @@ fn a_look_that_several_deaths_share_is_written_once() {
         .filter_map(|line| read(&mut decoder, line).unwrap())
         .collect();
     assert_eq!(found.len(), 3);
+}
+
+#[test]
+fn a_look_is_written_once_for_deaths_of_several_namespaces() {
+    let inside = || {
+        let mut inside = death();
+        inside.snapshots[0].netns += 1;
+        Observation::Dead(Box::new(inside))
+    };
+    let outside = || Observation::Dead(Box::new(death()));
+    let text = written(&[outside(), inside(), outside(), inside()]);
+    let looks = text.iter().filter(|line| line.starts_with(r#"{"snapshot""#));
+    assert_eq!(looks.count(), 2);
 }
 
 #[test]

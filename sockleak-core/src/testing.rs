@@ -114,6 +114,7 @@ pub fn snapshot(sightings: Vec<Sighting>) -> Snapshot {
     Snapshot {
         netns: 1,
         cookie: None,
+        scope: None,
         began: at(100),
         time: at(100),
         sightings: Some(sightings.into()),

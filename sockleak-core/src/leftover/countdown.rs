@@ -1,12 +1,12 @@
 //! Following what a report left until it is free.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::expiry::FreeRule;
 use crate::expiry::Freedom;
-use crate::observed::{Family, Protocol, Sighting, Snapshot};
+use crate::observed::{Family, Scope, Sighting, Snapshot};
 use crate::verdict::{Leftover, Outcome, Report, SocketReport};
 
 /// A leftover that was there at one look and gone at the next.
@@ -101,10 +101,7 @@ pub struct NamespaceLook {
     pub netns: u32,
     /// What tells it from a later one with the same inode; `None` where that is not known.
     pub cookie: Option<u64>,
-    /// The local ports.
-    pub ports: BTreeSet<u16>,
-    /// Which of sock_diag's lists.
-    pub kinds: BTreeSet<(Protocol, Family)>,
+    pub scope: Scope,
 }
 
 /// A difference below this between two computed moments is the clock's and the timer's, not the socket's.
@@ -175,6 +172,13 @@ impl Countdown {
             }
             namespace.leftovers.insert(sighting.cookie, leftover);
         }
+        // A recording was made with a countdown of its own, which may have followed less.
+        let is_asked_for = |leftover: &Leftover| {
+            let scope = snapshot.scope.as_ref().filter(|_| snapshot.sightings.is_some());
+            scope.is_none_or(|scope| leftover.is_among(scope))
+        };
+        let kept = gone.extract_if(|_, leftover| !is_asked_for(leftover));
+        namespace.leftovers.extend(kept);
         look.freed = gone
             .into_values()
             .map(|mut leftover| {
@@ -206,13 +210,8 @@ impl Countdown {
                 ..NamespaceLook::default()
             };
             for leftover in namespace.leftovers.values() {
-                look.ports.insert(leftover.local.port());
-                let family = if leftover.local.is_ipv6() {
-                    Family::Ipv6
-                } else {
-                    Family::Ipv4
-                };
-                look.kinds.insert((leftover.protocol, family));
+                look.scope.ports.insert(leftover.local.port());
+                look.scope.kinds.insert((leftover.protocol, leftover.family()));
             }
             look
         })
@@ -250,6 +249,18 @@ impl Countdown {
 }
 
 impl Leftover {
+    const fn family(&self) -> Family {
+        if self.local.is_ipv6() {
+            Family::Ipv6
+        } else {
+            Family::Ipv4
+        }
+    }
+
+    fn is_among(&self, scope: &Scope) -> bool {
+        scope.ports.contains(&self.local.port()) && scope.kinds.contains(&(self.protocol, self.family()))
+    }
+
     /// Takes over what a look said; true when the state or the moment is another than before.
     fn update(&mut self, sighting: &Sighting, snapshot: &Snapshot, hz: u32) -> bool {
         if self.freedom.rule == FreeRule::MptcpTimeout && sighting.state == self.state {
@@ -281,7 +292,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::observed::State;
+    use crate::observed::{Protocol, State};
     use crate::testing::{at, evidence, sighting, snapshot, socket};
     use crate::verdict::examine;
 
@@ -366,6 +377,28 @@ mod tests {
         let look = countdown.look(&gone);
         assert_eq!(look.freed[0].leftover.freedom.rule, FreeRule::NetnsGone);
         assert!(countdown.is_done());
+    }
+
+    #[test]
+    fn what_a_look_was_not_for_is_not_called_free() {
+        let (mut countdown, _) = begin();
+        let own = countdown.next_look().next().expect("it is to be looked at").scope;
+        let mut elsewhere = own.clone();
+        elsewhere.ports = own.ports.iter().map(|port| port + 1).collect();
+        let mut others = own.clone();
+        others.kinds = [(Protocol::Mptcp, Family::Ipv4)].into();
+        for scope in [elsewhere, others] {
+            let look = countdown.look(&Snapshot {
+                scope: Some(scope),
+                ..look_at(500, Vec::new())
+            });
+            assert!(look.freed.is_empty() && !countdown.is_done());
+        }
+        let look = countdown.look(&Snapshot {
+            scope: Some(own),
+            ..look_at(600, Vec::new())
+        });
+        assert_eq!((look.freed.len(), countdown.is_done()), (1, true));
     }
 
     #[test]

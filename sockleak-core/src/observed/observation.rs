@@ -21,7 +21,7 @@ pub enum Observation {
     /// All that was seen of a process that lives at the end of the trace.
     Living(Box<Evidence>),
     /// Another look at a namespace in which something is left.
-    Looked(Snapshot),
+    Looked(Box<Snapshot>),
     /// Something was lost since the last time.
     Lost(Loss),
     /// The trace is over.

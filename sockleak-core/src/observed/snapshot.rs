@@ -1,5 +1,6 @@
 //! What was looked up after the death: sock_diag's answers, who has the ports, and who else has the sockets.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::observed::LocalPorts;
-use crate::observed::{Protocol, State};
+use crate::observed::{Family, LocalPorts, Protocol, State};
 use crate::port::PortOwner;
 
 /// The timer of a socket as sock_diag tells it (`idiag_timer`).
@@ -67,6 +67,15 @@ pub struct Overflow {
     pub is_full: bool,
 }
 
+/// Which sockets a look was for. What it does not show of others may be there all the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// Their local ports.
+    pub ports: BTreeSet<u16>,
+    /// Which of sock_diag's lists.
+    pub kinds: BTreeSet<(Protocol, Family)>,
+}
+
 /// One look at a network namespace after the death. Several reports share what was seen.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -75,6 +84,9 @@ pub struct Snapshot {
     /// What tells the namespace from a later one with the same inode (SO_NETNS_COOKIE, 5.14); `None` where that is not
     /// known.
     pub cookie: Option<u64>,
+    /// What the look was for; `None` where that is every socket that may matter to whoever reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
     /// When the look began: what it showed was there at that moment.
     pub began: Timestamp,
     /// When sock_diag was read: what it did not show was gone by then.

@@ -136,6 +136,7 @@ impl Occupancy {
         Ok(Snapshot {
             netns: namespace.inode(),
             cookie: namespace.cookie(),
+            scope: None,
             began,
             time: Timestamp::now(),
             sightings: Some(sightings.into()),

@@ -335,7 +335,7 @@ impl Live {
     fn look(&mut self, countdown: &Countdown) -> Result<()> {
         for namespace in countdown.next_look() {
             self.observed
-                .push_back(Observation::Looked(look::at(&namespace)?));
+                .push_back(Observation::Looked(Box::new(look::at(&namespace)?)));
         }
         self.timers.looked();
         Ok(())

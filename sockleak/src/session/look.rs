@@ -37,11 +37,12 @@ pub fn at(look: &NamespaceLook) -> Result<Snapshot> {
         .flatten()
         .filter(|found| look.cookie.is_none() || found.cookie() == look.cookie);
     let wanted = Wanted {
-        ports: look.ports.clone(),
-        kinds: look.kinds.clone(),
+        ports: look.scope.ports.clone(),
+        kinds: look.scope.kinds.clone(),
         ..Wanted::default()
     };
     let mut snapshot = snapshots::look(look.netns, namespace.as_ref(), &wanted)?;
     snapshot.refused = snapshot.refused.or(refused);
+    snapshot.scope = Some(look.scope.clone());
     Ok(snapshot)
 }

@@ -255,6 +255,7 @@ pub fn look(inode: u32, namespace: Option<&Netns>, wanted: &Wanted) -> Result<Sn
     Ok(Snapshot {
         netns: inode,
         cookie: namespace.and_then(Netns::cookie),
+        scope: None,
         began,
         time: Timestamp::now(),
         sightings,
