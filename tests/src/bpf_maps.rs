@@ -1,11 +1,10 @@
 //! The BPF maps of another process, as the kernel has them.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::{fs, io};
+use std::fs;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use crate::net::checked;
-use crate::pidfd::Pidfd;
+use crate::{fdinfo, pidfd};
 
 /// `enum bpf_cmd` and `enum bpf_map_type` of include/uapi/linux/bpf.h.
 const GET_NEXT_KEY: libc::c_int = 4;
@@ -13,34 +12,23 @@ const HASH: &str = "1";
 
 /// How many entries each hash map has that a process has open, by the map's id.
 pub fn entries(pid: u32) -> BTreeMap<u32, usize> {
-    let pidfd = Pidfd::descriptor(pid).expect("the process lives");
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
     let mut entries = BTreeMap::new();
     for entry in descriptors.flatten() {
         let fd = entry.file_name().to_string_lossy().into_owned();
         let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
-        let field = |name: &str| {
-            let line = info.lines().find_map(|line| line.strip_prefix(name));
-            line.map(|line| line.trim().to_owned())
-        };
-        if field("map_type:").as_deref() != Some(HASH) {
+        if fdinfo::value(&info, "map_type") != Some(HASH) {
             continue;
         }
-        let number = |name| -> u32 { field(name).expect("a map has it").parse().expect("a number") };
-        let map = copy(&pidfd, fd.parse().expect("a descriptor")).expect("root may copy it");
-        let key_size = number("key_size:");
-        entries.insert(number("map_id:"), count(&map, key_size as usize));
+        let number = |name| -> u32 {
+            let value = fdinfo::value(&info, name).expect("a map has it");
+            value.parse().expect("a number")
+        };
+        let fd = fd.parse().expect("a descriptor");
+        let map = pidfd::take_descriptor(pid, fd).expect("root may copy it");
+        entries.insert(number("map_id"), count(&map, number("key_size") as usize));
     }
     entries
-}
-
-/// A copy of another process's descriptor.
-fn copy(pidfd: &OwnedFd, fd: i32) -> io::Result<OwnedFd> {
-    // SAFETY: The call takes integers.
-    let copy = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
-    let copy = checked(copy as i32)?;
-    // SAFETY: The kernel just made it, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
 /// Walks over the keys. An entry that is removed meanwhile makes the walk begin again (`htab_map_get_next_key`,

@@ -9,6 +9,7 @@ pub mod bpf_maps;
 pub mod cgroup;
 pub mod death;
 pub mod descriptors;
+pub mod fdinfo;
 pub mod file_capabilities;
 pub mod inventory;
 pub mod io_uring;

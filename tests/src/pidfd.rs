@@ -14,7 +14,7 @@ impl Pidfd {
     }
 
     /// The bare descriptor.
-    pub fn descriptor(pid: u32) -> io::Result<OwnedFd> {
+    fn descriptor(pid: u32) -> io::Result<OwnedFd> {
         // SAFETY: pidfd_open takes two integers and touches no memory of ours.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         if fd < 0 {

@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use libtest_mimic::Trial;
+use sockleak_tests::fdinfo;
 use sockleak_tests::inventory::Inventory;
 use sockleak_tests::judge;
 use sockleak_tests::programs;
@@ -42,9 +43,8 @@ fn recursion_misses(tracer: &Tracer) -> u64 {
     let folder = format!("/proc/{}/fdinfo", tracer.pid());
     let files = fs::read_dir(folder).expect("it lives").flatten();
     let misses = |info: String| -> Option<u64> {
-        let mut lines = info.lines();
-        let line = lines.find_map(|line| line.strip_prefix("recursion_misses:"))?;
-        Some(line.trim().parse().expect("a number"))
+        let count = fdinfo::value(&info, "recursion_misses")?;
+        Some(count.parse().expect("a number"))
     };
     files
         .filter_map(|file| misses(fs::read_to_string(file.path()).ok()?))

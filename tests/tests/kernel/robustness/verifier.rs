@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use libtest_mimic::Trial;
+use sockleak_tests::fdinfo::value;
 use sockleak_tests::limit::wait_until;
 use sockleak_tests::tracer::Tracer;
 use sockleak_tests::verifier::{Column, MEASURED, Table, UNKNOWN};
@@ -60,19 +61,13 @@ fn measure(sockleak: u32) -> Option<Column> {
         let text = entry
             .and_then(|entry| fs::read_to_string(entry.path()))
             .unwrap_or_default();
-        let value = |name: &str| {
-            let mut lines = text.lines().filter_map(|line| line.split_once(':'));
-            lines
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| value.trim().to_owned())
-        };
-        let Some(id) = value("prog_id").and_then(|id| id.parse::<u32>().ok()) else {
+        let Some(id) = value(&text, "prog_id").and_then(|id| id.parse::<u32>().ok()) else {
             continue;
         };
-        if let Some(tracepoint) = value("tp_name") {
-            tracepoints.insert(id, tracepoint);
+        if let Some(tracepoint) = value(&text, "tp_name") {
+            tracepoints.insert(id, tracepoint.to_owned());
         } else {
-            let figure = value("verified_insns").and_then(|figure| figure.parse().ok());
+            let figure = value(&text, "verified_insns").and_then(|figure| figure.parse().ok());
             programs.insert(id, figure);
         }
     }
