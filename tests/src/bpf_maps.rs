@@ -1,8 +1,8 @@
 //! The BPF maps of another process, as the kernel has them.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::{fs, io};
 
 use crate::{fdinfo, pidfd};
 
@@ -55,6 +55,13 @@ fn count(map: &OwnedFd, key_size: usize) -> usize {
         let result =
             unsafe { libc::syscall(libc::SYS_bpf, GET_NEXT_KEY, &raw const attr, size_of::<Next>()) };
         if result != 0 {
+            // Anything else would pass for a small map.
+            let error = io::Error::last_os_error();
+            assert_eq!(
+                error.raw_os_error(),
+                Some(libc::ENOENT),
+                "after {count} keys: {error}"
+            );
             return count;
         }
         count += 1;
