@@ -67,21 +67,26 @@ impl Table {
         self.columns.iter().map(|(name, _)| name.as_str()).find(is_of)
     }
 
-    /// What a measurement has that the table does not allow, a line for each figure.
+    /// What of a measurement the table does not allow, a line for each program. One without a figure may have grown, too.
     pub fn refuse(&self, name: &str, measured: &Column) -> Vec<String> {
         let nothing = Column::new();
         let column = self.columns.iter().find(|(known, _)| known == name);
         let column = column.map_or(&nothing, |(_, column)| column);
-        let refuse = |(program, figure): (&String, &Option<u32>)| {
-            let Some(allowed) = column.get(program) else {
-                return Some(format!("{program} is new"));
+        let new = measured.keys().filter(|program| !column.contains_key(*program));
+        let new = new.map(|program| format!("{program} is new"));
+        let refuse = |(program, allowed): (&String, &Option<u32>)| {
+            let Some(figure) = measured.get(program) else {
+                return Some(format!("{program} was not measured"));
             };
-            let (figure, allowed) = ((*figure)?, (*allowed)?);
+            let allowed = (*allowed)?;
+            let Some(figure) = *figure else {
+                return Some(format!("{program} has no figure any more, and had {allowed}"));
+            };
             let has_grown = u64::from(figure) * 100 > u64::from(allowed) * u64::from(100 + MARGIN);
             let percent = u64::from(figure.saturating_sub(allowed)) * 100 / u64::from(allowed.max(1));
             has_grown.then(|| format!("{program} has grown from {allowed} to {figure}, by {percent} %"))
         };
-        measured.iter().filter_map(refuse).collect()
+        new.chain(column.iter().filter_map(refuse)).collect()
     }
 
     /// Puts a measurement into the place of a column, or behind the others.
@@ -171,18 +176,35 @@ mod tests {
     }
 
     #[test]
-    fn only_growth_is_refused() {
+    fn growth_is_refused() {
         let table = Table::parse(TEXT).unwrap();
         let refuse = |name, figure| table.refuse(name, &column("exit", figure));
         assert_eq!(refuse("6.1", Some(1150)), [""; 0]);
         assert_eq!(refuse("6.1", Some(10)), [""; 0]);
-        assert_eq!(refuse("6.1", None), [""; 0]);
         assert_eq!(refuse("5.10", Some(9000)), [""; 0]);
+        assert_eq!(refuse("5.10", None), [""; 0]);
         assert_eq!(
             refuse("6.1", Some(1151)),
             ["exit has grown from 1000 to 1151, by 15 %"]
         );
-        assert_eq!(table.refuse("6.1", &column("exit_2", Some(1))), ["exit_2 is new"]);
+    }
+
+    #[test]
+    fn a_measurement_of_other_programs_is_refused() {
+        let table = Table::parse(TEXT).unwrap();
+        assert_eq!(
+            table.refuse("6.1", &column("exit_2", Some(1))),
+            ["exit_2 is new", "exit was not measured"]
+        );
+        assert_eq!(
+            table.refuse("7", &Column::new()),
+            ["exit was not measured", "exit_2 was not measured"]
+        );
+        assert_eq!(table.refuse("5.10", &Column::new()), ["exit was not measured"]);
+        assert_eq!(
+            table.refuse("6.1", &column("exit", None)),
+            ["exit has no figure any more, and had 1000"]
+        );
     }
 
     #[test]

@@ -85,7 +85,7 @@ mod tests {
         let refused = read().expect("it is committed").refuse(STACK, &depths);
         assert!(
             refused.is_empty(),
-            "the programs take more stack than {PATH} allows:\n  {}\nlook why; if it has to be so, write a new table: \
+            "what the programs take of the stack is not what {PATH} allows:\n  {}\nlook why; if it has to be so, write a new table: \
              cargo xtask verifier",
             refused.join("\n  ")
         );

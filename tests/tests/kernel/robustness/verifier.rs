@@ -37,7 +37,7 @@ fn no_program_has_grown() {
         measured = measure(tracer.pid());
         measured.is_some()
     });
-    let measured = measured.unwrap_or_default();
+    let measured = measured.expect("it was waited for");
     for (program, figure) in &measured {
         let figure = figure.map_or(UNKNOWN.to_owned(), |figure| figure.to_string());
         // `cargo xtask verifier` makes the table of these lines.
@@ -46,7 +46,7 @@ fn no_program_has_grown() {
     let refused = table.refuse(&series, &measured);
     assert!(
         refused.is_empty(),
-        "the verifier of {series} follows more instructions than sockleak-kernel/bpf/verifier.txt allows:\n  {}\n\
+        "what the verifier of {series} follows is not what sockleak-kernel/bpf/verifier.txt allows:\n  {}\n\
          look why; if it has to be so, write a new table: cargo xtask verifier --kernel {series}",
         refused.join("\n  ")
     );
