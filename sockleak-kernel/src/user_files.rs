@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, FileType};
 use std::io::{self, Error, ErrorKind, Read as _};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 use std::{env, panic, thread};
 
@@ -25,18 +25,30 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// # Errors
 ///
 /// `AlreadyExists` when something has this name, also a symbolic link. `PermissionDenied` when the user may not make it.
+/// Nothing is left of a file that cannot be given away.
 pub fn create(path: &Path) -> io::Result<File> {
     let file = with_rights_of_user("make", || {
         let mut options = fs::OpenOptions::new();
         options.write(true).create_new(true).mode(0o600).open(path)
     })?;
-    // SAFETY: The call takes no pointers.
-    if unsafe { libc::geteuid() } == 0
-        && let (Some(user), Some(group)) = (number("SUDO_UID"), number("SUDO_GID"))
-    {
-        std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
+    if let Err(error) = give_to_caller_of_sudo(&file) {
+        let _ = with_rights_of_user("remove", || fs::remove_file(path));
+        return Err(error);
     }
     Ok(file)
+}
+
+/// Behind sudo the real user is root. Who runs a set-user-ID copy is somebody else, and may write anything into these
+/// variables.
+fn give_to_caller_of_sudo(file: &File) -> io::Result<()> {
+    // SAFETY: The call takes no pointers.
+    if unsafe { libc::getuid() } != 0 {
+        return Ok(());
+    }
+    match (number("SUDO_UID"), number("SUDO_GID")) {
+        (Some(user), Some(group)) => fchown(file, Some(user), Some(group)),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a new file may take that name: nothing has it, or a regular file.

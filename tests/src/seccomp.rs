@@ -33,6 +33,12 @@ pub const ITERATORS: &[Refused] = &[Refused {
     first: Some(33),
 }];
 
+/// No open file can be given to somebody else.
+pub const OWNERS: &[Refused] = &[Refused {
+    call: libc::SYS_fchown,
+    first: None,
+}];
+
 /// Refuses these calls to the program that the command starts. It needs root.
 pub fn refuse(command: &mut Command, calls: &[Refused]) {
     let mut program: Vec<_> = calls.iter().flat_map(Refused::steps).collect();
