@@ -53,8 +53,6 @@ pub mod maps {
     pub const ASIDE: &str = "ASIDE";
     /// Hash: [`FdKey`](crate::FdKey) to `u8`, for every descriptor of a socket beyond its first.
     pub const EXTRA_FDS: &str = "EXTRA_FDS";
-    /// Entries of [`EXTRA_FDS`].
-    pub const EXTRA_FDS_SIZE: u32 = 65_536;
     /// Ring buffer of events, each beginning with an [`EventHeader`](crate::EventHeader).
     pub const EVENTS: &str = "EVENTS";
     /// Per-CPU array of `u64`, indexed by [`counter`](crate::counter).

@@ -3,8 +3,9 @@
 //! An empty hash map costs its bucket array, 16 bytes a bucket, as many buckets as entries, which also takes time to make:
 //! half a millisecond for 65,536. `SOCKETS` is preallocated, with room for every descriptor that is open when the tracing
 //! begins and for some thousands more, because an allocation takes as long as everything else that a walk does to a
-//! socket. The others allocate each entry when it is made. User space puts `SOCKETS`, `ASIDE` and `EXTRA_FDS` of its own in
-//! the places of these, of the size that is wanted. A record takes 48 + 8 + 160 bytes in `SOCKETS`; in `ASIDE` they are 48 +
+//! socket. The others allocate each entry when it is made, except on kernels where programs may not do that: there the
+//! loader has all of them preallocated. It also sets the sizes of `SOCKETS`, `ASIDE` and `EVENTS`, and the others keep theirs
+//! (sockleak-kernel/src/map_sizes.rs and load.rs). A record takes 48 + 8 + 160 bytes in `SOCKETS`; in `ASIDE` they are 48 +
 //! 24 + 160, which with the allocator's pointer fit into the 256 of a slab object.
 
 use aya_ebpf::{
@@ -31,8 +32,7 @@ pub static SOCKETS: HashMap<u64, SocketRecord> = HashMap::with_max_entries(4096,
 pub static ASIDE: HashMap<SocketKey, SocketRecord> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static EXTRA_FDS: HashMap<FdKey, u8> =
-    HashMap::with_max_entries(sockleak_ebpf::maps::EXTRA_FDS_SIZE, BPF_F_NO_PREALLOC);
+pub static EXTRA_FDS: HashMap<FdKey, u8> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// 16,384 events of 64 bytes. Deaths send one event each, so only a living process's own closes fill it.
 #[map]
