@@ -126,18 +126,18 @@ impl House {
         self.add_file(name, &found, &inner)
     }
 
-    /// The file that defines what has this name; `None` for what is of another crate.
-    fn file_of(&self, name: &[String], depth: u32) -> Option<&Path> {
-        // The longest part that is a module, and what is looked for in it.
-        let place = (0..=name.len())
-            .rev()
-            .find(|place| self.modules.contains_key(&name[..*place]))?;
+    /// The file that defines what has this name: that of the innermost known module on the way to it. For a name of another
+    /// crate this is the module that imports it, or one that re-exports it.
+    fn file_of(&self, name: &[String], depth: u32) -> &Path {
+        // The longest part that is a module, which the root always is, and what is looked for in it.
+        let is_module = |place: &usize| self.modules.contains_key(&name[..*place]);
+        let place = (0..=name.len()).rev().find(is_module).unwrap_or_default();
         let module = &self.modules[&name[..place]];
         let exported = name.get(place).and_then(|item| module.exports.get(item));
         let target = exported.map(|target| [target.as_slice(), &name[place + 1..]].concat());
         match target {
             Some(target) if depth > 0 => self.file_of(&target, depth - 1),
-            _ => Some(&module.file),
+            _ => &module.file,
         }
     }
 
@@ -146,7 +146,7 @@ impl House {
         const DEPTH: u32 = 8;
         let mut graph = DiGraphMap::<&Path, ()>::new();
         for module in self.modules.values() {
-            let imported = module.imports.iter().filter_map(|name| self.file_of(name, DEPTH));
+            let imported = module.imports.iter().map(|name| self.file_of(name, DEPTH));
             for file in imported.filter(|file| *file != module.file) {
                 graph.add_edge(module.file.as_path(), file, ());
             }
@@ -166,7 +166,7 @@ fn named(files: &[&Path]) -> String {
     names.join(", ")
 }
 
-/// The last names of an import and what each stands for, from the root; those of other crates are left out.
+/// The last names of an import and what each stands for, as [`whole`] says.
 fn leaves(tree: &UseTree, module: &Name, before: &[String]) -> Vec<(String, Name)> {
     let with = |ident: &syn::Ident| [before, &[ident.to_string()]].concat();
     match tree {
@@ -191,8 +191,8 @@ fn leaves(tree: &UseTree, module: &Name, before: &[String]) -> Vec<(String, Name
     }
 }
 
-/// A path from the root of the crate. What begins with none of the three words is a child's or of another crate: a child
-/// is no import, as `mod` has named it.
+/// A path from the root of the crate. What begins with none of the three words is of a child of the module or of another
+/// crate, whose names are taken for those of a child that is not there. `None` for what lies above the root.
 fn whole(path: &[String], module: &Name) -> Option<Name> {
     let mut path = path.to_vec();
     if path.last().is_some_and(|last| last == "self") {
