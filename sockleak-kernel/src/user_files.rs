@@ -32,7 +32,7 @@ pub fn create(path: &Path) -> io::Result<File> {
         options.write(true).create_new(true).mode(0o600).open(path)
     })?;
     if let Err(error) = give_to_caller_of_sudo(&file) {
-        let _ = with_rights_of_user("remove", || fs::remove_file(path));
+        let _ = remove(path);
         return Err(error);
     }
     Ok(file)
@@ -74,6 +74,15 @@ pub fn may_replace(path: &Path) -> io::Result<()> {
 /// `PermissionDenied` when the user may not do that.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     with_rights_of_user("rename", || fs::rename(from, to))
+}
+
+/// Removes a file, with the rights of the one who runs sockleak.
+///
+/// # Errors
+///
+/// `PermissionDenied` when the user may not do that.
+pub fn remove(path: &Path) -> io::Result<()> {
+    with_rights_of_user("remove", || fs::remove_file(path))
 }
 
 fn number(variable: &str) -> Option<u32> {

@@ -11,6 +11,7 @@ pub mod death;
 pub mod descriptors;
 pub mod fdinfo;
 pub mod file_capabilities;
+pub mod file_size;
 pub mod inventory;
 pub mod io_uring;
 pub mod judge;

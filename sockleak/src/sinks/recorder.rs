@@ -59,24 +59,26 @@ impl Recorder {
         let mut part = name.to_owned();
         part.push(format!(".{}.part", std::process::id()));
         let part = path.with_file_name(part);
+        let header = text(&Line::Recording(header)).with_context(failed)?;
         let file = BufWriter::new(user_files::create(&part).with_context(failed)?);
-        let writer = if path.extension().is_some_and(|extension| extension == "gz") {
+        let mut writer = if path.extension().is_some_and(|extension| extension == "gz") {
             Writer::Gzip(GzEncoder::new(file, Compression::default()))
         } else {
             Writer::Plain(file)
         };
-        let mut recorder = Self {
+        if let Err(error) = writer.write_all(&header).and_then(|()| writer.flush()) {
+            // Nothing is in it yet for which an earlier recording should give way.
+            let _ = user_files::remove(&part);
+            return Err(error).with_context(failed);
+        }
+        Ok(Self {
             writer,
             encoder: Encoder::default(),
-            left: LARGEST - END,
+            left: LARGEST - END - header.len() as u64,
             progress: Progress::Recording,
             part,
             path: path.to_owned(),
-        };
-        let header = text(&Line::Recording(header)).with_context(failed)?;
-        recorder.write(&header).with_context(failed)?;
-        recorder.writer.flush().with_context(failed)?;
-        Ok(recorder)
+        })
     }
 
     fn write(&mut self, text: &[u8]) -> io::Result<()> {

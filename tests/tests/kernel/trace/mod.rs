@@ -18,7 +18,7 @@ mod leftovers;
 mod mptcp;
 mod namespace_ends;
 mod passing;
-mod recording_owners;
+mod recording_files;
 mod recordings;
 mod releasing;
 mod reset_reasons;
@@ -55,7 +55,7 @@ pub fn tests() -> Vec<Trial> {
         mptcp::tests(),
         namespace_ends::tests(),
         passing::tests(),
-        recording_owners::tests(),
+        recording_files::tests(),
         recordings::tests(),
         releasing::tests(),
         reset_reasons::tests(),

@@ -1,4 +1,4 @@
-//! Whose a recording is: of the one who runs sockleak, also through sudo.
+//! The file of a recording: whose it is, and what is left when it cannot be made.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use libtest_mimic::Trial;
+use sockleak_tests::file_size;
 use sockleak_tests::programs;
 use sockleak_tests::rights::NOBODY;
 use sockleak_tests::seccomp::{self, OWNERS};
@@ -22,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         named![
             through_sudo_it_is_of_the_caller,
             what_cannot_be_given_away_is_not_left_behind,
+            an_earlier_recording_stays_when_the_disk_is_full,
         ],
     );
     tests.extend(sandboxed(
@@ -98,4 +100,16 @@ fn what_cannot_be_given_away_is_not_left_behind() {
     refused(&finish(&mut command), "cannot record to ");
     let left = fs::read_dir(folder.path()).expect("it is ours");
     assert_eq!(left.count(), 0);
+}
+
+fn an_earlier_recording_stays_when_the_disk_is_full() {
+    let victim = Victim::start();
+    let (folder, recording) = folder();
+    fs::write(&recording, "earlier").expect("there is room for us");
+    let mut command = recorded(&programs::sockleak(), &victim, &recording);
+    file_size::no_room(&mut command);
+    refused(&finish(&mut command), "cannot record to ");
+    assert_eq!(fs::read_to_string(&recording).expect("it is there"), "earlier");
+    let left = fs::read_dir(folder.path()).expect("it is ours");
+    assert_eq!(left.count(), 1);
 }
