@@ -78,29 +78,41 @@ impl Watch {
     /// Finds processes and deaths whose events were lost, and processes that the exit hook missed. The children that were
     /// not known until now, each with its parent.
     pub fn find_overlooked(&mut self) -> Result<Vec<(u32, u32)>> {
+        let watched = self.inventory.watched_pids().into_iter().filter_map(|pid| {
+            let entry = self.inventory.watched(pid)?;
+            let since = entry.start;
+            Some((
+                ProcessId { pid, since },
+                u64::MAX,
+                entry.parent,
+                entry.shares_files,
+            ))
+        });
+        let deaths = self.inventory.deaths();
+        let dead = deaths.iter().map(|death| {
+            let (pid, since) = (death.pid, death.start);
+            let entry = &death.watched;
+            (
+                ProcessId { pid, since },
+                death.time,
+                entry.parent,
+                entry.shares_files,
+            )
+        });
+        let mut seen: Vec<_> = watched.chain(dead).collect();
+        // A child is what its parent is, which has to be known before.
+        seen.sort_by_key(|(id, ..)| id.since);
         let mut found = Vec::new();
-        for pid in self.inventory.watched_pids() {
-            if let Some(entry) = self.inventory.watched(pid)
-                && self.processes.within(pid, entry.start, u64::MAX).is_none()
-            {
-                let since = entry.start;
-                self.add_child(ProcessId { pid, since }, entry.parent, entry.shares_files);
-                found.push((pid, entry.parent));
+        for (id, until, parent, shares_files) in seen {
+            if self.processes.within(id.pid, id.since, until).is_none() {
+                self.add_child(id, parent, shares_files);
+                found.push((id.pid, parent));
             }
         }
-        for death in self.inventory.deaths().iter() {
-            let known = self.processes.within(death.pid, death.start, death.time);
-            let id = known.map(|(id, _)| id).unwrap_or_else(|| {
-                let id = ProcessId {
-                    pid: death.pid,
-                    since: death.start,
-                };
-                let entry = &death.watched;
-                self.add_child(id, entry.parent, entry.shares_files);
-                found.push((id.pid, entry.parent));
-                id
-            });
-            self.dying(id)?;
+        for death in deaths.iter() {
+            if let Some((id, _)) = self.processes.within(death.pid, death.start, death.time) {
+                self.dying(id)?;
+            }
         }
         self.find_missed_deaths();
         Ok(found)
