@@ -3,9 +3,9 @@
 use std::io;
 
 /// Programs, maps, links and sockets of a trace: about 70 are open at once.
-const NEEDED: libc::rlim_t = 128;
+const NEEDED: u64 = 128;
 /// A pidfd, and a network namespace.
-const NEEDED_FOR_EACH: libc::rlim_t = 2;
+const NEEDED_FOR_EACH: u64 = 2;
 
 /// Why a trace would run out of descriptors.
 #[derive(Debug, thiserror::Error)]
@@ -14,10 +14,7 @@ pub enum DescriptorError {
         "only {allowed} descriptors are allowed here (RLIMIT_NOFILE), and this trace needs {needed}; raise the limit: \
          sudo prlimit --pid $$ --nofile={needed}:{needed}"
     )]
-    TooFew {
-        allowed: libc::rlim_t,
-        needed: libc::rlim_t,
-    },
+    TooFew { allowed: u64, needed: u64 },
     #[error("cannot read or raise the limit of descriptors: {0}")]
     Refused(#[from] io::Error),
 }
@@ -28,7 +25,7 @@ pub enum DescriptorError {
 /// # Errors
 /// When they are too few for a trace of so many processes.
 pub fn raise_limit(processes: usize) -> Result<u64, DescriptorError> {
-    let needed = NEEDED + NEEDED_FOR_EACH * processes as libc::rlim_t;
+    let needed = NEEDED + NEEDED_FOR_EACH * processes as u64;
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,

@@ -16,7 +16,7 @@ pub use super::load_error::LoadError;
 use super::map_sizes::{self, Room};
 use super::object::OBJECT;
 use super::port_table::PortReader;
-use super::tracepoint::Hook;
+use super::tracepoint::{self, Hook};
 
 /// Records that there is memory for at once, beside those of the descriptors that are open already: a megabyte, which takes
 /// a quarter of a millisecond to make.
@@ -47,19 +47,17 @@ impl Settings {
     }
 }
 
-/// The loaded object, and what BTF told about the kernel.
-pub struct Loaded {
+/// The attached programs, and what BTF told about the kernel.
+pub struct Programs {
     /// Dropping it detaches every program.
     pub(crate) ebpf: Ebpf,
-    /// Tells who has a port; `None` until [`Loaded::add_port_reader`], and where the kernel refuses it.
-    pub ports: Option<PortReader>,
-    /// What this kernel cannot tell.
-    pub blind: Vec<BlindSpot>,
+    ports: Option<PortReader>,
+    blind: Vec<BlindSpot>,
 }
 
-impl Loaded {
+impl Programs {
     /// Loads what tells who has a port. Nothing is missed while it is not there, so the tracer comes first. Where the
-    /// kernel refuses it, `blind` says so.
+    /// kernel refuses it, [`Programs::blind_spots`] says so.
     pub fn add_port_reader(&mut self, kernel: &KernelTypes) {
         match PortReader::load(kernel) {
             Ok(reader) => self.ports = Some(reader),
@@ -68,13 +66,30 @@ impl Loaded {
             }),
         }
     }
+
+    /// Tells who has a port; `None` before [`Programs::add_port_reader`], and where the kernel refuses it.
+    pub const fn port_reader(&mut self) -> Option<&mut PortReader> {
+        self.ports.as_mut()
+    }
+
+    /// What this kernel cannot tell.
+    #[must_use]
+    pub fn blind_spots(&self) -> &[BlindSpot] {
+        &self.blind
+    }
+
+    /// How often, at most, the kernel skipped a program because it interrupted itself on the same CPU.
+    #[must_use]
+    pub fn recursion_misses(&self) -> u64 {
+        tracepoint::recursion_misses(&self.ebpf)
+    }
 }
 
 /// Loads and attaches every program of the tracer.
 ///
 /// # Errors
 /// When a required struct member is missing, or when the kernel refuses a program. Nothing stays behind.
-pub fn load(kernel: &KernelTypes, settings: &Settings) -> Result<Loaded, LoadError> {
+pub fn load(kernel: &KernelTypes, settings: &Settings) -> Result<Programs, LoadError> {
     let mut kfuncs = kernel.kfuncs;
     let mut loaded = load_with(kernel, settings, kfuncs, true);
     // Programs that are interpreted call no function of the kernel, and nothing but a load tells. What a cast saves is
@@ -93,7 +108,7 @@ pub fn load(kernel: &KernelTypes, settings: &Settings) -> Result<Loaded, LoadErr
 }
 
 /// Whether the kernel refused the program that follows states, which is loaded first.
-fn refuses_state_hook(loaded: &Result<Loaded, LoadError>) -> bool {
+fn refuses_state_hook(loaded: &Result<Programs, LoadError>) -> bool {
     matches!(loaded, Err(LoadError::Program { name, .. }) if *name == programs::INET_SOCK_SET_STATE)
 }
 
@@ -102,7 +117,7 @@ fn load_with(
     settings: &Settings,
     kfuncs: Kfuncs,
     cookies: bool,
-) -> Result<Loaded, LoadError> {
+) -> Result<Programs, LoadError> {
     let mut globals = Globals::of(kernel)?;
     globals.casts = u8::from(kfuncs.casts.is_some());
     globals.socket_cookie = u8::from(cookies);
@@ -122,7 +137,7 @@ fn load_with(
         .map_err(|error| error.on(kernel))?;
     let call = if kfuncs.casts.is_some() { "no" } else { "a" };
     log::debug!("the programs need {call} call to tell which process it is");
-    Ok(Loaded {
+    Ok(Programs {
         ebpf,
         ports: None,
         blind: blind(&kernel.fields),

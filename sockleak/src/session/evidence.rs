@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use sockleak_core::observed::{BlindSpot, Death, Evidence, Holding, Lost, Process, ProcessId, Snapshot};
 use sockleak_core::verdict::has_settled;
 use sockleak_kernel::inventory::{Deaths, RecordedDeath, Records};
+use sockleak_kernel::load::Programs;
 use sockleak_kernel::proc::{Held, Holders};
-use sockleak_kernel::tracer::Programs;
 
 use super::losses::Losses;
 use super::processes::{Lifecycle, Processes, WatchedProcess};

@@ -12,7 +12,8 @@ use sockleak_core::observed::{
 use sockleak_kernel::inventory::{Events, ProgramLog};
 use sockleak_kernel::kernel_types::KernelTypes;
 use sockleak_kernel::load;
-use sockleak_kernel::tracer::{HOOKS, Programs, Tracer};
+use sockleak_kernel::load::Programs;
+use sockleak_kernel::tracer::{HOOKS, Tracer};
 use sockleak_kernel::{clock, preflight};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
