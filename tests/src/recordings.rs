@@ -80,3 +80,29 @@ pub fn shown(said: &str) -> String {
     let lines = said.lines().filter_map(|line| line.strip_prefix(RECORDED));
     lines.flat_map(|line| [line, "\n"]).collect()
 }
+
+/// The first line that is another one. Of a long line only what is around the difference.
+#[must_use]
+pub fn first_difference(expected: &str, printed: &str) -> Option<String> {
+    const AROUND: usize = 60;
+    let lines = expected.lines().count().max(printed.lines().count());
+    let at = |text: &str, number: usize| text.lines().nth(number).unwrap_or("(no more lines)").to_owned();
+    let number = (0..lines).find(|number| at(expected, *number) != at(printed, *number));
+    let Some(number) = number else {
+        return (expected != printed).then(|| "the ends of the lines differ".to_owned());
+    };
+    let (expected, printed) = (at(expected, number), at(printed, number));
+    let same = expected
+        .chars()
+        .zip(printed.chars())
+        .take_while(|(one, other)| one == other);
+    let skipped = same.count().saturating_sub(AROUND);
+    let part = |line: &str| line.chars().skip(skipped).take(3 * AROUND).collect::<String>();
+    Some(format!(
+        "line {}, from character {}:\n  expected {}\n  printed  {}",
+        number + 1,
+        skipped + 1,
+        part(&expected),
+        part(&printed)
+    ))
+}

@@ -9,6 +9,7 @@ mod imports;
 mod matrix;
 #[path = "../../sockleak-kernel/bpf/record.rs"]
 mod record;
+#[expect(dead_code, reason = "tests compare what is printed")]
 #[path = "../../tests/src/recordings.rs"]
 mod recorded;
 mod recordings;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::contract::{self, FOLDER, Form};
+use crate::contract::{self, FOLDER, Form, first_difference};
 use crate::recording::{SOCKLEAK, folder};
 
 /// What to do where the change is wanted.
@@ -37,31 +37,6 @@ fn each_kernel_of_the_matrix_has_a_recording() {
     let names = recordings.iter().filter_map(|path| path.file_stem());
     let names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
     assert_eq!(names, expected, "to record them all: cargo xtask recordings");
-}
-
-/// The first line that is another one. Of a long line only what is around the difference.
-fn first_difference(expected: &str, printed: &str) -> Option<String> {
-    const AROUND: usize = 60;
-    let lines = expected.lines().count().max(printed.lines().count());
-    let at = |text: &str, number: usize| text.lines().nth(number).unwrap_or("(no more lines)").to_owned();
-    let number = (0..lines).find(|number| at(expected, *number) != at(printed, *number));
-    let Some(number) = number else {
-        return (expected != printed).then(|| "the ends of the lines differ".to_owned());
-    };
-    let (expected, printed) = (at(expected, number), at(printed, number));
-    let same = expected
-        .chars()
-        .zip(printed.chars())
-        .take_while(|(one, other)| one == other);
-    let skipped = same.count().saturating_sub(AROUND);
-    let part = |line: &str| line.chars().skip(skipped).take(3 * AROUND).collect::<String>();
-    Some(format!(
-        "line {}, from character {}:\n  expected {}\n  printed  {}",
-        number + 1,
-        skipped + 1,
-        part(&expected),
-        part(&printed)
-    ))
 }
 
 #[test]

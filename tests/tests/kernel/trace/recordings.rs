@@ -15,7 +15,7 @@ use sockleak_tests::judge;
 use sockleak_tests::limit::wait_until;
 use sockleak_tests::peer::Peer;
 use sockleak_tests::programs;
-use sockleak_tests::recordings::{Form, RECORDED, SHOW};
+use sockleak_tests::recordings::{Form, RECORDED, SHOW, first_difference};
 use sockleak_tests::rights::{self, NOBODY};
 use sockleak_tests::sandbox::short_fin_timeout;
 use sockleak_tests::tracer::{Tracer, finish};
@@ -47,34 +47,14 @@ fn a_replay_prints_what_the_trace_printed() {
         trace.end();
     }
     for trace in &traces {
-        let (printed, replayed) = (trace.tracer.stdout(), trace.replay());
-        assert!(
-            printed == replayed,
-            "a replay prints other {:?}: {}",
-            trace.form,
-            first_difference(&printed, &replayed)
-        );
+        if let Some(difference) = first_difference(&trace.tracer.stdout(), &trace.replay()) {
+            panic!("a replay prints other {:?}\n{difference}", trace.form);
+        }
     }
     if env::args().any(|argument| argument == SHOW) {
         let recording = fs::read_to_string(&traces[JSON].recording).expect("it was made");
         for line in recording.lines() {
             println!("{RECORDED}{line}");
-        }
-    }
-}
-
-/// The first lines of two texts that are not the same.
-fn first_difference(printed: &str, replayed: &str) -> String {
-    let (mut printed, mut replayed) = (printed.lines(), replayed.lines());
-    loop {
-        let (one, other) = (printed.next(), replayed.next());
-        if one != other || one.is_none() {
-            let shown = |line: Option<&str>| line.unwrap_or("nothing more").to_owned();
-            return format!(
-                "the trace had\n{}\nand the replay has\n{}",
-                shown(one),
-                shown(other)
-            );
         }
     }
 }
@@ -211,10 +191,13 @@ impl Scene {
         self.end_the_client(tracer);
 
         self.prefork.group_killed();
-        for report in tracer.reports(3).values() {
-            let connections = report.in_state("ESTABLISHED").len();
-            assert!([0, 2].contains(&connections), "{report}");
-        }
+        let reports = tracer.reports(3);
+        let connections = reports
+            .values()
+            .map(|report| report.in_state("ESTABLISHED").len());
+        let mut connections: Vec<_> = connections.collect();
+        connections.sort_unstable();
+        assert_eq!(connections, [0, 2, 2], "of the parent and its two workers");
         if let Some(mptcp) = &mut self.mptcp {
             mptcp.killed_by(libc::SIGKILL);
             tracer.report().reads(&[
