@@ -27,7 +27,7 @@ pub struct PortEvidence {
     pub parents: HashMap<u32, u32>,
     /// Those of their processes that write a core dump.
     pub dumping: HashSet<u32>,
-    /// What could not be seen, as sentences.
+    /// What could not be seen.
     pub blind: Vec<BlindSpot>,
     /// CONFIG_HZ, for the slack of the timer wheel.
     pub hz: u32,

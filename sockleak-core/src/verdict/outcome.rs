@@ -51,7 +51,7 @@ pub enum Why {
     Linger2,
     /// More orphans than `tcp_max_orphans`, or more memory than `tcp_mem`.
     OrphanLimit,
-    /// More time-wait sockets than `tcp_max_tw_buckets`. Nothing tells it yet.
+    /// More time-wait sockets than `tcp_max_tw_buckets`.
     TimeWaitOverflow,
     /// TCP_REPAIR: closed silently.
     Repair,

@@ -30,7 +30,7 @@ pub struct Report {
     pub ephemeral: Vec<Ephemeral>,
     /// What to change, what a restart needs first.
     pub advice: Vec<Advice>,
-    /// What could not be seen, as sentences.
+    /// What could not be seen.
     pub blind: Vec<BlindSpot>,
     pub lost: Lost,
     /// One for each address and port that it listened on or was bound to.
