@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use sockleak_kernel::pidfd;
+use sockleak_kernel::{accounting, pidfd};
 
 use crate::fdinfo;
 
@@ -53,20 +53,12 @@ pub fn reset_peak(pid: u32) -> bool {
     fs::write(format!("/proc/{pid}/clear_refs"), PEAK).is_ok()
 }
 
-/// CPU time that the threads of a process used so far.
+/// CPU time that a process used so far.
 ///
 /// # Errors
 /// When it has ended.
 pub fn cpu_time(pid: u32) -> Result<Duration> {
-    let gone = || format!("process {pid} is gone");
-    let mut used = Duration::ZERO;
-    for thread in fs::read_dir(format!("/proc/{pid}/task")).with_context(gone)? {
-        // Nanoseconds on a processor come first (`proc_pid_schedstat`, fs/proc/base.c).
-        let text = fs::read_to_string(thread?.path().join("schedstat")).with_context(gone)?;
-        let ran = text.split(' ').next().and_then(|ran| ran.parse().ok());
-        used += Duration::from_nanos(ran.context("this kernel accounts no CPU time to threads")?);
-    }
-    Ok(used)
+    accounting::cpu_time(pid).with_context(|| format!("process {pid} is gone"))
 }
 
 /// Waits until every one of these processes is dead and has closed its files; the moment of the last.
@@ -116,11 +108,15 @@ mod tests {
         assert_eq!(parse_memory("Name:\tx\nState:\tZ (zombie)\n"), None);
     }
 
+    /// A thread that has ended counts too.
     #[test]
     fn knows_how_long_a_process_ran() {
         let before = cpu_time(std::process::id()).expect("it runs");
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_millis(20) {}
+        let work = || {
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(20) {}
+        };
+        std::thread::spawn(work).join().expect("it ends");
         assert!(cpu_time(std::process::id()).expect("it runs") > before);
     }
 }
