@@ -11,7 +11,7 @@ use crate::observed::{
     Transition,
 };
 use crate::observed::{LocalPorts, TwReuse};
-use crate::port::{Bucket, PortOwner, Reuse, SharedAddress};
+use crate::port::{Addressing, Bucket, Device, LocalAddress, PortOwner, Refusal, Reuse, SharedAddress};
 use crate::testing::{addr, at, evidence, sighting, socket};
 use crate::verdict::examine;
 
@@ -182,6 +182,8 @@ fn full_socket() -> Socket {
         repair: true,
         reset_before: true,
         uid: Some(32),
+        device: 34,
+        nonlocal: true,
         transitions: smallvec![Transition::new(at(33), State::CloseWait, State::LastAck)],
         transitions_truncated: true,
         reset_sent: Some(ResetSent {
@@ -237,10 +239,24 @@ fn full_snapshot() -> Snapshot {
                 v6only: true,
             }),
             uid: 53,
+            vrf: 60,
         }),
+    };
+    let tried = LocalAddress {
+        address: addr("[fe80::1]:1").ip(),
+        v6only: true,
+        device: 61,
     };
     Snapshot {
         netns: 54,
+        addressing: Addressing {
+            refusals: vec![(tried, Refusal::NotAvailable)],
+            devices: vec![Device {
+                index: 61,
+                name: "vrf-red".to_owned(),
+                vrf: 62,
+            }],
+        },
         cookie: Some(55),
         scope: Some(Scope {
             ports: [71, 72].into(),

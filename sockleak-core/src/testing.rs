@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use smallvec::{SmallVec, smallvec};
 
 use crate::observed::*;
+use crate::port::Addressing;
 use crate::verdict::*;
 
 /// The moment of death in the tests, in seconds since the epoch.
@@ -60,6 +61,8 @@ pub fn socket(state: State) -> SocketBuilder {
         repair: false,
         reset_before: false,
         uid: None,
+        device: 0,
+        nonlocal: false,
         transitions: SmallVec::new(),
         transitions_truncated: false,
         reset_sent: None,
@@ -122,6 +125,7 @@ pub fn snapshot(sightings: Vec<Sighting>) -> Snapshot {
         orphan_retries: Some(8),
         overflow: None,
         owners: None,
+        addressing: Addressing::default(),
         shows_bound: true,
         local_ports: None,
         same_destination: None,

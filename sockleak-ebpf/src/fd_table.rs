@@ -217,7 +217,7 @@ pub extern "C" fn fd_table_step() -> u64 {
         Found::Nothing => return 0,
         Found::Socket => {}
     }
-    let read = fd_table_read_socket() != 0;
+    let read = fd_table_read_socket() != 0 && fd_table_read_options() != 0;
     if let Some(walk) = current() {
         if read {
             walk.keep();
@@ -240,6 +240,17 @@ pub extern "C" fn fd_table_read_socket() -> u64 {
         return 0;
     };
     socket::fill(record, key.sk, family, protocol);
+    1
+}
+
+/// Completes the options of the socket that was read last. Returns 1. It is a function of its own because the stack of the
+/// other one has no room for more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fd_table_read_options() -> u64 {
+    if let Some(Walk { key, record, .. }) = current() {
+        record.flags |= socket::nonlocal(key.sk);
+    }
     1
 }
 

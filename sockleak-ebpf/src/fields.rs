@@ -80,9 +80,13 @@ macro_rules! kernel_fields {
             SK_ERR: sock.sk_err, bytes 4, optional;
             SK_UID: sock.sk_uid, bytes 4, optional;
             INET_SPORT: inet_sock.inet_sport, bytes 2, required;
+            INET_FREEBIND: inet_sock.freebind, bits 1, optional;
+            INET_TRANSPARENT: inet_sock.transparent, bits 1, optional;
+            INET_FLAGS: inet_sock.inet_flags, bytes 8, optional;
             ICSK_BIND_HASH: inet_connection_sock.icsk_bind_hash, bytes 8, optional;
             TW_SUBSTATE: inet_timewait_sock.tw_substate, bytes 1, required;
             TW_TB: inet_timewait_sock.tw_tb, bytes 8, optional;
+            TB_L3MDEV: inet_bind_bucket.l3mdev, bytes 4, optional;
             TB_FASTREUSE: inet_bind_bucket.fastreuse, bytes 1, optional;
             TB_FASTREUSEPORT: inet_bind_bucket.fastreuseport, bytes 1, optional;
             TB_FASTUID: inet_bind_bucket.fastuid, bytes 4, optional;
@@ -98,6 +102,7 @@ macro_rules! kernel_fields {
             TCP_LINGER2: tcp_sock.linger2, bytes 4, optional;
             NET_INUM: net.ns.inum, bytes 4, required;
             LIST_NEXT: list_head.next, bytes 8, required;
+            MPTCP_FIRST: mptcp_sock.first, bytes 8, optional;
             MPTCP_CONN_LIST: mptcp_sock.conn_list, array, optional;
             SUBFLOW_NODE: mptcp_subflow_context.node, array, optional;
             SUBFLOW_TCP_SOCK: mptcp_subflow_context.tcp_sock, bytes 8, optional;

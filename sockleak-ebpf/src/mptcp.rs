@@ -13,6 +13,17 @@ use crate::socket::IPPROTO_MPTCP;
 /// The list changes while it is read, so it may lead anywhere. The path manager allows far fewer.
 const MAX_SUBFLOWS: u32 = 128;
 
+/// The socket that has the port of this one: of an MPTCP socket its first subflow, whose address and options `bind()`
+/// looks at (`mptcp_bind`, net/mptcp/protocol.c), as long as it has one.
+#[inline(always)]
+pub fn port_owner(sk: u64, protocol: u16) -> u64 {
+    if protocol != IPPROTO_MPTCP {
+        return sk;
+    }
+    let first: u64 = read_or_zero(sk, MPTCP_FIRST.load());
+    if first == 0 { sk } else { first }
+}
+
 /// Where the walk stands in the list of subflows of one MPTCP socket.
 #[repr(C)]
 pub struct Subflows {

@@ -10,7 +10,7 @@ use crate::memory::{read_into, read_or_zero};
 use crate::offsets::{HAS_SOCK_FROM_FILE, OPS_FAMILY, SOCKET_OPS, TASK_COMM, TASK_GROUP_LEADER};
 use crate::port_owner::{self, Meta};
 use crate::socket::{AF_INET, AF_INET6};
-use crate::{file, socket, task};
+use crate::{file, mptcp, socket, task};
 
 /// `struct bpf_iter__task_file` (kernel/bpf/task_iter.c).
 #[repr(C)]
@@ -44,7 +44,7 @@ pub extern "C" fn port_files(ctx: *const Context) -> i32 {
     }
     let leader: u64 = read_or_zero(task as u64, TASK_GROUP_LEADER.load());
     let mut record = PortFileRecord {
-        owner: port_owner::full(sk, family, protocol),
+        owner: port_owner::full(mptcp::port_owner(sk, protocol), family, protocol),
         tgid: task::tgid(leader),
         fd,
         comm: [0; 16],

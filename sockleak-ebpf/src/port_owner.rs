@@ -109,7 +109,8 @@ fn common(sk: u64, family: u16, protocol: u16) -> PortRecord {
         fast_v6_addr: [0; 16],
         fast_family: 0,
         fast_v6only: 0,
-        _pad: [0; 5],
+        _pad: 0,
+        l3mdev: 0,
     };
     socket::addresses(&mut record.laddr, &mut record.raddr, common, family);
     record
@@ -121,6 +122,7 @@ fn common(sk: u64, family: u16, protocol: u16) -> PortRecord {
 fn bucket(record: &mut PortRecord, sk: u64, offset: u32) {
     let members = [
         offset,
+        TB_L3MDEV.load(),
         TB_FASTREUSE.load(),
         TB_FASTREUSEPORT.load(),
         TB_FASTUID.load(),
@@ -131,6 +133,7 @@ fn bucket(record: &mut PortRecord, sk: u64, offset: u32) {
         return;
     }
     let bucket: u64 = read_or_zero(sk, offset);
+    record.l3mdev = read_or_zero(bucket, TB_L3MDEV.load());
     record.fastreuse = read_or_zero(bucket, TB_FASTREUSE.load());
     record.fastreuseport = read_or_zero(bucket, TB_FASTREUSEPORT.load());
     record.bucket_uid = read_or_zero(bucket, TB_FASTUID.load());

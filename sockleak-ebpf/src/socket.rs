@@ -1,8 +1,8 @@
 //! Reading `struct sock`.
 
 use sockleak_ebpf::{
-    NO_FD, NO_LINGER, SOCKET_ERR_RESET, SOCKET_REPAIR, SOCKET_REUSE, SOCKET_REUSEPORT, SOCKET_V6ONLY,
-    SocketRecord, state,
+    NO_FD, NO_LINGER, SOCKET_ERR_RESET, SOCKET_NONLOCAL, SOCKET_REPAIR, SOCKET_REUSE, SOCKET_REUSEPORT,
+    SOCKET_V6ONLY, SocketRecord, state,
 };
 
 use crate::memory::{read, read_bits, read_or_zero};
@@ -84,9 +84,11 @@ pub fn fill(record: &mut SocketRecord, sk: u64, family: u16, protocol: u16) {
     record.linger = linger(sk, common);
     record.linger2 = 0;
     record.uid = read(sk, SK_UID.load()).unwrap_or(u32::MAX);
+    record.device = common.get(SK_BOUND_DEV_IF.load());
     record.state = common.get(SK_STATE.load());
     record.shutdown = read_bits(sk, SK_SHUTDOWN.load(), 8);
     record.flags = flags(sk, common);
+    record._pad = [0; 4];
     record.change_count = 0;
     record.reset_sent = 0;
     record.reset_reason = 0;
@@ -131,6 +133,16 @@ pub fn options(common: &SockCommon<'_>) -> u8 {
     u8::from(common.bits(SK_REUSE.load(), 4) != 0) * SOCKET_REUSE
         | common.bits(SK_REUSEPORT.load(), 1) * SOCKET_REUSEPORT
         | common.bits(SK_IPV6ONLY.load(), 1) * SOCKET_V6ONLY
+}
+
+/// [`SOCKET_NONLOCAL`] if IP_FREEBIND or IP_TRANSPARENT is set. They were bit fields before 6.6.
+#[inline(always)]
+pub fn nonlocal(sk: u64) -> u8 {
+    /// `1 << INET_FLAGS_FREEBIND | 1 << INET_FLAGS_TRANSPARENT` (include/net/inet_sock.h), equal from 6.6 to 7.3.
+    const NONLOCAL: u64 = 1 << 11 | 1 << 15;
+    let flags: u64 = read_or_zero(sk, INET_FLAGS.load());
+    let fields = read_bits(sk, INET_FREEBIND.load(), 1) | read_bits(sk, INET_TRANSPARENT.load(), 1);
+    u8::from(flags & NONLOCAL != 0 || fields != 0) * SOCKET_NONLOCAL
 }
 
 #[inline(always)]

@@ -45,11 +45,27 @@ pub struct Resolved {
 /// The members by which a program finds the current task without a call. Without them it asks a helper.
 pub(super) const RUN_QUEUE: [&str; 3] = ["TASK_CFS_RQ", "CFS_RQ_RQ", "RQ_CURR"];
 
+/// Members of which a kernel has those of one side or those of the other: a file's references are counted by `f_ref` since
+/// 6.13, and the options of `struct inet_sock` are bits of one member since 6.6.
+const ALTERNATIVES: [(&[&str], &[&str]); 2] = [
+    (&["FILE_COUNT"], &["FILE_REF"]),
+    (&["INET_FREEBIND", "INET_TRANSPARENT"], &["INET_FLAGS"]),
+];
+
 impl Resolved {
-    /// Whether something is not known, or not done, because the kernel lacks it.
+    /// Whether something is not known, or not done, because the kernel lacks it. `rows` are all of the table.
     #[must_use]
-    pub fn is_missed(&self) -> bool {
-        self.problem.is_some() && !RUN_QUEUE.contains(&self.field.global)
+    pub fn is_missed(&self, rows: &[Self]) -> bool {
+        let global = self.field.global;
+        let is_there = |global: &&str| {
+            let mut rows = rows.iter();
+            rows.any(|row| row.field.global == *global && row.problem.is_none())
+        };
+        let are_there = |globals: &[&str]| globals.iter().all(is_there);
+        let is_replaced = ALTERNATIVES.iter().any(|(former, later)| {
+            (former.contains(&global) && are_there(later)) || (later.contains(&global) && are_there(former))
+        });
+        self.problem.is_some() && !RUN_QUEUE.contains(&global) && !is_replaced
     }
 }
 

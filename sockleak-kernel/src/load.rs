@@ -174,13 +174,6 @@ fn blind(resolved: &[Resolved]) -> Vec<BlindSpot> {
         "TB_FAST_V6_RCV_SADDR",
         "TB_FAST_IPV6_ONLY",
     ];
-    const REFERENCES: [&str; 2] = ["FILE_COUNT", "FILE_REF"];
-    let missing = |global: &str| {
-        resolved
-            .iter()
-            .any(|row| row.field.global == global && row.problem.is_some())
-    };
-    let no_references = REFERENCES.into_iter().all(missing);
     // MPTCP is no module: a kernel that has it has its structs here.
     let no_mptcp = |row: &Resolved| {
         let structure = row.field.structure;
@@ -189,9 +182,8 @@ fn blind(resolved: &[Resolved]) -> Vec<BlindSpot> {
     };
     resolved
         .iter()
-        .filter(|row| row.is_missed() && !MAY_LACK.contains(&row.field.global))
+        .filter(|row| row.is_missed(resolved) && !MAY_LACK.contains(&row.field.global))
         .filter(|row| !no_mptcp(row))
-        .filter(|row| no_references || !REFERENCES.contains(&row.field.global))
         .filter_map(|row| row.problem.as_ref())
         .map(|problem| BlindSpot::FieldMissing {
             problem: problem.to_string(),

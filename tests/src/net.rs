@@ -45,6 +45,22 @@ impl Family {
     }
 }
 
+/// Binds a socket to a device.
+pub fn bind_to_device(socket: &OwnedFd, device: &str) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(device.len()).map_err(io::Error::other)?;
+    // SAFETY: The pointer and the length describe the name, which outlives the call.
+    checked(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            device.as_ptr().cast(),
+            length,
+        )
+    })
+    .map(drop)
+}
+
 /// A stream socket for that address, closed by exec like every socket of the standard library.
 pub fn socket(address: SocketAddr, protocol: i32, flags: i32) -> io::Result<OwnedFd> {
     let domain = if address.is_ipv4() {

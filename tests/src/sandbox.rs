@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::ffi::CStr;
 use std::fmt::Display;
 use std::fs;
 use std::io;
@@ -142,6 +143,35 @@ pub fn own_address(address: Ipv4Addr) {
     let socket = Netlink::open(libc::NETLINK_ROUTE);
     let done = socket.ask(libc::RTM_NEWADDR, libc::NLM_F_ACK | libc::NLM_F_CREATE, &request);
     done.expect("the sandbox's loopback takes any address");
+}
+
+/// A device that is a VRF can be made.
+#[must_use]
+pub fn has_vrf() -> bool {
+    let tried = thread::spawn(|| enter().and_then(|()| add_device(c"vrf", "vrf")));
+    tried.join().is_ok_and(|made| made.is_ok())
+}
+
+/// Adds a device of that kind. A veth gets a partner that the kernel names.
+///
+/// # Errors
+/// When the kernel has no such kind.
+pub fn add_device(name: &CStr, kind: &str) -> io::Result<()> {
+    /// Of include/uapi/linux/if_link.h.
+    const INFO_KIND: u16 = 1;
+    const INFO_DATA: u16 = 2;
+    const VRF_TABLE: u16 = 1;
+    let mut info = attribute(INFO_KIND, kind.as_bytes());
+    if kind == "vrf" {
+        info.extend(attribute(INFO_DATA, &attribute(VRF_TABLE, &10_u32.to_ne_bytes())));
+    }
+    // struct ifinfomsg of include/uapi/linux/rtnetlink.h.
+    let mut request = vec![0; 16];
+    request.extend(attribute(libc::IFLA_IFNAME, name.to_bytes_with_nul()));
+    request.extend(attribute(libc::IFLA_LINKINFO, &info));
+    let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+    let socket = Netlink::open(libc::NETLINK_ROUTE);
+    socket.ask(libc::RTM_NEWLINK, flags, &request).map(drop)
 }
 
 /// The network namespace that the test process itself lives in.

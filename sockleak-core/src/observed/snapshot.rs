@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::observed::{Family, LocalPorts, Protocol, State};
-use crate::port::PortOwner;
+use crate::port::{Addressing, PortOwner};
 
 /// The timer of a socket as sock_diag tells it (`idiag_timer`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +101,9 @@ pub struct Snapshot {
     pub overflow: Option<Overflow>,
     /// Everything that has one of the ports asked for, with its options; `None` where they could not be read.
     pub owners: Option<Vec<Arc<PortOwner>>>,
+    /// What it tells of the addresses and devices of those ports.
+    #[serde(default, skip_serializing_if = "Addressing::is_empty")]
+    pub addressing: Addressing,
     /// Sockets that are only bound are among the owners or the sightings, if there are any.
     pub shows_bound: bool,
     /// How connect() chooses local ports there; `None` where that is not known.

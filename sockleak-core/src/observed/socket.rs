@@ -158,12 +158,23 @@ pub struct Socket {
     pub reset_before: bool,
     /// The creator's uid, where the kernel tells.
     pub uid: Option<u32>,
+    /// Index of the device that it is bound to (SO_BINDTODEVICE, or the scope of a link-local address); 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub device: u32,
+    /// It may have an address that is not local (IP_FREEBIND, IP_TRANSPARENT).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nonlocal: bool,
     /// Its changes of state since `id.since`, in order, without self-transitions.
     pub transitions: SmallVec<[Transition; 4]>,
     /// When the last of them happened is known, but some in between did not fit into the record.
     pub transitions_truncated: bool,
     pub reset_sent: Option<ResetSent>,
     pub reset_received: Option<ResetReceived>,
+}
+
+/// Most sockets are bound to no device, and a recording has many.
+const fn is_zero(device: &u32) -> bool {
+    *device == 0
 }
 
 impl Socket {

@@ -1,5 +1,6 @@
 //! Whether a port can be had: `bind()` as a pure function, who is in the way, and which ports are left.
 
+mod addressing;
 mod bind;
 mod ephemeral;
 pub(crate) mod ephemeral_count;
@@ -9,7 +10,8 @@ mod port_report;
 mod restart;
 pub(crate) mod restart_decision;
 
-pub use bind::{Answer, Bucket, PortOwner, Request, Reuse, SharedAddress, in_the_way};
+pub use addressing::{Addressing, Device, LocalAddress, Refusal};
+pub use bind::{Answer, Bucket, PortOwner, Request, Reuse, SharedAddress, Tried, in_the_way};
 pub use ephemeral::{Ephemeral, Return};
 pub use ephemeral_count::Destinations;
 pub use occupant::{Occupant, occupants};

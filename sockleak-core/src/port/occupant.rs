@@ -1,6 +1,7 @@
 //! The sockets that have a port, and until when: what a look at a network namespace tells of them.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::expiry::FreeRule;
@@ -153,6 +154,16 @@ impl<'a> Holders<'a> {
     }
 }
 
+/// A socket that was bound to one IPv6 address is v6only by that, whatever its option says: of an MPTCP socket the option
+/// is another socket's. A connection has that of its listener.
+fn bound_v6only(local: SocketAddr, remote: Option<SocketAddr>) -> Option<bool> {
+    let IpAddr::V6(address) = local.ip() else {
+        return None;
+    };
+    let is_specific = !address.is_unspecified() && address.to_ipv4_mapped().is_none();
+    (remote.is_none() && is_specific).then_some(true)
+}
+
 /// What sock_diag alone tells, with the options of the socket if it was the dead process's.
 fn from_sighting(netns: u32, seen: &Sighting, known: Option<&Socket>) -> PortOwner {
     let family = if seen.local.is_ipv4() {
@@ -160,18 +171,19 @@ fn from_sighting(netns: u32, seen: &Sighting, known: Option<&Socket>) -> PortOwn
     } else {
         Family::Ipv6
     };
+    let remote = (seen.remote.port() != 0).then_some(seen.remote);
     PortOwner {
         sk: 0,
         netns,
         protocol: seen.protocol,
         family,
         local: seen.local,
-        remote: (seen.remote.port() != 0).then_some(seen.remote),
+        remote,
         state: seen.state,
         mini: seen.timer == Timer::TimeWait,
         reuse: known.map(|socket| Reuse::new(socket.reuseaddr, socket.reuseport)),
-        v6only: known.and_then(|socket| socket.v6only),
-        device: 0,
+        v6only: bound_v6only(seen.local, remote).or_else(|| known.and_then(|socket| socket.v6only)),
+        device: known.map_or(0, |socket| socket.device),
         uid: known.and_then(|socket| socket.uid),
         cookie: Some(seen.cookie),
         inode: seen.inode,
@@ -195,8 +207,8 @@ fn from_record(socket: &Socket) -> PortOwner {
         },
         mini: false,
         reuse: Some(Reuse::new(socket.reuseaddr, socket.reuseport)),
-        v6only: socket.v6only,
-        device: 0,
+        v6only: bound_v6only(socket.local, socket.remote).or(socket.v6only),
+        device: socket.device,
         uid: socket.uid,
         cookie: socket.cookie,
         inode: socket.inode.unwrap_or_default(),

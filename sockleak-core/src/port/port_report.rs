@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use crate::expiry::FreeRule;
 use crate::expiry::Freedom;
 use crate::observed::{BlindSpot, PortFile, Protocol, Snapshot, State};
-use crate::port::{Answer, Endpoint, Occupant, PortOwner, Restart, Reuse, occupants};
+use crate::port::restart_decision::Terms;
+use crate::port::{Addressing, Answer, Endpoint, Occupant, PortOwner, Restart, Reuse, occupants};
 use crate::verdict::{Holder, How};
 
 /// All that was seen of one port.
@@ -27,6 +28,8 @@ pub struct PortEvidence {
     pub parents: HashMap<u32, u32>,
     /// Those of their processes that write a core dump.
     pub dumping: HashSet<u32>,
+    /// The user that is asked for may not have a port of this number.
+    pub lacks_permission: bool,
     /// What could not be seen.
     pub blind: Vec<BlindSpot>,
     /// CONFIG_HZ, for the slack of the timer wheel.
@@ -133,9 +136,13 @@ impl PortReport {
         let mut namespaces = vec![own];
         namespaces.extend(sockets.iter().map(|socket| socket.occupant.owner.netns));
         namespaces.dedup();
-        let all_seen = |netns| {
-            let mut looks = evidence.looks.iter();
-            looks.any(|look| look.netns == netns && look.shows_bound)
+        let terms = |netns| {
+            let look = evidence.looks.iter().find(|look| look.netns == netns);
+            Terms {
+                addressing: look.map_or(const { &Addressing::NOTHING }, |look| &look.addressing),
+                all_seen: look.is_some_and(|look| look.shows_bound),
+                may_have_port: !evidence.lacks_permission,
+            }
         };
         let restart = namespaces
             .into_iter()
@@ -146,9 +153,11 @@ impl PortReport {
                     .filter(|occupant| occupant.owner.netns == netns)
                     .cloned()
                     .collect();
-                let endpoints = evidence.addresses.iter();
+                // A device has another number elsewhere, or is not there.
+                let is_here = |endpoint: &&Endpoint| endpoint.device == 0 || netns == own;
+                let endpoints = evidence.addresses.iter().filter(is_here);
                 endpoints
-                    .map(|endpoint| Restart::decide(Endpoint { netns, ..*endpoint }, &here, all_seen(netns)))
+                    .map(|endpoint| Restart::decide(Endpoint { netns, ..*endpoint }, &here, terms(netns)))
                     .collect::<Vec<_>>()
             })
             .collect();
@@ -174,7 +183,7 @@ impl PortReport {
     #[must_use]
     pub fn is_free(&self, reuse: Reuse) -> bool {
         self.own_verdicts(reuse)
-            .all(|verdict| verdict.answer == Answer::Ok)
+            .all(|verdict| verdict.answer() == Answer::Ok)
     }
 
     /// Nothing is seen in the way of such a restart, and not everything could be seen: waiting does not change that.
@@ -182,9 +191,17 @@ impl PortReport {
     pub fn is_unseen(&self, reuse: Reuse) -> bool {
         let mut blocked = self
             .own_verdicts(reuse)
-            .filter(|verdict| verdict.answer != Answer::Ok)
+            .filter(|verdict| verdict.answer() != Answer::Ok)
             .peekable();
         blocked.peek().is_some() && blocked.all(super::BindVerdict::is_unseen)
+    }
+
+    /// No end of any socket makes such a restart succeed, nor an address that comes back.
+    #[must_use]
+    pub fn is_hopeless(&self, reuse: Reuse) -> bool {
+        let refused =
+            |verdict: &super::BindVerdict| matches!(verdict.bind, Answer::Invalid | Answer::Permission);
+        self.own_verdicts(reuse).any(refused)
     }
 
     /// When it succeeds at the earliest; `None` when it does now, or where no moment can be told.
@@ -192,7 +209,7 @@ impl PortReport {
     pub fn free_at(&self, reuse: Reuse) -> Option<Timestamp> {
         let blocked = self
             .own_verdicts(reuse)
-            .filter(|verdict| verdict.answer != Answer::Ok);
+            .filter(|verdict| verdict.answer() != Answer::Ok);
         let moments: Option<Vec<Timestamp>> = blocked.map(|verdict| verdict.free_at).collect();
         moments?.into_iter().max()
     }

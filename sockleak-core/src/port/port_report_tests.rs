@@ -57,11 +57,14 @@ fn evidence() -> PortEvidence {
             port: 8080,
             v6only: None,
             uid: None,
+            device: 0,
+            nonlocal: false,
         }],
         looks: vec![look],
         files: Vec::new(),
         parents: HashMap::new(),
         dumping: HashSet::new(),
+        lacks_permission: false,
         blind: Vec::new(),
         hz: 250,
     }
@@ -182,7 +185,7 @@ fn what_cannot_be_seen_may_be_in_the_way() {
     evidence.looks[0].owners = Some(Vec::new());
     let unseen = PortReport::examine(evidence);
     assert!(!unseen.is_free(plain) && unseen.is_unseen(plain));
-    assert_eq!(unseen.restart[0].verdicts[0].answer, Answer::Unknown);
+    assert_eq!(unseen.restart[0].verdicts[0].answer(), Answer::Unknown);
 }
 
 /// The subflow has the port, the descriptor leads to the MPTCP socket.

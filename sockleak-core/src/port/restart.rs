@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::observed::{Socket, State};
-use crate::port::{Answer, Reuse};
+use crate::port::{Answer, LocalAddress, Reuse};
 
 /// An address and port that a process listens on or is bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,6 +21,10 @@ pub struct Endpoint {
     pub v6only: Option<bool>,
     /// The uid of the process that binds; `None` when it is that of whoever had the port before.
     pub uid: Option<u32>,
+    /// Index of the device that the socket is bound to; 0 for none.
+    pub device: u32,
+    /// The socket may have an address that is not local (IP_FREEBIND, IP_TRANSPARENT).
+    pub nonlocal: bool,
 }
 
 impl Endpoint {
@@ -38,7 +42,19 @@ impl Endpoint {
             port,
             v6only: socket.v6only,
             uid: socket.uid,
+            device: socket.device,
+            nonlocal: socket.nonlocal,
         })
+    }
+
+    /// What `bind()` looks at before it looks at the port.
+    #[must_use]
+    pub fn local_address(&self) -> LocalAddress {
+        LocalAddress {
+            address: self.address,
+            v6only: self.v6only.unwrap_or_default(),
+            device: self.device,
+        }
     }
 }
 
@@ -46,6 +62,10 @@ impl Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restart {
     pub endpoint: Endpoint,
+    /// The name of its device; `None` where it is bound to none, or the name is not known.
+    pub device: Option<String>,
+    /// The user whose `bind()` it is: who is asked for, or who has the port; `None` where nothing tells.
+    pub user: Option<u32>,
     /// One for each of [`Reuse::ALL`], in that order.
     pub verdicts: Vec<BindVerdict>,
 }
@@ -54,7 +74,9 @@ pub struct Restart {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindVerdict {
     pub reuse: Reuse,
-    pub answer: Answer,
+    pub bind: Answer,
+    /// What `listen()` says after that `bind()`, which may be shared where listening is not.
+    pub listen: Answer,
     /// What is in the way, or may be: each socket counts once.
     pub blocked_by: Vec<Blocker>,
     /// From when on it succeeds, at the earliest; `None` when it does now, or where no moment can be told.
@@ -67,7 +89,16 @@ impl BindVerdict {
     /// Nothing is seen in its way, and not everything could be seen.
     #[must_use]
     pub fn is_unseen(&self) -> bool {
-        self.answer == Answer::Unknown && self.blocked_by.is_empty()
+        self.bind == Answer::Unknown && self.blocked_by.is_empty()
+    }
+
+    /// What a server meets: the first that is not [`Answer::Ok`].
+    #[must_use]
+    pub const fn answer(&self) -> Answer {
+        match self.bind {
+            Answer::Ok => self.listen,
+            refused => refused,
+        }
     }
 
     /// How many of each kind are in the way, or may be.

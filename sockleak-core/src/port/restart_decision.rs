@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use crate::observed::{Snapshot, Socket, State};
 use crate::port::{
-    Answer, BindVerdict, Blocker, BlockingProcess, Endpoint, Obstacle, Occupant, Request, Restart, Reuse,
-    in_the_way, occupants,
+    Addressing, Answer, BindVerdict, Blocker, BlockingProcess, Endpoint, Obstacle, Occupant, Refusal,
+    Request, Restart, Reuse, in_the_way, occupants,
 };
 use crate::verdict::SocketReport;
 
@@ -37,32 +37,61 @@ pub(crate) fn of_report(
             let mut occupants = occupants(look, &ports, sockets, live, hz);
             let port = |occupant: &Occupant| occupant.owner.local.port();
             occupants.sort_unstable_by_key(port);
-            let all_seen = look.shows_bound && look.refused.is_none();
+            let terms = Terms {
+                addressing: &look.addressing,
+                all_seen: look.shows_bound && look.refused.is_none(),
+                may_have_port: true,
+            };
             here.into_iter().map(move |endpoint| {
                 let first = occupants.partition_point(|occupant| port(occupant) < endpoint.port);
                 let end = occupants.partition_point(|occupant| port(occupant) <= endpoint.port);
-                Restart::decide(endpoint, &occupants[first..end], all_seen)
+                Restart::decide(endpoint, &occupants[first..end], terms)
             })
         })
         .collect()
 }
 
+/// What decides beside the sockets that have the port.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms<'a> {
+    pub addressing: &'a Addressing,
+    /// All sockets of the port were seen, or nothing is said to succeed.
+    pub all_seen: bool,
+    /// The user may have a port of this number.
+    pub may_have_port: bool,
+}
+
 impl Restart {
-    /// Decides for every combination of options. The occupants are all of that port in that namespace, or if not all were
-    /// seen, nothing is said to succeed.
+    /// Decides for every combination of options. The occupants are all of that port in that namespace.
     #[must_use]
-    pub fn decide(endpoint: Endpoint, occupants: &[Occupant], all_seen: bool) -> Self {
-        let verdicts = Reuse::ALL
-            .into_iter()
-            .map(|reuse| {
-                let mut verdict = BindVerdict::decide(endpoint, reuse, occupants);
-                if verdict.answer == Answer::Ok && !all_seen {
-                    verdict.answer = Answer::Unknown;
-                }
-                verdict
-            })
-            .collect();
-        Self { endpoint, verdicts }
+    pub(crate) fn decide(endpoint: Endpoint, occupants: &[Occupant], terms: Terms<'_>) -> Self {
+        let device = terms.addressing.device(endpoint.device);
+        let user = endpoint.uid.or_else(|| user_of(occupants));
+        let refusal = terms.refusal(&endpoint);
+        let verdicts = Reuse::ALL.into_iter().map(|reuse| {
+            if let Some(refusal) = refusal {
+                return BindVerdict::refused(reuse, refusal);
+            }
+            let request = Request {
+                address: endpoint.address,
+                v6only: endpoint.v6only.unwrap_or_default(),
+                reuse,
+                device: endpoint.device,
+                vrf: device.map_or(0, |device| device.vrf),
+                uid: user,
+            };
+            let mut verdict = BindVerdict::decide(&request, occupants);
+            if verdict.answer() == Answer::Ok && !terms.all_seen {
+                (verdict.bind, verdict.listen) = (Answer::Unknown, Answer::Unknown);
+            }
+            verdict
+        });
+        Self {
+            endpoint,
+            device: device.map(|device| device.name.clone()),
+            user,
+            verdicts: verdicts.collect(),
+        }
     }
 
     /// The verdict for these options.
@@ -72,16 +101,56 @@ impl Restart {
     }
 }
 
-impl BindVerdict {
-    fn decide(endpoint: Endpoint, reuse: Reuse, occupants: &[Occupant]) -> Self {
-        let request = Request {
-            address: endpoint.address,
-            v6only: endpoint.v6only.unwrap_or_default(),
-            reuse,
-            uid: endpoint.uid,
+/// Who has the port: whoever listens, or else whoever has another socket. The uid of an orphan is not its owner's on all
+/// kernels, but the bucket remembers who shared it.
+fn user_of(occupants: &[Occupant]) -> Option<u32> {
+    let owners = || occupants.iter().map(|occupant| &occupant.owner);
+    let has_file = || owners().filter(|owner| owner.inode != 0);
+    has_file()
+        .filter(|owner| owner.state == State::Listen)
+        .chain(has_file())
+        .find_map(|owner| owner.uid)
+        .or_else(|| {
+            let mut buckets = owners().filter_map(|owner| owner.bucket);
+            let shared = buckets.find(|bucket| bucket.reuse_port || bucket.reuse_port_at.is_some());
+            shared.map(|bucket| bucket.uid)
+        })
+}
+
+impl Terms<'_> {
+    /// What `bind()` says whatever has the port. For IPv6 it asks for the right to the port first (`__inet6_bind`,
+    /// net/ipv6/af_inet6.c), for IPv4 last (`__inet_bind`, net/ipv4/af_inet.c).
+    fn refusal(&self, endpoint: &Endpoint) -> Option<Answer> {
+        let permission = (!self.may_have_port).then_some(Answer::Permission);
+        let address = match self.addressing.refusal(endpoint.local_address()) {
+            Some(Refusal::NotAvailable) if !endpoint.nonlocal => Some(Answer::NotAvailable),
+            Some(Refusal::Invalid) => Some(Answer::Invalid),
+            Some(Refusal::NotAvailable) | None => None,
         };
-        let (answer, blockers) = in_the_way(&request, occupants.iter().map(|occupant| &*occupant.owner));
-        let blockers = || blockers.iter().filter_map(|index| occupants.get(*index));
+        if endpoint.address.is_ipv6() {
+            permission.or(address)
+        } else {
+            address.or(permission)
+        }
+    }
+}
+
+impl BindVerdict {
+    /// Nothing has to be in the way for that.
+    const fn refused(reuse: Reuse, answer: Answer) -> Self {
+        Self {
+            reuse,
+            bind: answer,
+            listen: answer,
+            blocked_by: Vec::new(),
+            free_at: None,
+            free_at_latest: None,
+        }
+    }
+
+    fn decide(request: &Request, occupants: &[Occupant]) -> Self {
+        let tried = in_the_way(request, occupants.iter().map(|occupant| &*occupant.owner));
+        let blockers = || tried.blockers.iter().filter_map(|index| occupants.get(*index));
         let mut blocked_by = BTreeMap::new();
         for blocker in blockers() {
             let pid = blocker.holder.as_ref().map(|holder| holder.pid);
@@ -96,8 +165,9 @@ impl BindVerdict {
             moments?.into_iter().max()
         };
         Self {
-            reuse,
-            answer,
+            reuse: request.reuse,
+            bind: tried.bind,
+            listen: tried.listen,
             blocked_by: blocked_by.into_values().collect(),
             free_at: last(|blocker| blocker.freedom.at()),
             free_at_latest: last(|blocker| blocker.freedom.latest()),

@@ -46,7 +46,7 @@ fn a_restart_waits_for_the_last_leftover() {
     let restart = only(&report);
     assert_eq!(restart.endpoint.address, addr("0.0.0.0:8080").ip());
     for verdict in &restart.verdicts {
-        assert_eq!(verdict.answer, Answer::InUse);
+        assert_eq!(verdict.answer(), Answer::InUse);
         assert_eq!(verdict.obstacles(), BTreeMap::from([(Obstacle::FinWait2, 1)]));
         assert_eq!(verdict.free_at, report.sockets[1].freedom.at());
         assert_eq!(verdict.free_at_latest, report.sockets[1].freedom.latest());
@@ -60,7 +60,7 @@ fn the_option_must_have_been_set_before_the_crash() {
     let answers: Vec<Answer> = only(&report)
         .verdicts
         .iter()
-        .map(|verdict| verdict.answer)
+        .map(|verdict| verdict.answer())
         .collect();
     assert_eq!(answers, [Answer::InUse, Answer::Ok, Answer::InUse, Answer::Ok]);
     assert_eq!(only(&report).verdicts[1].free_at, None);
@@ -95,7 +95,7 @@ fn a_stranger_at_the_port_is_known_from_the_list_alone() {
     let told = |evidence: &Evidence| {
         let report = examine(evidence.clone());
         let verdict = only(&report).verdict(ADDR).unwrap().clone();
-        (verdict.answer, verdict.free_at)
+        (verdict.answer(), verdict.free_at)
     };
     let free_at = at(100).checked_add(expires).ok();
     assert_eq!(told(&stranger), (Answer::Unknown, free_at));
@@ -114,7 +114,7 @@ fn one_without_an_end_takes_the_moment_from_all() {
     seen.push(orphan);
     let report = examine(probing);
     let verdict = only(&report).verdict(PLAIN).unwrap();
-    assert_eq!((verdict.answer, verdict.free_at), (Answer::InUse, None));
+    assert_eq!((verdict.answer(), verdict.free_at), (Answer::InUse, None));
     assert_eq!(
         verdict.obstacles(),
         BTreeMap::from([(Obstacle::FinWait2, 1), (Obstacle::FinWait1, 1)])

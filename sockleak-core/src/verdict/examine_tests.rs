@@ -235,7 +235,7 @@ fn what_may_not_be_looked_into_is_unknown_and_may_be_there() {
         (left.outcome, left.count, left.free_at),
         (Outcome::Unknown, 2, None)
     );
-    let answers = report.restart[0].verdicts.iter().map(|verdict| verdict.answer);
+    let answers = report.restart[0].verdicts.iter().map(|verdict| verdict.answer());
     assert_eq!(answers.collect::<Vec<_>>(), [Answer::Unknown; 4]);
     let [BlindSpot::NetnsRefused { netns: 1, why }] = &report.blind[..] else {
         panic!("{:?}", report.blind)
@@ -247,7 +247,7 @@ fn what_may_not_be_looked_into_is_unknown_and_may_be_there() {
     evidence.holdings.push(child_holds(70));
     let report = examine(evidence);
     let plain = &report.restart[0].verdicts[0];
-    assert_eq!(plain.answer, Answer::InUse);
+    assert_eq!(plain.answer(), Answer::InUse);
     assert_eq!(
         plain.obstacles().keys().collect::<Vec<_>>(),
         [&Obstacle::Listener]

@@ -53,7 +53,9 @@ pub struct PortRecord {
     /// `fast_ipv6_only` of the bind bucket.
     pub fast_v6only: u8,
     /// Padding, always 0.
-    pub _pad: [u8; 5],
+    pub _pad: u8,
+    /// `l3mdev` of the bind bucket: index of the VRF that it belongs to; 0 for none.
+    pub l3mdev: u32,
 }
 
 /// A descriptor that leads to a socket that is asked for.

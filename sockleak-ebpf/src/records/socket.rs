@@ -143,6 +143,8 @@ pub struct SocketRecord {
     pub linger2: i32,
     /// Effective uid of whoever made the socket (`sk_uid`).
     pub uid: u32,
+    /// `skc_bound_dev_if`: index of the device that it is bound to; 0 for none.
+    pub device: u32,
     /// State at that moment.
     pub state: u8,
     /// `sk_shutdown`: 1 receiving, 2 sending.
@@ -159,6 +161,8 @@ pub struct SocketRecord {
     pub reset_received: u8,
     /// State of the socket when `tcp_receive_reset` fired.
     pub reset_received_in: u8,
+    /// Padding, always 0.
+    pub _pad: [u8; 4],
     /// Its changes of state, in order.
     pub changes: [StateChange; STATE_CHANGES],
 }
@@ -204,6 +208,8 @@ pub const SOCKET_SUBFLOWS: u8 = 32;
 
 /// [`SocketRecord::flags`]: another socket has its address, and the record could not be set aside.
 pub const SOCKET_OVER: u8 = 64;
+/// [`SocketRecord::flags`]: it may have an address that is not local (IP_FREEBIND, IP_TRANSPARENT).
+pub const SOCKET_NONLOCAL: u8 = 128;
 
 /// States of include/net/tcp_states.h that the programs test for.
 pub mod state {
@@ -231,5 +237,5 @@ const _: () = {
     assert!(size_of::<SocketKey>() == 24);
     assert!(size_of::<FdKey>() == 24);
     assert!(size_of::<StateChange>() == 8);
-    assert!(size_of::<SocketRecord>() == 160);
+    assert!(size_of::<SocketRecord>() == 168);
 };

@@ -257,6 +257,7 @@ impl Fields<'_> {
             linger: self.u32()?,
             linger2: self.u32()?.cast_signed(),
             uid: self.u32()?,
+            device: self.u32()?,
             state: self.u8()?,
             shutdown: self.u8()?,
             flags: self.u8()?,
@@ -265,6 +266,7 @@ impl Fields<'_> {
             reset_reason: self.u8()?,
             reset_received: self.u8()?,
             reset_received_in: self.u8()?,
+            _pad: self.array()?,
             changes: {
                 let mut changes = [StateChange::default(); STATE_CHANGES];
                 for change in &mut changes {

@@ -10,8 +10,9 @@ use sockleak_core::observed::{
 };
 use sockleak_ebpf::{
     DEATH_OOM, Death as DeathRecord, NO_FD, NO_LINGER, ORIGIN_LIVE, ORIGIN_SUBFLOW, SIGNAL_GROUP_EXIT,
-    SOCKET_ERR_RESET, SOCKET_REPAIR, SOCKET_REUSE, SOCKET_REUSEPORT, SOCKET_SUBFLOWS, SOCKET_V6ONLY,
-    STATE_CHANGES, SignalSent as SignalRecord, SocketKey, SocketRecord, StateChange, StateEvent,
+    SOCKET_ERR_RESET, SOCKET_NONLOCAL, SOCKET_REPAIR, SOCKET_REUSE, SOCKET_REUSEPORT, SOCKET_SUBFLOWS,
+    SOCKET_V6ONLY, STATE_CHANGES, SignalSent as SignalRecord, SocketKey, SocketRecord, StateChange,
+    StateEvent,
 };
 
 use crate::clock::BootClock;
@@ -92,6 +93,8 @@ impl Translator {
             repair: record.flags & SOCKET_REPAIR != 0,
             reset_before: record.flags & SOCKET_ERR_RESET != 0,
             uid: (record.uid != u32::MAX).then_some(record.uid),
+            device: record.device,
+            nonlocal: record.flags & SOCKET_NONLOCAL != 0,
             transitions: record.changes[..known]
                 .iter()
                 .map(|change| self.transition(record.time, *change))

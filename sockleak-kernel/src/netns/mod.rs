@@ -4,7 +4,7 @@ mod search;
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -109,6 +109,47 @@ impl Netns {
             0 => Ok(8),
             retries => Ok(retries),
         }
+    }
+
+    /// Whether a process of that user, without capabilities of its own, may have that port
+    /// (`inet_port_requires_bind_service`, include/net/ip.h): a low one takes CAP_NET_BIND_SERVICE in the user namespace
+    /// that the network namespace belongs to, which root has there, and who made that user namespace.
+    ///
+    /// # Errors
+    ///
+    /// When the sysctl cannot be read, or the kernel does not tell whose the namespace is.
+    pub fn lets_bind(&self, uid: u32, port: u16) -> io::Result<bool> {
+        /// `NS_GET_USERNS` and `NS_GET_OWNER_UID` of include/uapi/linux/nsfs.h.
+        const NS_GET_USERNS: libc::Ioctl = 0xb701;
+        const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
+        if u32::from(port) >= self.sysctl_u32("net/ipv4/ip_unprivileged_port_start")? {
+            return Ok(true);
+        }
+        // SAFETY: The call takes no pointers.
+        let owner = unsafe { libc::ioctl(self.fd.as_raw_fd(), NS_GET_USERNS) };
+        if owner < 0 {
+            let error = io::Error::last_os_error();
+            // It is above that of the caller, where nobody of the caller's has capabilities.
+            return if error.raw_os_error() == Some(libc::EPERM) {
+                Ok(false)
+            } else {
+                Err(error)
+            };
+        }
+        // SAFETY: The descriptor is new and nobody else's.
+        let owner = unsafe { File::from_raw_fd(owner) };
+        if uid == 0 {
+            return Ok(true);
+        }
+        if owner.metadata()?.ino() == fs::metadata("/proc/self/ns/user")?.ino() {
+            return Ok(false);
+        }
+        let mut maker: libc::uid_t = 0;
+        // SAFETY: The pointer is to a uid that the kernel may write.
+        if unsafe { libc::ioctl(owner.as_raw_fd(), NS_GET_OWNER_UID, &raw mut maker) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(maker == uid)
     }
 
     fn open(path: &Path) -> io::Result<Self> {

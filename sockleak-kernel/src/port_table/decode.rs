@@ -75,7 +75,8 @@ fn port_record(fields: &mut Fields<'_>) -> Result<PortRecord, DecodeError> {
         fast_v6_addr: fields.array()?,
         fast_family: fields.u16()?,
         fast_v6only: fields.u8()?,
-        _pad: fields.array()?,
+        _pad: fields.u8()?,
+        l3mdev: fields.u32()?,
     })
 }
 
@@ -115,6 +116,7 @@ fn bucket(record: &PortRecord) -> Bucket {
             v6only: family == Family::Ipv6 && record.fast_v6only != 0,
         }),
         uid: record.bucket_uid,
+        vrf: record.l3mdev,
     }
 }
 
@@ -156,7 +158,8 @@ mod tests {
         bytes.extend_from_slice(&[127, 0, 0, 1]);
         bytes.extend_from_slice(&[0; 16]);
         bytes.extend_from_slice(&2_u16.to_ne_bytes());
-        bytes.extend_from_slice(&[0; 6]);
+        bytes.extend_from_slice(&[0; 2]);
+        bytes.extend_from_slice(&4_u32.to_ne_bytes());
         bytes
     }
 
@@ -185,6 +188,7 @@ mod tests {
                     reuse_port: true,
                     reuse_port_at: None,
                     uid: 1000,
+                    vrf: 4,
                 }),
             }
         );

@@ -142,7 +142,7 @@ pub fn of_fields(rows: &[Resolved]) -> [Requirement; 2] {
     };
     let off: Vec<String> = optional
         .iter()
-        .filter(|row| row.is_missed() && !is_replaced(row, &optional))
+        .filter(|row| row.is_missed(rows))
         .map(|row| format!("{}.{}", row.field.structure, row.field.member_name()))
         .collect();
     let optional = if off.is_empty() {
@@ -155,13 +155,6 @@ pub fn of_fields(rows: &[Resolved]) -> [Requirement; 2] {
         )
     };
     [required, optional.optional()]
-}
-
-/// A file's references are counted by `f_ref` since 6.13 and by `f_count` before: one of the two is enough.
-fn is_replaced(missing: &Resolved, optional: &[&Resolved]) -> bool {
-    const COUNTS: [&str; 2] = ["f_count", "f_ref"];
-    let counts = |row: &Resolved| COUNTS.iter().any(|name| row.field.path == [*name]);
-    counts(missing) && optional.iter().any(|row| counts(row) && row.problem.is_none())
 }
 
 /// Major and minor version of a release such as `6.1.0-18-amd64`; `None` if it does not begin like one.

@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 use sockleak_core::port::Reuse;
 use sockleak_kernel::{page, terminal};
 
+use super::users;
 use crate::output::{self, Color, Format, Output};
 
 /// Default of `--max-sockets`.
@@ -72,9 +73,6 @@ pub struct Common {
     /// Tell more on stderr: the BPF programs' warnings, and with -vv the verifier's log
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Run COMMAND as this user and group
-    #[arg(long, global = true, value_name = "UID:GID", value_parser = user)]
-    pub user: Option<(u32, u32)>,
 }
 
 impl Common {
@@ -155,6 +153,9 @@ pub struct TraceArgs {
     /// Size of the buffer in which events wait for sockleak, a power of two [default: 1048576]
     #[arg(long, value_name = "BYTES", value_parser = ring_size)]
     pub ring_size: Option<u32>,
+    /// Run COMMAND as this user and group
+    #[arg(long, value_name = "UID:GID", value_parser = identity)]
+    pub user: Option<(u32, u32)>,
     /// Run this command and follow it
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "pids")]
     pub command: Vec<OsString>,
@@ -174,7 +175,7 @@ impl TraceArgs {
     }
 }
 
-/// The bind() that a restart would make. It is taken for one of the user who had the port before.
+/// The bind() that a restart would make. Without --user it is taken for one of the user who has the port.
 #[derive(Args, Debug, Clone)]
 pub struct BindArgs {
     /// The local port
@@ -192,6 +193,12 @@ pub struct BindArgs {
     /// Answer for IPv6 sockets with IPV6_V6ONLY
     #[arg(long)]
     pub v6only: bool,
+    /// Answer for a socket that is bound to this network device (SO_BINDTODEVICE)
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+    /// Answer for this user, by name or number [default: who has the port]
+    #[arg(long = "user", value_name = "USER", value_parser = users::uid)]
+    pub restart_as: Option<u32>,
 }
 
 impl BindArgs {
@@ -266,7 +273,7 @@ fn ring_size(text: &str) -> Result<u32, String> {
         })
 }
 
-fn user(text: &str) -> Result<(u32, u32), String> {
+fn identity(text: &str) -> Result<(u32, u32), String> {
     text.split_once(':')
         .and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)))
         .ok_or_else(|| "expected two numbers such as 1000:1000".to_owned())
@@ -291,7 +298,7 @@ mod tests {
         assert!(cli.trace.once);
         let cli = Cli::try_parse_from(["sockleak", "--user", "5:6", "--", "sleep", "-p"]).unwrap();
         assert_eq!(cli.trace.command, ["sleep", "-p"]);
-        assert_eq!(cli.common.user, Some((5, 6)));
+        assert_eq!(cli.trace.user, Some((5, 6)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod occupancy;
 mod port;
 mod replay;
 mod trace;
+mod users;
 mod wait;
 
 use std::io;

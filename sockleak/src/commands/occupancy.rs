@@ -9,18 +9,21 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use sockleak_core::observed::{BlindSpot, Family, PortFile, Protocol, Snapshot};
-use sockleak_core::port::{Endpoint, Occupant, PortEvidence, PortOwner, PortReport, occupants};
+use sockleak_core::port::{Endpoint, LocalAddress, Occupant, PortEvidence, PortOwner, PortReport, occupants};
 use sockleak_kernel::netns::Netns;
 use sockleak_kernel::port_table::PortReader;
 use sockleak_kernel::sock_diag::{self, Filter, SockDiag};
-use sockleak_kernel::{clock, proc};
+use sockleak_kernel::{clock, devices, proc};
 
 use super::cli::BindArgs;
+use crate::session::addressing;
 
 /// Looks at one port, as often as is wanted.
 pub struct Occupancy {
     port: u16,
     addresses: Vec<Endpoint>,
+    /// The user that is asked for may not have a port of this number.
+    lacks_permission: bool,
     /// `None` where the kernel's own list of the port cannot be read.
     reader: Option<PortReader>,
     /// Why it cannot.
@@ -43,15 +46,28 @@ impl Occupancy {
     /// Gets ready for that port.
     ///
     /// # Errors
-    /// When /proc is not mounted.
+    /// When /proc is not mounted, or there is no such device.
     pub fn new(args: &BindArgs) -> Result<Self> {
         let own = Netns::current().context("/proc is needed: `sudo mount -t proc proc /proc`")?;
         let (reader, blind) = match PortReader::load_alone() {
             Ok(reader) => (Some(reader), None),
             Err(error) => (None, Some(error.sentence())),
         };
+        let device = match &args.device {
+            Some(name) => devices::by_name(&own, name)?
+                .with_context(|| {
+                    format!("there is no device {name} in this network namespace: `ip link` lists those that there are")
+                })?
+                .index,
+            None => 0,
+        };
+        let lacks_permission = match args.restart_as {
+            Some(uid) => !own.lets_bind(uid, args.port)?,
+            None => false,
+        };
         Ok(Self {
             port: args.port,
+            lacks_permission,
             addresses: addresses(args)
                 .into_iter()
                 .map(|address| Endpoint {
@@ -59,7 +75,9 @@ impl Occupancy {
                     address,
                     port: args.port,
                     v6only: address.is_ipv6().then_some(args.v6only),
-                    uid: None,
+                    uid: args.restart_as,
+                    device,
+                    nonlocal: false,
                 })
                 .collect(),
             reader,
@@ -112,6 +130,7 @@ impl Occupancy {
             addresses: self.addresses.clone(),
             looks,
             parents: parents(&pids),
+            lacks_permission: self.lacks_permission,
             dumping: pids.iter().copied().filter(dumping).collect(),
             files,
             blind,
@@ -148,7 +167,12 @@ impl Occupancy {
             // Those are found by their descriptors, which the kernel lists for this PID namespace.
             shows_bound: (owners.is_some() && !self.nested) || sock_diag::lists_bound(),
             owners,
+            addressing: addressing::read(namespace, &self.questions()),
         })
+    }
+
+    fn questions(&self) -> BTreeSet<LocalAddress> {
+        self.addresses.iter().filter_map(addressing::question).collect()
     }
 
     /// Who has descriptors of what was seen: as the kernel lists them, or as far as /proc may be read.

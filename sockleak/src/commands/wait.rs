@@ -16,7 +16,7 @@ const STEP: Duration = Duration::from_secs(1);
 /// A timer that is due fires within the slack of the timer wheel.
 const SHORT_STEP: Duration = Duration::from_millis(100);
 
-/// Returns when a restart would succeed, with 0, or at the timeout, with 1. In JSON the last look is printed; in text
+/// Returns when a restart would succeed, with 0, or at the timeout or when waiting cannot help, with 1. In JSON the last look is printed; in text
 /// nothing is, but a timeout says what is in the way.
 ///
 /// # Errors
@@ -38,7 +38,7 @@ pub fn run(common: &Common, args: &WaitArgs) -> Result<u8> {
         }
         let is_free = report.is_free(reuse);
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-        if is_free || left.is_some_and(|left| left.is_zero()) {
+        if is_free || report.is_hopeless(reuse) || left.is_some_and(|left| left.is_zero()) {
             output.clear()?;
             output
                 .answer(&Answer::Waited(&report, reuse))

@@ -3,6 +3,7 @@
 //! [`Live`] watches processes (`watch`), and collects the evidence of those that died (`collector`) from their records and
 //! from snapshots of the kernel (`snapshots`). A [`Replay`] reads the observations of a trace that was recorded.
 
+pub mod addressing;
 mod collector;
 mod evidence;
 mod exec;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use sockleak_core::observed::{Family, PortFile, Protocol, Sighting, Snapshot, Socket};
-use sockleak_core::port::{Destinations, Endpoint, PortOwner};
+use sockleak_core::port::{Addressing, Destinations, Endpoint, LocalAddress, PortOwner};
 use sockleak_kernel::inventory::Surveyed;
 use sockleak_kernel::local_ports;
 use sockleak_kernel::netns::Netns;
@@ -19,7 +19,7 @@ use sockleak_kernel::proc::{self, Held, Holders};
 use sockleak_kernel::sock_diag::{self, Filter, SockDiag, SockDiagError};
 
 use super::namespaces::Namespaces;
-use super::same_destination;
+use super::{addressing, same_destination};
 
 /// What is to be looked at after deaths, put together socket by socket.
 #[derive(Default)]
@@ -60,8 +60,9 @@ impl Questions {
             wanted.kinds.insert((Protocol::Tcp, socket.family));
         }
         // Whoever has the port is in the way of a restart, in either family.
-        if Endpoint::of(socket).is_some() {
+        if let Some(endpoint) = Endpoint::of(socket) {
             wanted.bound.insert(socket.local.port());
+            wanted.addresses.extend(addressing::question(&endpoint));
             wanted
                 .kinds
                 .extend([Family::Ipv4, Family::Ipv6].map(|family| (Protocol::Tcp, family)));
@@ -107,6 +108,9 @@ impl Questions {
             if let (Some(reader), Some(namespace)) = (&mut reader, namespace) {
                 snapshot.owners = listed(reader, namespace, &wanted.bound);
             }
+            if let Some(namespace) = namespace.filter(|_| !wanted.addresses.is_empty()) {
+                snapshot.addressing = addressing::read(namespace, &wanted.addresses);
+            }
             if let (Some(namespace), Some(rules)) = (namespace, &local_ports) {
                 snapshot.same_destination =
                     same_destination::sockets(namespace, &destinations.ports(rules))?.map(Arc::new);
@@ -139,6 +143,7 @@ impl Place {
     fn extend(&mut self, other: Self) {
         self.wanted.ports.extend(other.wanted.ports);
         self.wanted.bound.extend(other.wanted.bound);
+        self.wanted.addresses.extend(other.wanted.addresses);
         self.wanted.kinds.extend(other.wanted.kinds);
         self.destinations.extend(other.destinations);
     }
@@ -184,12 +189,8 @@ fn add_only_bound(snapshot: &mut Snapshot, ports: &BTreeSet<u16>, files: Option<
         return;
     };
     let mut known: HashSet<u64> = owners.iter().map(|owner| owner.sk).collect();
-    // An MPTCP socket has its port by a subflow, which is listed.
     let only_bound = files.iter().map(|file| &file.owner).filter(|owner| {
-        owner.netns == snapshot.netns
-            && owner.protocol == Protocol::Tcp
-            && ports.contains(&owner.local.port())
-            && known.insert(owner.sk)
+        owner.netns == snapshot.netns && ports.contains(&owner.local.port()) && known.insert(owner.sk)
     });
     owners.extend(only_bound.cloned().map(Arc::new));
 }
@@ -235,6 +236,8 @@ pub struct Wanted {
     pub ports: BTreeSet<u16>,
     /// Those of them that a process listened on or was bound to.
     pub bound: BTreeSet<u16>,
+    /// Where it did, as far as there is something to ask about the address.
+    pub addresses: BTreeSet<LocalAddress>,
     /// Which of its four lists.
     pub kinds: BTreeSet<(Protocol, Family)>,
 }
@@ -263,6 +266,7 @@ pub fn look(inode: u32, namespace: Option<&Netns>, wanted: &Wanted) -> Result<Sn
         orphan_retries: namespace.and_then(|namespace| namespace.orphan_retries().ok()),
         overflow: None,
         owners: None,
+        addressing: Addressing::default(),
         shows_bound: false,
         local_ports: None,
         same_destination: None,

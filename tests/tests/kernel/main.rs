@@ -67,6 +67,8 @@ enum Need {
     TimeWaitDestroy,
     /// It does not.
     NoTimeWaitDestroy,
+    /// Devices may share the ports of a VRF.
+    Vrf,
     /// The table of what the verifier does has a column for this kernel.
     KnownVerifier,
 }
@@ -118,6 +120,7 @@ impl Need {
                 !sock_destroy::takes_time_wait(),
                 "needs a kernel that destroys no time-wait sockets",
             ),
+            Self::Vrf => (sandbox::has_vrf(), "needs a kernel with VRFs"),
             Self::KnownVerifier => (
                 robustness::verifier::column().is_some(),
                 "needs a kernel of sockleak-kernel/bpf/verifier.txt",

@@ -21,7 +21,7 @@ enum Kind {
 pub fn overlaps(request: &Request, owner: &PortOwner) -> Option<bool> {
     let with = |has_v6only| match request.address {
         IpAddr::V4(asked) => ipv4_equal(asked, owner, has_v6only),
-        IpAddr::V6(asked) => ipv6_equal(asked, request.v6only, owner, has_v6only),
+        IpAddr::V6(asked) => ipv6_equal(asked, request.is_v6only(), owner, has_v6only),
     };
     match (owner.family, owner.v6only) {
         (Family::Ipv4, _) => Some(with(false)),
@@ -59,7 +59,7 @@ fn ipv6_equal(asked: Ipv6Addr, v6only: bool, owner: &PortOwner, has_v6only: bool
 pub fn is_within(request: &Request, shared: SharedAddress) -> bool {
     let ipv4_equal = || {
         let has = ipv4_of(shared.address);
-        !request.v6only && (has == ipv4_of(request.address) || has.is_unspecified())
+        !request.is_v6only() && (has == ipv4_of(request.address) || has.is_unspecified())
     };
     let IpAddr::V6(has) = shared.address else {
         return ipv4_equal();
@@ -74,6 +74,11 @@ pub fn is_within(request: &Request, shared: SharedAddress) -> bool {
         (Kind::Any, _) => true,
         _ => request.address == shared.address,
     }
+}
+
+/// It is neither the wildcard nor v4-mapped.
+pub fn is_specific(address: Ipv6Addr) -> bool {
+    kind(address) == Kind::Specific
 }
 
 fn kind(address: Ipv6Addr) -> Kind {

@@ -1,7 +1,7 @@
 //! Whether a `bind()` succeeds: the kernel's rule, applied to the sockets that have the port.
 //!
 //! The rule is that of `inet_csk_get_port` (net/ipv4/inet_connection_sock.c) for a port that was asked for. The
-//! `listen()` that follows applies it once more to the same owners, so that it answers as `bind()` did.
+//! `listen()` that follows applies it once more to the same owners, without the shortcut of SO_REUSEADDR.
 
 mod address;
 #[cfg(test)]
@@ -78,6 +78,9 @@ pub struct Bucket {
     pub reuse_port_at: Option<SharedAddress>,
     /// `fastuid`: the uid of those that were bound with SO_REUSEPORT.
     pub uid: u32,
+    /// `l3mdev`: index of the VRF whose bucket it is; 0 for none.
+    #[serde(default)]
+    pub vrf: u32,
 }
 
 /// An address that SO_REUSEPORT shares whatever else its owners are: `fast_rcv_saddr`, or `fast_v6_rcv_saddr` with
@@ -96,31 +99,71 @@ pub struct Request {
     /// IPV6_V6ONLY of an IPv6 socket.
     pub v6only: bool,
     pub reuse: Reuse,
+    /// Index of the device that it is bound to; 0 for none.
+    pub device: u32,
+    /// Index of the VRF of that device; 0 for none, and where all share their ports.
+    pub vrf: u32,
     /// The uid of the process; `None` when it is that of whoever bound the port before.
     pub uid: Option<u32>,
 }
 
-/// What `bind()` would say.
+impl Request {
+    /// A `bind()` to one IPv6 address makes the socket v6only by itself (`__inet6_bind`, net/ipv6/af_inet6.c).
+    fn is_v6only(&self) -> bool {
+        match self.address {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(address) => self.v6only || address::is_specific(address),
+        }
+    }
+}
+
+/// What `bind()` or `listen()` would say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Answer {
     Ok,
     /// EADDRINUSE.
     InUse,
+    /// EADDRNOTAVAIL: the address is not one of the network namespace.
+    NotAvailable,
+    /// EINVAL: no socket of this kind may have the address.
+    Invalid,
+    /// EACCES: the user may not have a port below `ip_unprivileged_port_start`.
+    Permission,
     /// It depends on options of a socket that could not be read.
     Unknown,
 }
 
-/// What that `bind()` says, and which of the owners of the port, by their indices, are in its way or may be.
+/// What `bind()`, and then `listen()`, say of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    pub bind: Answer,
+    /// As `bind` where that fails.
+    pub listen: Answer,
+    /// Which of the owners, by their indices, are in the way of either, or may be.
+    pub blockers: Vec<usize>,
+}
+
+/// What that `bind()` says, and which of the owners of the port are in its way or may be.
 ///
 /// The owners are all of one port in one network namespace.
 #[must_use]
 pub fn in_the_way<'a>(
     request: &Request,
     owners: impl IntoIterator<Item = &'a PortOwner, IntoIter: Clone>,
-) -> (Answer, Vec<usize>) {
+) -> Tried {
     let owners = owners.into_iter();
-    if owners.clone().any(|owner| shortcut(request, owner)) {
-        return (Answer::Ok, Vec::new());
+    let sharing = owners.clone().filter(|owner| shares_bucket(request, owner));
+    let (mut by_address, mut by_port) = (false, false);
+    for bucket in sharing.filter_map(|owner| owner.bucket) {
+        by_address |= bucket.reuse_addr && request.reuse.addr;
+        by_port |= shares_port(request, &bucket);
+    }
+    if by_port {
+        return Tried {
+            bind: Answer::Ok,
+            listen: Answer::Ok,
+            blockers: Vec::new(),
+        };
     }
     let mut answer = Answer::Ok;
     let mut blockers = Vec::new();
@@ -134,24 +177,44 @@ pub fn in_the_way<'a>(
         }
         blockers.push(index);
     }
-    (answer, blockers)
+    if !by_address {
+        return Tried {
+            bind: answer,
+            listen: answer,
+            blockers,
+        };
+    }
+    // With SO_REUSEPORT, bind() has marked the bucket so that listen() takes its shortcut (`inet_csk_update_fastreuse`).
+    if request.reuse.port {
+        answer = Answer::Ok;
+        blockers.clear();
+    }
+    Tried {
+        bind: Answer::Ok,
+        listen: answer,
+        blockers,
+    }
 }
 
-/// `inet_csk_get_port`: `fastreuse` and `sk_reuseport_match`. All owners share the bucket.
-fn shortcut(request: &Request, owner: &PortOwner) -> bool {
-    let Some(bucket) = owner.bucket else {
-        return false;
-    };
-    let same_uid = request.uid.is_none_or(|uid| uid == bucket.uid);
-    let shared = bucket.reuse_port
-        || bucket
-            .reuse_port_at
-            .is_some_and(|at| address::is_within(request, at));
-    (bucket.reuse_addr && request.reuse.addr) || (shared && request.reuse.port && same_uid)
+/// The ports of a VRF are its own (`inet_bind_bucket_match`, net/ipv4/inet_hashtables.c).
+fn shares_bucket(request: &Request, owner: &PortOwner) -> bool {
+    owner.bucket.is_none_or(|bucket| bucket.vrf == request.vrf)
 }
 
-/// `inet_bind_conflict` (net/ipv4/inet_connection_sock.c) for a new socket that is bound to no device.
+/// `sk_reuseport_match`.
+fn shares_port(request: &Request, bucket: &Bucket) -> bool {
+    let is_within = |at| address::is_within(request, at);
+    request.reuse.port
+        && request.uid.is_none_or(|uid| uid == bucket.uid)
+        && (bucket.reuse_port || bucket.reuse_port_at.is_some_and(is_within))
+}
+
+/// `inet_bind_conflict` (net/ipv4/inet_connection_sock.c).
 fn conflict(request: &Request, owner: &PortOwner) -> Answer {
+    let on_other_device = ![request.device, owner.device].contains(&0) && request.device != owner.device;
+    if on_other_device || !shares_bucket(request, owner) {
+        return Answer::Ok;
+    }
     match address::overlaps(request, owner) {
         None => return Answer::Unknown,
         Some(false) => return Answer::Ok,

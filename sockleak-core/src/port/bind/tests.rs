@@ -34,12 +34,14 @@ fn request(address: &str, reuse: Reuse) -> Request {
         address: address.parse().unwrap(),
         v6only: false,
         reuse,
+        device: 0,
+        vrf: 0,
         uid: Some(1000),
     }
 }
 
 fn answer(request: &Request, owner: PortOwner) -> Answer {
-    in_the_way(request, &[owner]).0
+    in_the_way(request, &[owner]).listen
 }
 
 /// The measured table of who may have the port beside whom: leftovers, for each pair of options.
@@ -105,6 +107,7 @@ fn the_bucket_answers_before_the_owners() {
         reuse_port: true,
         reuse_port_at: None,
         uid: 1000,
+        vrf: 0,
     });
     let asked = request("0.0.0.0", Reuse::new(false, true));
     assert_eq!(answer(&asked, orphan.clone()), Answer::Ok);
@@ -118,11 +121,60 @@ fn the_bucket_answers_before_the_owners() {
         reuse_port: false,
         reuse_port_at: None,
         uid: 0,
+        vrf: 0,
     });
+    let tried = in_the_way(&request("0.0.0.0", Reuse::new(true, false)), &[orphan.clone()]);
     assert_eq!(
-        answer(&request("0.0.0.0", Reuse::new(true, false)), orphan),
-        Answer::Ok
+        (tried.bind, tried.listen),
+        (Answer::Ok, Answer::InUse),
+        "it has not the option itself"
     );
+    assert_eq!(tried.blockers, [0]);
+    let tried = in_the_way(&request("0.0.0.0", Reuse::new(true, true)), &[orphan]);
+    assert_eq!((tried.bind, tried.listen), (Answer::Ok, Answer::Ok));
+}
+
+#[test]
+fn one_address_is_v6only_by_itself() {
+    let both = Reuse::new(false, true);
+    let listener = owner("0.0.0.0", State::Listen, both);
+    assert_eq!(answer(&request("::1", both), listener.clone()), Answer::Ok);
+    assert_eq!(
+        answer(&request("::", Reuse::default()), listener.clone()),
+        Answer::InUse
+    );
+    assert_eq!(
+        answer(&request("::ffff:127.0.0.1", Reuse::default()), listener),
+        Answer::InUse
+    );
+}
+
+#[test]
+fn other_devices_and_vrfs_are_out_of_the_way() {
+    let told = |has: u32, has_vrf: Option<u32>, asked: u32, vrf| {
+        let mut listener = owner("0.0.0.0", State::Listen, Reuse::default());
+        listener.device = has;
+        listener.bucket = has_vrf.map(|vrf| Bucket {
+            reuse_addr: true,
+            reuse_port: true,
+            reuse_port_at: None,
+            uid: 1000,
+            vrf,
+        });
+        let asked = Request {
+            device: asked,
+            vrf,
+            ..request("0.0.0.0", Reuse::default())
+        };
+        answer(&asked, listener)
+    };
+    assert_eq!(told(2, Some(0), 3, 0), Answer::Ok);
+    for (has, asked) in [(2, 2), (0, 2), (2, 0), (0, 0)] {
+        assert_eq!(told(has, Some(0), asked, 0), Answer::InUse, "{has} {asked}");
+        assert_eq!(told(has, None, asked, 0), Answer::InUse, "{has} {asked}");
+        assert_eq!(told(has, Some(9), asked, 0), Answer::Ok, "{has} {asked}");
+        assert_eq!(told(has, Some(9), asked, 9), Answer::InUse, "{has} {asked}");
+    }
 }
 
 /// The strict mark holds for the address of the last one that was bound, of which a wildcard has all.
@@ -139,13 +191,14 @@ fn a_shared_address_is_no_other() {
                 v6only: has_v6only,
             }),
             uid: 1000,
+            vrf: 0,
         });
         let asked = Request {
             v6only,
             uid: Some(uid),
             ..request(asked, Reuse::new(false, true))
         };
-        shortcut(&asked, &orphan)
+        shares_port(&asked, &orphan.bucket.expect("it has one"))
     };
     for (has, has_v6only, asked, v6only, expected) in [
         ("127.0.0.1", false, "127.0.0.1", false, true),
@@ -187,8 +240,8 @@ fn what_is_not_known_of_an_owner_is_said() {
     let mut unknown = owner("127.0.0.1", State::TimeWait, Reuse::default());
     unknown.reuse = None;
     let owners = [unknown, certain];
-    let (answer, blockers) = in_the_way(&request("0.0.0.0", Reuse::new(true, false)), &owners);
-    assert_eq!((answer, blockers.len()), (Answer::InUse, 2));
+    let tried = in_the_way(&request("0.0.0.0", Reuse::new(true, false)), &owners);
+    assert_eq!((tried.bind, tried.blockers.len()), (Answer::InUse, 2));
 }
 
 /// The measured table of addresses: a leftover, and the addresses that it takes.
@@ -279,7 +332,7 @@ proptest! {
             .collect();
         let told = |reuse, owners: &[PortOwner]| {
             let request = Request { v6only, ..request(asked, reuse) };
-            in_the_way(&request, owners).0
+            in_the_way(&request, owners).bind
         };
         let none = told(Reuse::default(), &owners);
         for reuse in Reuse::ALL {

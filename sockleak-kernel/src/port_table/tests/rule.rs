@@ -132,9 +132,11 @@ fn bind_answers_as_the_rule_does_for_what_was_read() {
                     address: address.into(),
                     v6only: false,
                     reuse,
+                    device: 0,
+                    vrf: 0,
                     uid: Some(uid),
                 };
-                let (answer, _) = in_the_way(&request, &owners);
+                let answer = in_the_way(&request, &owners).listen;
                 let succeeds = as_user(uid, || may_bind(address, port, reuse));
                 let told = format!("{leftover:?} {request:?} {owners:#?}");
                 assert_eq!(answer == Answer::Ok, succeeds, "{told}");

@@ -36,7 +36,7 @@ pub fn run(common: &Common, args: &TraceArgs) -> Result<u8> {
     let Some((program, arguments)) = args.command.split_first() else {
         return start(common, args, Begin::Nothing, output.as_mut());
     };
-    let identity = common
+    let identity = args
         .user
         .map(|(uid, gid)| Identity::of(uid, gid))
         .transpose()

@@ -15,6 +15,10 @@ pub(super) struct RestartView<'a> {
     lport: u16,
     v6only: Option<bool>,
     netns: u32,
+    /// The name of the device that it is bound to.
+    device: Option<&'a str>,
+    /// The uid of whoever binds.
+    user: Option<u32>,
     verdicts: Each<'a, BindVerdict, VerdictView<'a>>,
 }
 
@@ -26,6 +30,8 @@ impl<'a> RestartView<'a> {
             lport: endpoint.port,
             v6only: endpoint.v6only,
             netns: endpoint.netns,
+            device: restart.device.as_deref(),
+            user: restart.user,
             verdicts: Each(&restart.verdicts, VerdictView::new),
         }
     }
@@ -44,12 +50,10 @@ struct VerdictView<'a> {
 
 impl<'a> VerdictView<'a> {
     fn new(verdict: &'a BindVerdict) -> Self {
-        let answer = verdict.answer.into();
         Self {
             flags: Flag::of(verdict.reuse),
-            bind: answer,
-            // listen() applies the rule of bind() again, to the same sockets.
-            listen: answer,
+            bind: verdict.bind.into(),
+            listen: verdict.listen.into(),
             blocked_by: Each(&verdict.blocked_by, BlockerView::new),
             free_at: verdict.free_at.map(Time),
             free_at_latest: verdict.free_at_latest.map(Time),

@@ -82,6 +82,9 @@ impl Flag {
 pub(super) enum Verdict {
     Ok,
     InUse,
+    NotAvailable,
+    Invalid,
+    Permission,
     Unknown,
 }
 
@@ -90,6 +93,9 @@ impl From<Answer> for Verdict {
         match answer {
             Answer::Ok => Self::Ok,
             Answer::InUse => Self::InUse,
+            Answer::NotAvailable => Self::NotAvailable,
+            Answer::Invalid => Self::Invalid,
+            Answer::Permission => Self::Permission,
             Answer::Unknown => Self::Unknown,
         }
     }

@@ -54,7 +54,7 @@ pub(super) fn still_in_use(report: &PortReport, reuse: Reuse, style: &Style) -> 
         .filter(|restart| {
             restart
                 .verdict(reuse)
-                .is_some_and(|verdict| verdict.answer != Answer::Ok)
+                .is_some_and(|verdict| verdict.answer() != Answer::Ok)
         })
         .collect();
     restarts(&blocked, report.time, style)

@@ -1,12 +1,13 @@
 //! Whether a restart can have its port, as sentences.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use sockleak_core::port::{Answer, BindVerdict, Obstacle, Restart, Reuse};
 
 use super::style::{Ink, Style};
 use super::words::{clock, count, duration, wrap};
+use crate::output::escape;
 
 /// So many addresses get a line of their own.
 const NAMED: usize = 8;
@@ -31,17 +32,16 @@ pub(super) fn restarts(restarts: &[Restart], now: Timestamp, style: &Style) -> V
 }
 
 fn sentence(restart: &Restart, now: Timestamp, style: &Style) -> (Ink, String) {
-    let endpoint = &restart.endpoint;
-    let mut place = SocketAddr::new(endpoint.address, endpoint.port).to_string();
-    if endpoint.v6only == Some(true) && endpoint.address.is_unspecified() {
-        place += " (IPv6 only)";
-    }
+    let place = place(restart);
     let verdict = |addr, port| restart.verdict(Reuse::new(addr, port));
-    let answer = |addr, port| verdict(addr, port).map(|verdict| verdict.answer);
+    let answer = |addr, port| verdict(addr, port).map(BindVerdict::answer);
     let Some(plain) = verdict(false, false) else {
         return (Ink::Held, format!("bind() to {place} was not looked at"));
     };
-    if plain.answer == Answer::Ok {
+    if let Some(text) = refusal(restart, plain.bind, &place) {
+        return (Ink::Held, text);
+    }
+    if plain.answer() == Answer::Ok {
         return (Ink::Fine, format!("a restart can bind {place} now"));
     }
     if plain.is_unseen() {
@@ -58,8 +58,11 @@ fn sentence(restart: &Restart, now: Timestamp, style: &Style) -> (Ink, String) {
             (Ink::Fine, text)
         }
         (_, Some(Answer::Ok)) => {
+            let user = restart
+                .user
+                .map_or_else(String::new, |uid| format!(" and as {}", user(uid)));
             let text = format!(
-                "a restart can bind {place} now only with SO_REUSEPORT, beside what is there; without it {plainly}"
+                "a restart can bind {place} now only with SO_REUSEPORT{user}, beside what is there; without it {plainly}"
             );
             (Ink::Held, text)
         }
@@ -79,6 +82,66 @@ fn sentence(restart: &Restart, now: Timestamp, style: &Style) -> (Ink, String) {
             (Ink::Held, text)
         }
     }
+}
+
+/// Where it binds, as `ss` writes it: `0.0.0.0%lo:8053`.
+fn place(restart: &Restart) -> String {
+    let endpoint = &restart.endpoint;
+    let device = match (&restart.device, endpoint.device) {
+        (Some(name), _) => format!("%{}", escape(name)),
+        (None, 0) => String::new(),
+        (None, index) => format!("%{index}"),
+    };
+    let mut place = match endpoint.address {
+        IpAddr::V4(address) => format!("{address}{device}:{}", endpoint.port),
+        IpAddr::V6(address) => format!("[{address}{device}]:{}", endpoint.port),
+    };
+    if endpoint.v6only == Some(true) && endpoint.address.is_unspecified() {
+        place += " (IPv6 only)";
+    }
+    place
+}
+
+fn user(uid: u32) -> String {
+    match uid {
+        0 => "root (uid 0)".to_owned(),
+        uid => format!("uid {uid}"),
+    }
+}
+
+/// Why no socket in the way matters; `None` where it does.
+fn refusal(restart: &Restart, answer: Answer, place: &str) -> Option<String> {
+    let endpoint = &restart.endpoint;
+    let why = match answer {
+        Answer::Ok | Answer::InUse | Answer::Unknown => return None,
+        Answer::NotAvailable if endpoint.device != 0 && endpoint.address.is_unspecified() => {
+            "the device is not there (ENODEV)".to_owned()
+        }
+        Answer::NotAvailable => {
+            let version = if endpoint.address.is_ipv4() { 4 } else { 6 };
+            format!(
+                "no device here has that address (EADDRNOTAVAIL): add it with `ip addr add`, or allow it with \
+                 `sysctl net.ipv{version}.ip_nonlocal_bind=1` or IP_FREEBIND"
+            )
+        }
+        Answer::Invalid => match endpoint.address {
+            IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => {
+                "an IPv4-mapped address and IPV6_V6ONLY exclude each other (EINVAL)".to_owned()
+            }
+            IpAddr::V6(address) if address.is_unicast_link_local() => {
+                "a link-local address needs a device (EINVAL): --device NAME".to_owned()
+            }
+            _ => "no TCP socket can have that address (EINVAL)".to_owned(),
+        },
+        Answer::Permission => "a port as low as that takes CAP_NET_BIND_SERVICE (EACCES), or a lower \
+             `sysctl net.ipv4.ip_unprivileged_port_start`"
+            .to_owned(),
+    };
+    let user = match (answer, restart.user) {
+        (Answer::Permission, Some(uid)) => format!(" as {}", user(uid)),
+        _ => String::new(),
+    };
+    Some(format!("a restart{user} cannot bind {place}: {why}"))
 }
 
 fn can_bind(place: &str, verdict: &BindVerdict, now: Timestamp, style: &Style) -> String {

@@ -88,6 +88,7 @@ impl Victim {
                 answer = net::local_address(socket.as_fd())?.to_string();
                 self.sockets.push(socket);
             }
+            ["become", user] => sockets::become_user(number(user)?)?,
             ["restart", address, ref options @ ..] => answer = sockets::restart(address, options)?,
             ["linger", seconds, index] => net::set_linger(self.socket(index)?, number(seconds)?)?,
             ["linger2", seconds, index] => {

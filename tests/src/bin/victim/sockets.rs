@@ -80,18 +80,21 @@ impl Victim {
     }
 }
 
-/// A socket of that family with the options that are named, bound to the port of `port=N` or to one that the kernel chose.
+/// A socket of that family, or for that address, with the options that are named, bound to the port of `port=N` or to one
+/// that the kernel chose.
 pub fn bound(family: &str, options: &[&str]) -> io::Result<OwnedFd> {
     let port = options.iter().find_map(|option| option.strip_prefix("port="));
-    let address = Family::named(family)
-        .ok_or_else(|| Error::other("no such family"))?
-        .address(port.map_or(Ok(0), number)?);
+    let port = port.map_or(Ok(0), number)?;
+    let address = match Family::named(family) {
+        Some(family) => family.address(port),
+        None => SocketAddr::new(family.parse().map_err(Error::other)?, port),
+    };
     let socket = with_options(address, options)?;
     net::bind(&socket, address)?;
     Ok(socket)
 }
 
-/// What the kernel says to `bind()` and then to `listen()` of such a socket: `ok` or `in_use`.
+/// What the kernel says to `bind()` and then to `listen()` of such a socket, in the words of a verdict.
 pub fn restart(address: &str, options: &[&str]) -> io::Result<String> {
     let address = address.parse().map_err(Error::other)?;
     let socket = with_options(address, options)?;
@@ -107,9 +110,30 @@ pub fn restart(address: &str, options: &[&str]) -> io::Result<String> {
 fn answer(result: io::Result<()>) -> io::Result<&'static str> {
     match result {
         Ok(()) => Ok("ok"),
-        Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => Ok("in_use"),
-        Err(error) => Err(error),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EADDRINUSE) => Ok("in_use"),
+            Some(libc::EADDRNOTAVAIL) => Ok("not_available"),
+            Some(libc::EINVAL) => Ok("invalid"),
+            Some(libc::EACCES) => Ok("permission"),
+            _ => Err(error),
+        },
     }
+}
+
+/// This process is that user's from now on, without any capability.
+pub fn become_user(uid: u32) -> io::Result<()> {
+    // SAFETY: setresuid takes three integers.
+    checked(unsafe { libc::setresuid(uid, uid, uid) }).map(drop)
+}
+
+/// A socket belongs to the user by whose rights files are made, which every thread chooses for itself.
+fn as_user<T>(uid: u32, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    // SAFETY: setfsuid takes an integer.
+    unsafe { libc::setfsuid(uid) };
+    let made = make();
+    // SAFETY: As above.
+    unsafe { libc::setfsuid(0) };
+    made
 }
 
 fn with_options(address: SocketAddr, options: &[&str]) -> io::Result<OwnedFd> {
@@ -119,7 +143,15 @@ fn with_options(address: SocketAddr, options: &[&str]) -> io::Result<OwnedFd> {
     } else {
         0
     };
-    let socket = net::socket(address, protocol, 0)?;
+    let value = |name| options.iter().find_map(|option| option.strip_prefix(name));
+    let socket = match value("user=") {
+        Some(uid) => as_user(number(uid)?, || net::socket(address, protocol, 0))?,
+        None => net::socket(address, protocol, 0)?,
+    };
+    if let Some(device) = value("device=") {
+        net::bind_to_device(&socket, device)?;
+    }
+    net::set(&socket, libc::SOL_IP, libc::IP_FREEBIND, has("freebind"))?;
     net::set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, has("reuseaddr"))?;
     net::set(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, has("reuseport"))?;
     if address.is_ipv6() {

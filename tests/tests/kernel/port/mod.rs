@@ -6,6 +6,7 @@ mod port_table;
 mod port_waits;
 mod ports;
 mod restarting;
+mod terms;
 
 use libtest_mimic::Trial;
 
@@ -17,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
         port_waits::tests(),
         ports::tests(),
         restarting::tests(),
+        terms::tests(),
     ];
     tests.into_iter().flatten().collect()
 }

@@ -41,7 +41,7 @@ fn a_report_has_every_key_in_the_contracts_order() {
     ]);
     assert_eq!(
         report["restart"],
-        json!([{"laddr": "0.0.0.0", "lport": 8080, "v6only": null, "netns": 1, "verdicts": [
+        json!([{"laddr": "0.0.0.0", "lport": 8080, "v6only": null, "netns": 1, "device": null, "user": null, "verdicts": [
             verdict(json!([]), everything.clone()),
             verdict(json!(["reuseaddr"]), json!([listener])),
             verdict(json!(["reuseport"]), everything),
