@@ -7,8 +7,8 @@ use smallvec::smallvec;
 use super::*;
 use crate::observed::{
     BlindSpot, Cause, Death, Family, Holding, Linger, Lost, Origin, Overflow, Process, Protocol, Relation,
-    ResetReason, ResetReceived, ResetSent, Scope, Sender, Sighting, Socket, SocketId, State, Timer,
-    Transition,
+    ResetReason, ResetReceived, ResetSent, Scope, Sender, Sighting, Socket, SocketId, State, TcpTimeouts,
+    Timer, Transition,
 };
 use crate::observed::{LocalPorts, TwReuse};
 use crate::port::{Addressing, Bucket, Device, LocalAddress, PortOwner, Refusal, Reuse, SharedAddress};
@@ -210,6 +210,7 @@ fn full_sighting(local: SocketAddr) -> Sighting {
         backoff: 41,
         send_queue: 42,
         last_ack: Some(Duration::from_millis(43)),
+        timestamps: Some(true),
         interface: 44,
         is_subflow: true,
     }
@@ -267,6 +268,11 @@ fn full_snapshot() -> Snapshot {
         sightings: Some(Arc::new(vec![full_sighting(addr("127.0.0.1:58"))])),
         refused: Some("refused".into()),
         orphan_retries: Some(59),
+        tcp_timeouts: Some(TcpTimeouts {
+            fin_timeout: Duration::from_secs(73),
+            retries2: 74,
+            rto_max: Duration::from_secs(75),
+        }),
         overflow: Some(Overflow {
             count: 60,
             is_full: true,

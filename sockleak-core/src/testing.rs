@@ -107,8 +107,18 @@ pub fn sighting(socket: &Socket, state: State) -> Sighting {
         backoff: 0,
         send_queue: 0,
         last_ack: None,
+        timestamps: None,
         interface: 0,
         is_subflow: false,
+    }
+}
+
+/// The kernel's defaults.
+pub fn tcp_timeouts() -> TcpTimeouts {
+    TcpTimeouts {
+        fin_timeout: Duration::from_secs(60),
+        retries2: 15,
+        rto_max: Duration::from_secs(120),
     }
 }
 
@@ -123,6 +133,7 @@ pub fn snapshot(sightings: Vec<Sighting>) -> Snapshot {
         sightings: Some(sightings.into()),
         refused: None,
         orphan_retries: Some(8),
+        tcp_timeouts: Some(tcp_timeouts()),
         overflow: None,
         owners: None,
         addressing: Addressing::default(),
@@ -264,6 +275,7 @@ pub fn sample_evidence() -> Evidence {
     unreachable.backoff = 1;
     unreachable.rto = Some(Duration::from_millis(408));
     unreachable.expires = Duration::from_millis(350);
+    unreachable.timestamps = Some(true);
 
     let listener = socket(State::Listen)
         .with(|socket| {

@@ -19,6 +19,6 @@ pub use observation::{
     Loss, Observation, OpenSockets, ProcessChange, ProcessEvent, SocketTransition, WatchedProcess, Watching,
 };
 pub use process::{Process, ProcessId};
-pub use snapshot::{Holding, Overflow, PortFile, Relation, Scope, Sighting, Snapshot, Timer};
+pub use snapshot::{Holding, Overflow, PortFile, Relation, Scope, Sighting, Snapshot, TcpTimeouts, Timer};
 pub use socket::{Family, Linger, Origin, Protocol, ResetReason, ResetReceived, ResetSent, Socket, SocketId};
 pub use state::{State, Transition};

@@ -51,6 +51,9 @@ pub struct Sighting {
     pub send_queue: u32,
     /// Since the last acknowledgement of the peer, from `tcp_info`; `None` for mini sockets.
     pub last_ack: Option<Duration>,
+    /// Its segments have TCP timestamps, from `tcp_info`; `None` for mini sockets, and where an older recording does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamps: Option<bool>,
     /// The interface that it is bound to, by SO_BINDTODEVICE or a link-local address; 0 for none.
     pub interface: u32,
     /// It carries an MPTCP connection. Told of full sockets only, and by most kernels only to CAP_NET_ADMIN
@@ -65,6 +68,18 @@ pub struct Overflow {
     pub count: u64,
     /// There was none when it was looked at after the death.
     pub is_full: bool,
+}
+
+/// What the sysctls of a namespace say of how long the kernel keeps what no process holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpTimeouts {
+    /// `net.ipv4.tcp_fin_timeout`: how long FIN_WAIT2 lasts.
+    pub fin_timeout: Duration,
+    /// `net.ipv4.tcp_retries2`: how often the time between zero-window probes is doubled at most (`tcp_send_probe0`,
+    /// net/ipv4/tcp_output.c).
+    pub retries2: u32,
+    /// `net.ipv4.tcp_rto_max_ms`, or TCP_RTO_MAX where the kernel has no such sysctl (before 6.15).
+    pub rto_max: Duration,
 }
 
 /// Which sockets a look was for. What it does not show of others may be there all the same.
@@ -97,6 +112,9 @@ pub struct Snapshot {
     pub refused: Option<String>,
     /// `net.ipv4.tcp_orphan_retries` as the kernel applies it (0 counts as 8); `None` where it could not be read.
     pub orphan_retries: Option<u32>,
+    /// `None` where they could not be read, or an older recording does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_timeouts: Option<TcpTimeouts>,
     /// What the namespace tells of missing TIME_WAITs; `None` where that is not known.
     pub overflow: Option<Overflow>,
     /// Everything that has one of the ports asked for, with its options; `None` where they could not be read.

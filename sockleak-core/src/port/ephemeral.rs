@@ -43,7 +43,7 @@ pub struct Ephemeral {
     pub returns: Vec<Return>,
     /// When the last of the ports in use is back; `None` where that cannot be told.
     pub free_at: Option<Timestamp>,
-    /// `free_at` and the timer wheel's slack.
+    /// When all of them are back, even if the peers close late.
     pub free_at_latest: Option<Timestamp>,
 }
 
@@ -52,7 +52,8 @@ pub struct Ephemeral {
 pub struct Return {
     pub rule: FreeRule,
     pub count: u64,
-    /// When the last of them does; `None` where one has no moment.
+    /// When the last of them does if nothing more arrives; `None` where one has no moment.
     pub at: Option<Timestamp>,
+    /// When all of them are, even if the peers close late.
     pub latest: Option<Timestamp>,
 }

@@ -231,6 +231,7 @@ fn ports_come_back_by_different_rules() {
     let mut evidence = ten(State::TimeWait, Vec::new());
     let sightings = evidence.snapshots[0].seen_mut();
     (sightings[0].state, sightings[0].timer) = (State::FinWait1, Timer::Persist);
+    sightings[0].rto = None;
     sightings[1].state = State::FinWait2;
     sightings[1].expires = Duration::from_secs(30);
     sightings[2].inode = 40_002 + 100_000;
@@ -243,8 +244,8 @@ fn ports_come_back_by_different_rules() {
         .map(|group| (group.rule, group.count))
         .collect();
     let expected = [
-        (FreeRule::FinTimeout, 1),
         (FreeRule::TimewaitTimer, 7),
+        (FreeRule::FinTimeout, 1),
         (FreeRule::Persist, 1),
     ];
     assert_eq!(rules, expected);

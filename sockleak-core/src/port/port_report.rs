@@ -204,7 +204,7 @@ impl PortReport {
         self.own_verdicts(reuse).any(refused)
     }
 
-    /// When it succeeds at the earliest; `None` when it does now, or where no moment can be told.
+    /// When it succeeds if nothing more arrives; `None` when it does now, or where no moment can be told.
     #[must_use]
     pub fn free_at(&self, reuse: Reuse) -> Option<Timestamp> {
         let blocked = self

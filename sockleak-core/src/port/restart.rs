@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::expiry::EarlierBy;
 use crate::observed::{Socket, State};
 use crate::port::{Answer, LocalAddress, Reuse};
 
@@ -79,10 +80,12 @@ pub struct BindVerdict {
     pub listen: Answer,
     /// What is in the way, or may be: each socket counts once.
     pub blocked_by: Vec<Blocker>,
-    /// From when on it succeeds, at the earliest; `None` when it does now, or where no moment can be told.
+    /// From when on it succeeds if nothing more arrives; `None` when it does now, or where no moment can be told.
     pub free_at: Option<Timestamp>,
-    /// At the latest; `None` as for `free_at`.
+    /// From when on it succeeds even if the peers close late; `None` as for `free_at`.
     pub free_at_latest: Option<Timestamp>,
+    /// What may end the last of what is in the way sooner.
+    pub earlier_by: Option<EarlierBy>,
 }
 
 impl BindVerdict {

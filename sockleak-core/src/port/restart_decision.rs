@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
-
+use crate::expiry::LastFree;
 use crate::observed::{Snapshot, Socket, State};
 use crate::port::{
     Addressing, Answer, BindVerdict, Blocker, BlockingProcess, Endpoint, Obstacle, Occupant, Refusal,
@@ -145,6 +144,7 @@ impl BindVerdict {
             blocked_by: Vec::new(),
             free_at: None,
             free_at_latest: None,
+            earlier_by: None,
         }
     }
 
@@ -159,18 +159,15 @@ impl BindVerdict {
                 .and_modify(Blocker::add_another)
                 .or_insert_with(|| Blocker::of(blocker));
         }
-        // The last of them decides; where one has no end, the whole has none.
-        let last = |moment: fn(&Occupant) -> Option<Timestamp>| {
-            let moments: Option<Vec<Timestamp>> = blockers().map(moment).collect();
-            moments?.into_iter().max()
-        };
+        let last_free = LastFree::of(blockers().map(|blocker| blocker.freedom));
         Self {
             reuse: request.reuse,
             bind: tried.bind,
             listen: tried.listen,
             blocked_by: blocked_by.into_values().collect(),
-            free_at: last(|blocker| blocker.freedom.at()),
-            free_at_latest: last(|blocker| blocker.freedom.latest()),
+            free_at: last_free.at,
+            free_at_latest: last_free.latest,
+            earlier_by: last_free.earlier_by,
         }
     }
 }

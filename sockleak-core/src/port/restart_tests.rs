@@ -1,5 +1,5 @@
 use super::*;
-use crate::expiry::FreeRule;
+use crate::expiry::{EarlierBy, FreeRule};
 use crate::observed::{Evidence, Family, Holding, Protocol, Relation, Sighting, Socket, State, Timer};
 use crate::port::{Bucket, PortOwner};
 use crate::testing::{addr, at, evidence, sighting, socket};
@@ -51,6 +51,7 @@ fn a_restart_waits_for_the_last_leftover() {
         assert_eq!(verdict.free_at, report.sockets[1].freedom.at());
         assert_eq!(verdict.free_at_latest, report.sockets[1].freedom.latest());
         assert!(verdict.free_at.is_some());
+        assert_eq!(verdict.earlier_by, Some(EarlierBy::Rst));
     }
 }
 
@@ -110,7 +111,7 @@ fn one_without_an_end_takes_the_moment_from_all() {
     let mut orphan = seen[0].clone();
     orphan.cookie = 99;
     orphan.state = State::FinWait1;
-    orphan.timer = Timer::Persist;
+    orphan.timer = Timer::None;
     seen.push(orphan);
     let report = examine(probing);
     let verdict = only(&report).verdict(PLAIN).unwrap();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
-use crate::expiry::FreeRule;
+use crate::expiry::{EarlierBy, FreeRule, LastFree};
 use crate::leftover::leftovers;
 use crate::observed::{BlindSpot, Origin, Sighting, SocketId, Timer};
 use crate::observed::{Holding, Overflow, Relation};
@@ -165,7 +165,7 @@ fn what_it_closed_itself_is_grouped_by_the_port_people_know() {
         panic!("two groups, not {:?}", report.left_while_alive);
     };
     assert_eq!((server.count, server.lport, server.rport), (9, Some(8080), None));
-    assert_eq!(server.free_at, Some(at(60_000)));
+    assert_eq!(server.last_free.at, Some(at(60_000)));
     assert_eq!(server.last_closed, at(1));
     assert_eq!((client.count, client.lport, client.rport), (5, None, Some(5432)));
     assert_eq!(report.closed_alive.len(), 14);
@@ -182,12 +182,30 @@ fn a_group_with_an_open_end_promises_nothing() {
             ..sighting(socket, State::FinWait1)
         })
         .collect();
-    sightings[1].timer = Timer::Persist;
+    sightings[1].timer = Timer::None;
     let mut evidence = evidence(Vec::new(), sightings);
     evidence.closed_alive = closed.into_iter().map(Box::new).collect();
     let report = examine(evidence);
     assert_eq!(report.left_while_alive.len(), 1);
-    assert_eq!(report.left_while_alive[0].free_at, None);
+    assert_eq!(report.left_while_alive[0].last_free, LastFree::default());
+}
+
+#[test]
+fn a_group_is_free_with_the_last_of_it() {
+    let closed: Vec<Socket> = (0..2).map(live).collect();
+    let mut sightings: Vec<Sighting> = closed
+        .iter()
+        .map(|socket| sighting(socket, State::FinWait2))
+        .collect();
+    sightings[0].expires = Duration::from_secs(40);
+    let mut evidence = evidence(Vec::new(), sightings);
+    evidence.closed_alive = closed.into_iter().map(Box::new).collect();
+    let expected = LastFree {
+        at: Some(at(100 + 59_700)),
+        latest: Some(at(100 + 59_700 + 2048 + 62_048)),
+        earlier_by: Some(EarlierBy::Rst),
+    };
+    assert_eq!(examine(evidence).left_while_alive[0].last_free, expected);
 }
 
 #[test]
@@ -232,7 +250,7 @@ fn what_may_not_be_looked_into_is_unknown_and_may_be_there() {
         panic!("{:?}", report.left_while_alive);
     };
     assert_eq!(
-        (left.outcome, left.count, left.free_at),
+        (left.outcome, left.count, left.last_free.at),
         (Outcome::Unknown, 2, None)
     );
     let answers = report.restart[0].verdicts.iter().map(|verdict| verdict.answer());

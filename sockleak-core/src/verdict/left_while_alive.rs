@@ -1,11 +1,11 @@
 //! What the process closed or shut down itself while it was watched, and what of it still exists.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use crate::expiry::FreeRule;
+use crate::expiry::{FreeRule, Freedom, LastFree};
 use crate::observed::{Socket, State, Transition};
 use crate::verdict::decide::leftover;
 use crate::verdict::{LeftWhileAlive, Leftover, Outcome, Side, Sides};
@@ -44,18 +44,23 @@ pub(crate) fn group<'a>(
 ) -> Vec<LeftWhileAlive> {
     let seen = leftovers
         .iter()
-        .map(|(socket, left)| (*socket, left.outcome(), left.freedom.at(), Some(left.cookie)));
-    let unseen = unseen
-        .iter()
-        .map(|socket| (*socket, Outcome::Unknown, None, socket.cookie));
+        .map(|(socket, left)| (*socket, left.outcome(), left.freedom, Some(left.cookie)));
+    let unseen = unseen.iter().map(|socket| {
+        (
+            *socket,
+            Outcome::Unknown,
+            Freedom::open(FreeRule::Unknown),
+            socket.cookie,
+        )
+    });
     let all = seen.chain(unseen);
     let connections = all.clone().map(|(socket, ..)| (socket.local, socket.remote));
     let listeners = listeners.map(|listener| (listener.local, None));
     let sides = Sides::count(connections.chain(listeners));
 
     let mut groups: HashMap<Key, LeftWhileAlive> = HashMap::new();
-    let mut open_ended = HashSet::new();
-    for (socket, outcome, free_at, cookie) in all {
+    let mut freedoms: HashMap<Key, Vec<Freedom>> = HashMap::new();
+    for (socket, outcome, freedom, cookie) in all {
         let side = sides.of(socket.local, socket.remote);
         let key = Key {
             netns: socket.netns,
@@ -79,21 +84,16 @@ pub(crate) fn group<'a>(
             count: 0,
             cookies: Vec::new(),
             last_closed: closed,
-            free_at: None,
+            last_free: LastFree::default(),
         });
         group.count += 1;
         group.cookies.extend(cookie);
         group.last_closed = group.last_closed.max(closed);
-        match free_at {
-            Some(at) => group.free_at = group.free_at.max(Some(at)),
-            None => {
-                open_ended.insert(key);
-            }
-        }
+        freedoms.entry(key).or_default().push(freedom);
     }
-    for key in open_ended {
+    for (key, freedoms) in freedoms {
         if let Some(group) = groups.get_mut(&key) {
-            group.free_at = None;
+            group.last_free = LastFree::of(freedoms.into_iter());
         }
     }
     let mut groups: Vec<_> = groups.into_iter().collect();

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use crate::advice::Advice;
-use crate::expiry::Freedom;
+use crate::expiry::{Freedom, LastFree};
 use crate::incident::IncidentId;
 use crate::observed::{BlindSpot, Death, Lost, Process, Socket, State};
 use crate::port::{Ephemeral, Restart};
@@ -89,6 +89,6 @@ pub struct LeftWhileAlive {
     /// Theirs, ascending.
     pub cookies: Vec<u64>,
     pub last_closed: Timestamp,
-    /// When the last of them is free; `None` where that cannot be told.
-    pub free_at: Option<Timestamp>,
+    /// When the last of them is free.
+    pub last_free: LastFree,
 }

@@ -8,10 +8,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::time::Duration;
 use std::{panic, thread};
+
+use sockleak_core::observed::TcpTimeouts;
 
 /// The namespace of the calling thread.
 const OWN: &str = "/proc/thread-self/ns/net";
+
+/// TCP_RTO_MAX (include/net/tcp.h), which no sysctl set before 6.15.
+const TCP_RTO_MAX: Duration = Duration::from_secs(120);
 
 /// An open network namespace. While it is open, the namespace and its TIME_WAITs stay alive.
 #[derive(Debug)]
@@ -80,11 +86,7 @@ impl Netns {
     ///
     /// When the namespace cannot be entered, the sysctl is not there or is not a number.
     pub fn sysctl_u32(&self, name: &str) -> io::Result<u32> {
-        let text = self.sysctl(name)?;
-        text.trim().parse().map_err(|_| {
-            let told = format!("/proc/sys/{name} is {:?}, not a number", text.trim());
-            io::Error::new(io::ErrorKind::InvalidData, told)
-        })
+        within(self.as_fd(), || number(name))
     }
 
     /// The text of a sysctl of this namespace.
@@ -93,9 +95,7 @@ impl Netns {
     ///
     /// When the namespace cannot be entered, or the sysctl is not there.
     pub fn sysctl(&self, name: &str) -> io::Result<String> {
-        // /proc/sys/net shows the namespace of the thread that opens the file (`net_ctl_header_lookup`,
-        // net/sysctl_net.c), so the whole access happens inside.
-        within(self.as_fd(), || fs::read_to_string(format!("/proc/sys/{name}")))
+        within(self.as_fd(), || text(name))
     }
 
     /// How often the kernel retransmits for a socket that no process holds: `tcp_orphan_retries`, where 0
@@ -152,6 +152,24 @@ impl Netns {
         Ok(maker == uid)
     }
 
+    /// How long the kernel keeps what no process holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Netns::sysctl_u32`].
+    pub fn tcp_timeouts(&self) -> io::Result<TcpTimeouts> {
+        within(self.as_fd(), || {
+            Ok(TcpTimeouts {
+                fin_timeout: Duration::from_secs(number("net/ipv4/tcp_fin_timeout")?.into()),
+                retries2: number("net/ipv4/tcp_retries2")?,
+                rto_max: match number("net/ipv4/tcp_rto_max_ms") {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => TCP_RTO_MAX,
+                    millis => Duration::from_millis(millis?.into()),
+                },
+            })
+        })
+    }
+
     fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let inode = file.metadata()?.ino() as u32;
@@ -171,6 +189,21 @@ impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// The text of a sysctl. /proc/sys/net shows the namespace of the thread that opens the file (`net_ctl_header_lookup`,
+/// net/sysctl_net.c), so the whole access has to happen inside.
+fn text(name: &str) -> io::Result<String> {
+    fs::read_to_string(format!("/proc/sys/{name}"))
+}
+
+/// The number in such a sysctl.
+fn number(name: &str) -> io::Result<u32> {
+    let text = text(name)?;
+    text.trim().parse().map_err(|_| {
+        let told = format!("/proc/sys/{name} is {:?}, not a number", text.trim());
+        io::Error::new(io::ErrorKind::InvalidData, told)
+    })
 }
 
 /// Runs `work` in a thread that is in that namespace. In the caller's own namespace it runs directly and
@@ -239,6 +272,8 @@ mod tests {
         assert_eq!(Netns::find(own.inode()).unwrap().unwrap().inode(), own.inode());
         assert!(own.sysctl_u32("net/ipv4/tcp_fin_timeout").unwrap() > 0);
         assert!(own.orphan_retries().unwrap() > 0);
+        let timeouts = own.tcp_timeouts().unwrap();
+        assert!(timeouts.fin_timeout >= Duration::from_secs(1) && timeouts.rto_max <= TCP_RTO_MAX);
         assert!(own.sysctl_u32("net/ipv4/ip_local_port_range").is_err());
         assert!(Netns::find(1).unwrap().is_none());
     }
@@ -249,11 +284,18 @@ mod tests {
         let own = Netns::current().unwrap();
         let other = in_new_namespace(|| {
             fs::write("/proc/sys/net/ipv4/tcp_orphan_retries", "3")?;
+            fs::write("/proc/sys/net/ipv4/tcp_fin_timeout", "7")?;
+            fs::write("/proc/sys/net/ipv4/tcp_retries2", "5")?;
             Netns::current()
         });
         assert_ne!(other.inode(), own.inode());
         assert_eq!(other.orphan_retries().unwrap(), 3);
         assert_ne!(own.orphan_retries().unwrap(), 3);
+        let timeouts = other.tcp_timeouts().unwrap();
+        assert_eq!(
+            (timeouts.fin_timeout, timeouts.retries2),
+            (Duration::from_secs(7), 5)
+        );
         assert_eq!(Netns::current().unwrap().inode(), own.inode());
     }
 }

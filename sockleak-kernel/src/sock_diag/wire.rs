@@ -280,6 +280,7 @@ fn row(message: &[u8], protocol: Protocol) -> Result<Option<Sighting>, SockDiagE
         backoff: info.backoff,
         send_queue,
         last_ack: info.last_ack,
+        timestamps: info.timestamps,
         interface,
         is_subflow: protocol == Protocol::Tcp && is_subflow(attributes),
     }))

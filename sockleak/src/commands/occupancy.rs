@@ -161,6 +161,7 @@ impl Occupancy {
             sightings: Some(sightings.into()),
             refused: None,
             orphan_retries: namespace.orphan_retries().ok(),
+            tcp_timeouts: namespace.tcp_timeouts().ok(),
             overflow: None,
             local_ports: None,
             same_destination: None,

@@ -264,6 +264,7 @@ pub fn look(inode: u32, namespace: Option<&Netns>, wanted: &Wanted) -> Result<Sn
         sightings,
         refused,
         orphan_retries: namespace.and_then(|namespace| namespace.orphan_retries().ok()),
+        tcp_timeouts: namespace.and_then(|namespace| namespace.tcp_timeouts().ok()),
         overflow: None,
         owners: None,
         addressing: Addressing::default(),

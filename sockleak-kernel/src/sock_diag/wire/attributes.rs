@@ -8,6 +8,9 @@ pub(super) const INET_DIAG_INFO: u16 = 2;
 pub(super) const INET_DIAG_ULP_INFO: u16 = 19;
 pub(super) const INET_ULP_INFO_NAME: u16 = 1;
 
+/// include/uapi/linux/tcp.h.
+const TCPI_OPT_TIMESTAMPS: u8 = 1;
+
 /// What is wanted of `struct tcp_info` (include/uapi/linux/tcp.h).
 #[derive(Default)]
 pub(super) struct TcpInfo {
@@ -15,6 +18,8 @@ pub(super) struct TcpInfo {
     pub rto: Option<Duration>,
     /// `tcpi_backoff`.
     pub backoff: u8,
+    /// TCPI_OPT_TIMESTAMPS of `tcpi_options`.
+    pub timestamps: Option<bool>,
     /// `tcpi_last_ack_recv`.
     pub last_ack: Option<Duration>,
 }
@@ -24,7 +29,8 @@ pub(super) fn tcp_info(attributes: &[u8]) -> Option<TcpInfo> {
     let mut value = attribute(attributes, INET_DIAG_INFO).filter(|value| value.len() >= 60)?;
     value.advance(4);
     let backoff = value.get_u8();
-    value.advance(3);
+    let options = value.get_u8();
+    value.advance(2);
     let rto = Duration::from_micros(u64::from(value.get_u32_ne()));
     value.advance(44);
     let last_ack = Duration::from_millis(u64::from(value.get_u32_ne()));
@@ -32,6 +38,7 @@ pub(super) fn tcp_info(attributes: &[u8]) -> Option<TcpInfo> {
     Some(TcpInfo {
         rto,
         backoff,
+        timestamps: Some(options & TCPI_OPT_TIMESTAMPS != 0),
         last_ack: rto.and(Some(last_ack)),
     })
 }

@@ -34,7 +34,7 @@ fn inet_diag_msg(family: i32, state: u8, local: &[u8; 16], attributes: &[u8]) ->
 }
 
 fn tcp_info_attribute(backoff: u8, rto: u32) -> Vec<u8> {
-    let mut info = vec![1, 0, 0, 0, backoff, 0, 0, 0];
+    let mut info = vec![1, 0, 0, 0, backoff, 7, 0, 0];
     info.put_u32_ne(rto);
     info.resize(56, 0);
     info.put_u32_ne(4711);
@@ -74,6 +74,7 @@ fn decodes_a_socket_and_the_end() {
         backoff: 3,
         send_queue: 2,
         last_ack: Some(Duration::from_millis(4711)),
+        timestamps: Some(true),
         interface: 7,
         is_subflow: false,
     };

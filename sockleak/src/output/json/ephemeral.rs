@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
-use sockleak_core::expiry::FreeRule;
+use sockleak_core::expiry::{EarlierBy, FreeRule};
 use sockleak_core::observed::TwReuse;
 use sockleak_core::port::{Ephemeral, Return};
 
@@ -69,6 +69,7 @@ struct ReturnView {
     count: u64,
     free_at: Option<Time>,
     free_at_latest: Option<Time>,
+    earlier_by: Option<EarlierBy>,
 }
 
 impl ReturnView {
@@ -78,6 +79,7 @@ impl ReturnView {
             count: group.count,
             free_at: group.at.map(Time),
             free_at_latest: group.latest.map(Time),
+            earlier_by: group.rule.earlier_by(),
         }
     }
 }
@@ -105,7 +107,8 @@ mod tests {
             "netns": 1, "family": "ipv4", "laddr": "10.0.0.7", "raddr": "10.0.0.5", "rport": 5432,
             "in_use": 1, "held": 0, "available": 88, "reusable": 0, "reusable_at": null, "tw_reuse": "never",
             "range_total": 100, "reserved": 11, "connect_fails": false, "connect_fails_until": null,
-            "returns": [{"free_rule": "timewait_timer", "count": 1, "free_at": at, "free_at_latest": latest}],
+            "returns": [{"free_rule": "timewait_timer", "count": 1, "free_at": at, "free_at_latest": latest,
+                         "earlier_by": "syn"}],
             "free_at": at, "free_at_latest": latest,
         });
         assert_eq!(row.expect("it can be written"), expected);

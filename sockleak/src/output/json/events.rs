@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use sockleak_core::expiry::FreeRule;
+use sockleak_core::expiry::{EarlierBy, FreeRule};
 use sockleak_core::leftover::Freed;
 use sockleak_core::observed::{Loss, ProcessChange, ProcessEvent, SocketTransition, Watching};
 use sockleak_core::verdict::{Leftover, Outcome, Report};
@@ -152,6 +152,7 @@ pub(super) struct MovedView {
     free_rule: FreeRule,
     free_at: Option<Time>,
     free_at_latest: Option<Time>,
+    earlier_by: Option<EarlierBy>,
 }
 
 impl Record for MovedView {
@@ -172,6 +173,7 @@ impl MovedView {
             free_rule: leftover.freedom.rule,
             free_at: leftover.freedom.at().map(Time),
             free_at_latest: leftover.freedom.latest().map(Time),
+            earlier_by: leftover.freedom.rule.earlier_by(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
-use sockleak_core::expiry::FreeRule;
+use sockleak_core::expiry::{EarlierBy, FreeRule};
 use sockleak_core::observed::BlindSpot;
 use sockleak_core::port::{PortHolder, PortReport, PortSocket, Restart, Reuse};
 use sockleak_core::verdict::How;
@@ -76,6 +76,7 @@ struct SocketView<'a> {
     free_in_ms: Option<u64>,
     free_at: Option<Time>,
     free_at_latest: Option<Time>,
+    earlier_by: Option<EarlierBy>,
 }
 
 impl<'a> SocketView<'a> {
@@ -105,6 +106,7 @@ impl<'a> SocketView<'a> {
             free_in_ms: free_in.map(millis),
             free_at: freedom.at().map(Time),
             free_at_latest: freedom.latest().map(Time),
+            earlier_by: freedom.rule.earlier_by(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 use sockleak_core::advice::Advice;
-use sockleak_core::expiry::FreeRule;
+use sockleak_core::expiry::{EarlierBy, FreeRule};
 use sockleak_core::observed::{BlindSpot, Lost, Process, Transition};
 use sockleak_core::port::{Ephemeral, Restart};
 use sockleak_core::verdict::{Holder, How, LeftWhileAlive, Outcome, Report, SocketReport, Summary, Why};
@@ -137,6 +137,7 @@ struct SocketView<'a> {
     free_in_ms: Option<u64>,
     free_at: Option<Time>,
     free_at_latest: Option<Time>,
+    earlier_by: Option<EarlierBy>,
 }
 
 impl<'a> SocketView<'a> {
@@ -177,6 +178,7 @@ impl<'a> SocketView<'a> {
             free_in_ms: free_in.map(millis),
             free_at: report.freedom.at().map(Time),
             free_at_latest: report.freedom.latest().map(Time),
+            earlier_by: report.freedom.rule.earlier_by(),
         }
     }
 }
@@ -198,6 +200,7 @@ struct SubflowView<'a> {
     free_rule: FreeRule,
     free_at: Option<Time>,
     free_at_latest: Option<Time>,
+    earlier_by: Option<EarlierBy>,
 }
 
 impl<'a> SubflowView<'a> {
@@ -217,6 +220,7 @@ impl<'a> SubflowView<'a> {
             free_rule: report.freedom.rule,
             free_at: report.freedom.at().map(Time),
             free_at_latest: report.freedom.latest().map(Time),
+            earlier_by: report.freedom.rule.earlier_by(),
         }
     }
 }
@@ -273,6 +277,8 @@ struct GroupView<'a> {
     cookies: Option<&'a [u64]>,
     last_closed: Time,
     free_at: Option<Time>,
+    free_at_latest: Option<Time>,
+    earlier_by: Option<EarlierBy>,
 }
 
 impl<'a> GroupView<'a> {
@@ -294,7 +300,9 @@ impl<'a> GroupView<'a> {
             count: group.count,
             cookies: None,
             last_closed: Time(group.last_closed),
-            free_at: group.free_at.map(Time),
+            free_at: group.last_free.at.map(Time),
+            free_at_latest: group.last_free.latest.map(Time),
+            earlier_by: group.last_free.earlier_by,
         }
     }
 }

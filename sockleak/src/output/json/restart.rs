@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
+use sockleak_core::expiry::EarlierBy;
 use sockleak_core::port::{BindVerdict, Blocker, Obstacle, Restart};
 
 use super::view::{Each, Time};
@@ -46,6 +47,7 @@ struct VerdictView<'a> {
     blocked_by: Each<'a, Blocker, BlockerView<'a>>,
     free_at: Option<Time>,
     free_at_latest: Option<Time>,
+    earlier_by: Option<EarlierBy>,
 }
 
 impl<'a> VerdictView<'a> {
@@ -57,6 +59,7 @@ impl<'a> VerdictView<'a> {
             blocked_by: Each(&verdict.blocked_by, BlockerView::new),
             free_at: verdict.free_at.map(Time),
             free_at_latest: verdict.free_at_latest.map(Time),
+            earlier_by: verdict.earlier_by,
         }
     }
 }

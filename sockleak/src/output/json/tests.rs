@@ -174,7 +174,7 @@ fn what_moved_has_its_new_moment() {
     let line = one(|json| json.moved(at(30_000), std::slice::from_ref(&leftover)));
     assert_eq!(
         line,
-        r#"{"type":"moved","v":2,"time":"2025-10-09T08:53:50.000000000Z","pid":4242,"laddr":"10.0.0.7","lport":8080,"raddr":"10.1.2.1","rport":20000,"outcome":"time_wait","state":"TIME_WAIT","free_rule":"timewait_timer","free_at":"2025-10-09T08:54:50.000000000Z","free_at_latest":null}"#
+        r#"{"type":"moved","v":2,"time":"2025-10-09T08:53:50.000000000Z","pid":4242,"laddr":"10.0.0.7","lport":8080,"raddr":"10.1.2.1","rport":20000,"outcome":"time_wait","state":"TIME_WAIT","free_rule":"timewait_timer","free_at":"2025-10-09T08:54:50.000000000Z","free_at_latest":null,"earlier_by":"syn"}"#
     );
 }
 

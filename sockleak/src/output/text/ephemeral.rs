@@ -2,11 +2,10 @@
 
 use std::net::SocketAddr;
 
-use sockleak_core::expiry::FreeRule;
 use sockleak_core::port::Ephemeral;
 
 use super::style::{Ink, Style};
-use super::words::{clock, count, plural, wrap};
+use super::words::{by, clock, count, plural, wrap};
 
 /// So many destinations are told.
 const NAMED: usize = 3;
@@ -72,15 +71,7 @@ fn back(row: &Ephemeral, style: &Style) -> String {
         } else {
             format!("{} of {}", count(sum), count(row.in_use))
         };
-        let condition = match group.rule {
-            FreeRule::FinTimeout => " (or a minute after the peer closes)",
-            FreeRule::Retransmits => " (or when the peer answers)",
-            _ => "",
-        };
-        parts.push(format!(
-            "{how_many} back by {}{condition}",
-            clock(latest, &style.zone)
-        ));
+        parts.push(format!("{how_many} back {}", by(latest, &style.zone)));
     }
     if parts.is_empty() {
         return String::new();
@@ -104,6 +95,7 @@ fn failure(row: &Ephemeral, style: &Style) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use jiff::tz::TimeZone;
+    use sockleak_core::expiry::FreeRule;
     use sockleak_core::observed::TwReuse;
     use sockleak_core::port::Return;
     use sockleak_core::testing::at;
@@ -157,8 +149,8 @@ mod tests {
         let lines = ephemeral(&[row()], &style(80));
         let expected = "\
 ports from 10.0.0.7 to 10.0.0.5:5432: 4,000 held by leftovers, 24,000 of 28,231
-  left; 3,912 of 4,000 back by 08:54:22, 3,992 of 4,000 back by 08:55:08 (or
-  when the peer answers), of 8 no end can be told";
+  left; 3,912 of 4,000 back by 08:54:22, 3,992 of 4,000 back by 08:55:08, of 8
+  no end can be told";
         assert_eq!(lines, [expected]);
     }
 

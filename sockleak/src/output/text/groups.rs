@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
-use sockleak_core::expiry::FreeRule;
+use sockleak_core::expiry::{FreeRule, Freedom};
 use sockleak_core::observed::{Protocol, State};
 use sockleak_core::port::{Occupant, PortSocket, Reuse};
 use sockleak_core::verdict::{LeftWhileAlive, Outcome, Report, Side, Sides, Why};
@@ -48,8 +48,8 @@ pub(super) struct Group {
     /// Different remote addresses in it.
     pub addresses: u64,
     pub count: u64,
-    /// The first `at` and the last `latest` of its sockets; `None` if one of them has none.
-    pub free: Option<(Timestamp, Timestamp)>,
+    /// The first `at` and the last `latest` of its sockets; each is `None` if one of them has none.
+    pub free: Option<(Timestamp, Option<Timestamp>)>,
     /// Connections that its listeners had not accepted.
     pub accept_queue: u64,
 }
@@ -86,7 +86,7 @@ pub(super) fn of_sockets(report: &Report) -> Vec<Group> {
             lport: Some(socket.local.port()),
             rport: socket.remote.map(|remote| remote.port()),
             count: 1,
-            free: report.freedom.at().zip(report.freedom.latest()),
+            free: moments(&report.freedom),
             accept_queue: socket.accept_queue.unwrap_or(0).into(),
         }
     }))
@@ -110,7 +110,7 @@ pub(super) fn of_left_while_alive(groups: &[LeftWhileAlive]) -> Vec<Group> {
         lport: group.lport,
         rport: group.rport,
         count: group.count,
-        free: group.free_at.map(|at| (at, at)),
+        free: group.last_free.at.map(|at| (at, group.last_free.latest)),
         accept_queue: 0,
     }))
 }
@@ -135,7 +135,7 @@ pub(super) fn of_port(sockets: &[&PortSocket]) -> Vec<Group> {
             lport: Some(owner.local.port()),
             rport: owner.remote.map(|remote| remote.port()),
             count: 1,
-            free: freedom.at().zip(freedom.latest()),
+            free: moments(freedom),
             accept_queue: 0,
         }
     }))
@@ -149,8 +149,12 @@ struct Item {
     lport: Option<u16>,
     rport: Option<u16>,
     count: u64,
-    free: Option<(Timestamp, Timestamp)>,
+    free: Option<(Timestamp, Option<Timestamp>)>,
     accept_queue: u64,
+}
+
+fn moments(freedom: &Freedom) -> Option<(Timestamp, Option<Timestamp>)> {
+    freedom.at().map(|at| (at, freedom.latest()))
 }
 
 fn fold(items: impl Iterator<Item = Item>) -> Vec<Group> {
@@ -225,7 +229,10 @@ impl Group {
         self.free = self
             .free
             .zip(other.free)
-            .map(|((at, latest), (other_at, other_latest))| (at.min(other_at), latest.max(other_latest)));
+            .map(|((at, latest), (other_at, other_latest))| {
+                let latest = latest.zip(other_latest).map(|(one, other)| one.max(other));
+                (at.min(other_at), latest)
+            });
     }
 }
 
@@ -261,11 +268,18 @@ impl std::fmt::Display for Remote {
     }
 }
 
+/// A group of the tests.
+#[cfg(test)]
+pub(super) fn any() -> Group {
+    let mut groups = fold(std::iter::once(tests::item("10.0.0.1")));
+    groups.remove(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn item(remote: &str) -> Item {
+    pub(super) fn item(remote: &str) -> Item {
         Item {
             common: Common {
                 outcome: Outcome::TimeWait,
@@ -325,8 +339,14 @@ mod tests {
     fn one_without_an_end_takes_the_promise_from_the_group() {
         let moment = Timestamp::UNIX_EPOCH;
         let mut timed = item("10.0.0.1");
-        timed.free = Some((moment, moment));
-        assert_eq!(fold([timed, timed].into_iter())[0].free, Some((moment, moment)));
+        timed.free = Some((moment, Some(moment)));
+        assert_eq!(
+            fold([timed, timed].into_iter())[0].free,
+            Some((moment, Some(moment)))
+        );
+        let mut open = timed;
+        open.free = Some((moment, None));
+        assert_eq!(fold([timed, open].into_iter())[0].free, Some((moment, None)));
         assert_eq!(fold([timed, item("10.0.0.1")].into_iter())[0].free, None);
     }
 }

@@ -14,7 +14,7 @@ use super::restart::restarts;
 use super::style::{Ink, Style};
 use super::table::table;
 use super::words::{
-    block, clock, count, death, duration, first_few, how, outcome, plural, sender, state, wrap,
+    UNLESS, block, by, clock, count, death, duration, first_few, how, outcome, plural, sender, state, wrap,
 };
 use crate::output::blind;
 use crate::output::escape;
@@ -236,14 +236,16 @@ fn free(now: Timestamp, moments: impl Iterator<Item = Moments> + Clone, style: &
     let total = moments.clone().count() as u64;
     let open = moments.clone().filter(|(at, _)| at.is_none()).count() as u64;
     let at = moments.clone().filter_map(|(at, _)| at).max();
-    let latest = moments.filter_map(|(_, latest)| latest).max();
+    let timed = moments.filter(|(at, _)| at.is_some());
+    let latest: Option<Vec<Timestamp>> = timed.map(|(_, latest)| latest).collect();
     let mut text = plural(total, "leftover", "leftovers");
     if let Some(at) = at {
         let in_how_long = duration(at.duration_since(now));
         let which = if total == 1 { "free" } else { "the last one free" };
         text += &format!(": {which} at {} (in {in_how_long})", clock(at, &style.zone));
+        let latest = latest.into_iter().flatten().max();
         if let Some(latest) = latest.filter(|&latest| latest > at) {
-            text += &format!(", at the latest {}", clock(latest, &style.zone));
+            text += &format!(", {}{UNLESS}", by(latest, &style.zone));
         }
     }
     if open > 0 {

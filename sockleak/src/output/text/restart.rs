@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sockleak_core::port::{Answer, BindVerdict, Obstacle, Restart, Reuse};
 
 use super::style::{Ink, Style};
-use super::words::{clock, count, duration, wrap};
+use super::words::{UNLESS, by, clock, count, duration, wrap};
 use crate::output::escape;
 
 /// So many addresses get a line of their own.
@@ -163,7 +163,7 @@ fn from_when(verdict: &BindVerdict, now: Timestamp, style: &Style) -> String {
         duration(at.duration_since(now))
     );
     if let Some(latest) = verdict.free_at_latest.filter(|latest| *latest > at) {
-        text += &format!(", at the latest {}", clock(latest, &style.zone));
+        text += &format!(", {}{UNLESS}", by(latest, &style.zone));
     }
     format!("{text}: {obstacles}")
 }

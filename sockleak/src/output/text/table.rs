@@ -7,7 +7,7 @@ use sockleak_core::verdict::Outcome;
 
 use super::groups::Group;
 use super::style::{Ink, Style};
-use super::words::{block, clock, count, outcome, plural, state, why};
+use super::words::{UNLESS, block, by, clock, count, outcome, plural, state, why};
 
 /// So many groups are printed.
 pub(super) const LIMIT: usize = 12;
@@ -159,32 +159,41 @@ const fn options(reuse: Reuse) -> &'static str {
 }
 
 fn free(group: &Group, zone: &TimeZone) -> Option<String> {
-    let moment = group.free.map(|(at, latest)| {
-        let (at, latest) = (clock(at, zone), clock(latest, zone));
-        if at == latest {
-            format!("at {at}")
-        } else {
-            format!("between {at} and {latest}")
-        }
+    let at = group.free.map(|(at, _)| clock(at, zone));
+    let gone = group.free.and_then(|(_, latest)| latest).map(|latest| {
+        // A TIME_WAIT begins anew with each segment, and other states go on when the peer answers.
+        let unless = match group.common.outcome {
+            Outcome::LastAck => "",
+            _ => UNLESS,
+        };
+        format!("gone {}{unless}", by(latest, zone))
     });
-    match (group.common.rule, moment) {
-        (Some(FreeRule::TimewaitTimer), Some(moment)) => Some(format!("free {moment}")),
-        (Some(FreeRule::FinTimeout), Some(moment)) => {
-            Some(format!("free {moment}, or a minute after the peer closes"))
+    match (group.common.rule, at, gone) {
+        (Some(FreeRule::TimewaitTimer | FreeRule::FinTimeout) | None, _, Some(gone)) => Some(gone),
+        (Some(FreeRule::FinTimeout), Some(at), None) => {
+            Some(format!("free at {at}, or a minute after the peer closes"))
         }
-        (Some(FreeRule::FinTimeout), None) => Some("free when the FIN timeout is over".to_owned()),
-        (Some(FreeRule::MptcpTimeout), _) => {
+        (Some(FreeRule::FinTimeout), None, _) => Some("free when the FIN timeout is over".to_owned()),
+        (Some(FreeRule::MptcpTimeout), ..) => {
             Some("waits a minute for the peer to close; TCP closes its subflows then".to_owned())
         }
-        (Some(FreeRule::Retransmits), Some(moment)) => {
-            Some(format!("the kernel gives up {moment}, unless the peer answers"))
+        (Some(FreeRule::Retransmits), Some(at), Some(gone)) => {
+            Some(format!("the kernel gives up at about {at}; {gone}"))
         }
-        (Some(FreeRule::Retransmits), None) => Some("free when the kernel gives up".to_owned()),
-        (Some(FreeRule::Persist), _) => {
-            Some("data waits behind the peer's closed window, with no end in sight".to_owned())
+        (Some(FreeRule::Retransmits), Some(at), None) => Some(format!(
+            "the kernel gives up at about {at}, unless the peer answers"
+        )),
+        (Some(FreeRule::Retransmits), None, _) => Some("free when the kernel gives up".to_owned()),
+        (Some(FreeRule::Persist), at, gone) => {
+            let end = match (at, gone) {
+                (Some(at), Some(gone)) => format!("the kernel gives up from {at} on; {gone}"),
+                (Some(at), None) => format!("the kernel gives up at about {at} if the peer is silent"),
+                (None, _) => "when the kernel gives up cannot be told".to_owned(),
+            };
+            Some(format!("data waits behind the peer's closed window; {end}"))
         }
-        (Some(FreeRule::NetnsGone), _) => Some("what it left ends with the namespace".to_owned()),
-        (None, Some(moment)) => Some(format!("the last one free {moment}")),
+        (Some(FreeRule::NetnsGone), ..) => Some("what it left ends with the namespace".to_owned()),
+        (None, Some(at), None) => Some(format!("the last one free at {at}")),
         _ => None,
     }
 }
@@ -192,6 +201,43 @@ fn free(group: &Group, zone: &TimeZone) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn told(outcome: Outcome, rule: FreeRule, at: Option<i64>, latest: Option<i64>) -> Option<String> {
+        let moment = sockleak_core::testing::at;
+        let mut group = super::super::groups::any();
+        group.common.outcome = outcome;
+        group.common.rule = Some(rule);
+        group.free = at.map(|at| (moment(at), latest.map(moment)));
+        free(&group, &TimeZone::UTC)
+    }
+
+    #[test]
+    fn a_latest_moment_is_told_with_what_it_does_not_hold_for() {
+        let fin_wait1 = |rule, at, latest| told(Outcome::FinWait1, rule, at, latest).expect("it is told");
+        let last_ack = told(Outcome::LastAck, FreeRule::Retransmits, Some(0), Some(10_001));
+        assert_eq!(
+            last_ack.as_deref(),
+            Some("the kernel gives up at about 08:53:20; gone by 08:53:31")
+        );
+        let time_wait = told(Outcome::TimeWait, FreeRule::TimewaitTimer, Some(0), Some(2_000));
+        assert_eq!(
+            time_wait.as_deref(),
+            Some("gone by 08:53:22 unless the peer keeps sending")
+        );
+        assert_eq!(
+            fin_wait1(FreeRule::Persist, Some(0), Some(10_000)),
+            "data waits behind the peer's closed window; the kernel gives up from 08:53:20 on; gone by 08:53:30 \
+             unless the peer keeps sending"
+        );
+        assert_eq!(
+            fin_wait1(FreeRule::Persist, Some(0), None),
+            "data waits behind the peer's closed window; the kernel gives up at about 08:53:20 if the peer is silent"
+        );
+        assert_eq!(
+            fin_wait1(FreeRule::Retransmits, Some(0), None),
+            "the kernel gives up at about 08:53:20, unless the peer answers"
+        );
+    }
 
     #[test]
     fn long_addresses_do_not_break_the_columns() {

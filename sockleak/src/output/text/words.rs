@@ -8,6 +8,9 @@ use sockleak_core::verdict::{How, Outcome, Why};
 
 use crate::output::escape;
 
+/// Follows a latest moment: no moment holds for a peer that goes on for ever.
+pub(super) const UNLESS: &str = " unless the peer keeps sending";
+
 /// A number with its thousands set apart: `1,412`.
 pub(in crate::output) fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -43,6 +46,15 @@ pub(in crate::output) fn duration(duration: SignedDuration) -> String {
 /// The time of day.
 pub(super) fn clock(time: Timestamp, zone: &TimeZone) -> String {
     zone.to_datetime(time).strftime("%H:%M:%S").to_string()
+}
+
+/// A latest moment, such as `by 14:02:40`: the whole second that has passed by then.
+pub(super) fn by(latest: Timestamp, zone: &TimeZone) -> String {
+    let second = SignedDuration::from_nanos(999_999_999);
+    format!(
+        "by {}",
+        clock(latest.saturating_add(second).unwrap_or(latest), zone)
+    )
 }
 
 /// How a process died, in the words of exitsnoop.

@@ -30,7 +30,7 @@ fn a_report_has_every_key_in_the_contracts_order() {
     assert_eq!(report["sockets"].as_array().map(Vec::len), Some(203));
     let verdict = |flags: Value, obstacles: Value| {
         json!({"flags": flags, "bind": "in_use", "listen": "in_use", "blocked_by": obstacles, "free_at": null,
-               "free_at_latest": null})
+               "free_at_latest": null, "earlier_by": null})
     };
     let listener = json!({"kind": "listener", "count": 1, "state": "LISTEN", "pid": 4243, "comm": "worker\u{1b}[2J", "fd": 3});
     let leftover = |kind: &str, count: u64, state: &str| json!({"kind": kind, "count": count, "state": state, "pid": null, "comm": null, "fd": null});
@@ -53,7 +53,8 @@ fn a_report_has_every_key_in_the_contracts_order() {
         report["left_while_alive"],
         json!([{"laddr": "10.0.0.7", "lport": null, "raddr": "10.0.0.5", "rport": 5432, "netns": 1,
                 "outcome": "time_wait", "count": 3, "cookies": [900, 901, 902], "last_closed": "2025-10-09T08:53:20.001000000Z",
-                "free_at": "2025-10-09T08:54:19.800000000Z"}])
+                "free_at": "2025-10-09T08:54:19.800000000Z", "free_at_latest": "2025-10-09T08:54:21.848000000Z",
+                "earlier_by": "syn"}])
     );
 }
 
@@ -73,7 +74,7 @@ fn a_socket_has_every_key() {
                    {"time": "2025-10-09T08:53:20.002000000Z", "from": "FIN_WAIT1", "to": "FIN_WAIT2"},
                    {"time": "2025-10-09T08:53:20.003000000Z", "from": "FIN_WAIT2", "to": "CLOSE"}],
                "free_rule": "fin_timeout", "free_in_ms": 59700, "free_at": "2025-10-09T08:54:19.800000000Z",
-               "free_at_latest": "2025-10-09T08:54:21.848000000Z"})
+               "free_at_latest": "2025-10-09T08:55:23.896000000Z", "earlier_by": "rst"})
     );
     let listener = &report["sockets"][0];
     assert_eq!(listener["raddr"], Value::Null);
@@ -111,7 +112,7 @@ fn the_subflows_of_mptcp_are_told_apart() {
                 "state_at_death": "ESTABLISHED", "outcome": "time_wait", "state": "TIME_WAIT",
                 "why": "closed_by_kernel", "transitions": [], "free_rule": "timewait_timer",
                 "free_at": "2025-10-09T08:54:19.800000000Z",
-                "free_at_latest": "2025-10-09T08:54:21.848000000Z"}])
+                "free_at_latest": "2025-10-09T08:54:21.848000000Z", "earlier_by": "syn"}])
     );
     let unknown = mptcp.with(|mptcp| {
         mptcp.subflows.clear();
