@@ -260,9 +260,12 @@ fn agrees_with_timer(socket: &Value, entry: &Entry) {
         off <= a_second(),
         "{socket} but the timer of {entry:?} fires at {fires}"
     );
+    // A FIN_WAIT2 becomes a TIME_WAIT if the peer closes at the last moment.
+    let minutes = if entry.state == "FIN_WAIT2" { 1 } else { 0 };
     let slack = moment(&socket["free_at_latest"]).duration_since(moment(&socket["free_at"]));
+    let slack = slack - SignedDuration::from_secs(60 * minutes);
     assert!(
-        !slack.is_negative() && slack < SignedDuration::from_secs(6),
+        !slack.is_negative() && slack < SignedDuration::from_secs(12),
         "{socket}"
     );
 }

@@ -58,6 +58,8 @@ enum Need {
     OwnMachine,
     /// Nobody opens sockets meanwhile: they would get the memory of those that died, whose records then make room.
     NoOthers,
+    /// The longest retransmission timeout can be set.
+    RtoMax,
     PidfdGetfd,
     IoUring,
     /// A request of io_uring can put its file into a slot of the ring.
@@ -101,6 +103,10 @@ impl Need {
             Self::LocalCoreFiles => (
                 trace::core_dumps::are_local(),
                 "needs core files in the working directory (kernel.core_pattern)",
+            ),
+            Self::RtoMax => (
+                trace::moments::rto_max_is_there(),
+                "needs a kernel with net.ipv4.tcp_rto_max_ms (6.15)",
             ),
             Self::PidfdGetfd => (pidfd::can_take_descriptors(), "needs pidfd_getfd"),
             Self::IoUring => (

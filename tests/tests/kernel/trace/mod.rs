@@ -15,6 +15,8 @@ mod holder_search;
 pub mod holders;
 mod kernel_held;
 mod leftovers;
+mod many_moments;
+pub mod moments;
 mod mptcp;
 mod namespace_ends;
 mod passing;
@@ -52,6 +54,8 @@ pub fn tests() -> Vec<Trial> {
         holders::tests(),
         kernel_held::tests(),
         leftovers::tests(),
+        many_moments::tests(),
+        moments::tests(),
         mptcp::tests(),
         namespace_ends::tests(),
         passing::tests(),
