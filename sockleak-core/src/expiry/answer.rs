@@ -2,14 +2,9 @@
 
 use std::time::Duration;
 
-use crate::expiry::freedom::TIMEWAIT;
+use crate::expiry::time_wait::{TIMEWAIT, minute};
 use crate::expiry::wheel;
 use crate::observed::{Sighting, State, TcpTimeouts};
-
-/// A TIME_WAIT that begins now, until its timer fires at the latest.
-pub(super) fn minute(hz: u32) -> Duration {
-    TIMEWAIT + wheel::slack(hz, TIMEWAIT)
-}
 
 /// `tcp_fin_time` (include/net/tcp.h) is at least three and a half retransmission timeouts.
 pub(super) fn least_fin_time(rto: Duration) -> Duration {

@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::expiry::answer::{least_fin_time, longest_life, minute};
+use crate::expiry::answer::{least_fin_time, longest_life};
+use crate::expiry::time_wait::{TIMEWAIT, minute};
 use crate::expiry::{FreeRule, probes, retransmission, wheel};
 use crate::observed::packed_time::PackedTime;
 use crate::observed::{Protocol, Sighting, Snapshot, State, Timer};
-
-/// TCP_TIMEWAIT_LEN (include/net/tcp.h), the same in every kernel and set by no sysctl.
-pub(crate) const TIMEWAIT: Duration = Duration::from_secs(60);
 
 /// The most that TCP_LINGER2 takes (TCP_FIN_TIMEOUT_MAX, include/net/tcp.h).
 const LONGEST_LINGER2: Duration = Duration::from_secs(120);

@@ -2,11 +2,12 @@
 
 mod answer;
 mod free_rule;
-pub(crate) mod freedom;
+mod freedom;
 mod last_free;
 mod probes;
 pub(crate) mod retransmission;
 mod span;
+pub(crate) mod time_wait;
 pub(crate) mod wheel;
 
 pub use free_rule::{EarlierBy, FreeRule};

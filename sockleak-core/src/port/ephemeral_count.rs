@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::expiry::freedom::TIMEWAIT;
+use crate::expiry::time_wait::TIMEWAIT;
 use crate::leftover::leftovers;
 use crate::observed::{LocalPorts, TwReuse};
 use crate::observed::{Sighting, Snapshot, Socket, State, Timer};

@@ -249,6 +249,24 @@ fn orphan_retries_say_when_the_kernel_gives_up() {
     }
 }
 
+/// Older recordings do not have the sysctls that say what follows a late answer.
+#[test]
+fn the_fin_timeout_says_what_a_late_answer_leaves() {
+    for recording in Recording::all() {
+        let (before, after) = said_of("server", &recording, |recording| {
+            let timeouts = json!({"fin_timeout": {"secs": 60, "nanos": 0}, "retries2": 15,
+                                  "rto_max": {"secs": 120, "nanos": 0}});
+            recording.look("server")["tcp_timeouts"] = timeouts;
+        });
+        let orphan = |report: &Value| socket(report, |socket| socket["outcome"] == "fin_wait1").clone();
+        let (before, after) = (orphan(&before), orphan(&after));
+        assert_eq!(before["free_at"], after["free_at"]);
+        assert_eq!(before["free_at_latest"], Value::Null, "{before}");
+        let life = moment(&after["free_at_latest"]).duration_since(moment(&after["free_at"]));
+        assert!(life > SignedDuration::from_secs(120), "{after}");
+    }
+}
+
 #[test]
 fn the_range_of_local_ports_says_how_many_are_left() {
     for recording in Recording::all() {
