@@ -33,6 +33,7 @@ pub mod rights;
 pub mod sandbox;
 pub mod seccomp;
 pub mod service;
+pub mod situation;
 pub mod sock_destroy;
 pub mod stopped;
 pub mod time_namespace;

@@ -35,3 +35,9 @@ pub fn wait_for(longest: Duration, what: &str, mut condition: impl FnMut() -> bo
         thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// An emulated machine.
+#[must_use]
+pub fn is_slow() -> bool {
+    env::var_os(SLOW).is_some()
+}

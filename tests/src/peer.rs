@@ -195,7 +195,7 @@ impl From<TcpStream> for Peer {
 
 /// Attaches a filter that lets nothing through, so that the kernel drops every packet for this socket.
 #[track_caller]
-fn drop_everything(socket: impl AsFd) {
+pub fn drop_everything(socket: impl AsFd) {
     let mut accept_no_byte = libc::sock_filter {
         code: u16::try_from(libc::BPF_RET | libc::BPF_K).expect("a small number"),
         jt: 0,

@@ -100,20 +100,29 @@ pub fn continue_in_a_new_pid_namespace() -> io::Result<()> {
 pub fn enter() -> io::Result<()> {
     // SAFETY: unshare takes an integer; it changes the namespace of this thread alone.
     checked(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
+    switch_on(c"lo")?;
+    // On a busy machine a peer's FIN may be sent twice. TIME_WAIT acknowledges the second one, to which the peer,
+    // whose socket is gone, answers with an RST; that would be the end of TIME_WAIT (RFC 1337).
+    fs::write("/proc/sys/net/ipv4/tcp_rfc1337", "1")
+}
+
+/// Switches a device of this network namespace on.
+///
+/// # Errors
+/// When there is no such device.
+pub fn switch_on(device: &CStr) -> io::Result<()> {
     // SAFETY: socket takes three integers and touches no memory of ours.
     let socket = checked(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: The call has just made this descriptor, and nobody else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     // SAFETY: All-zero is a valid ifreq.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
-    request.ifr_name[0] = libc::c_char::try_from(b'l').expect("ASCII");
-    request.ifr_name[1] = libc::c_char::try_from(b'o').expect("ASCII");
+    for (place, byte) in request.ifr_name.iter_mut().zip(device.to_bytes()) {
+        *place = libc::c_char::try_from(*byte).expect("ASCII");
+    }
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).expect("a small number");
     // SAFETY: SIOCSIFFLAGS reads one ifreq, which outlives the call.
-    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })?;
-    // On a busy machine a peer's FIN may be sent twice. TIME_WAIT acknowledges the second one, to which the peer,
-    // whose socket is gone, answers with an RST; that would be the end of TIME_WAIT (RFC 1337).
-    fs::write("/proc/sys/net/ipv4/tcp_rfc1337", "1")
+    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }).map(drop)
 }
 
 /// Sets a sysctl of this network namespace, such as `ipv4/tcp_fin_timeout`.

@@ -1,5 +1,6 @@
 //! Whether a port can be had: in a report, by `port`, and by `wait`.
 
+mod differential;
 mod ephemeral;
 mod exhausted_ports;
 mod port_table;
@@ -12,6 +13,7 @@ use libtest_mimic::Trial;
 
 pub fn tests() -> Vec<Trial> {
     let tests = [
+        differential::tests(),
         ephemeral::tests(),
         exhausted_ports::tests(),
         port_table::tests(),
