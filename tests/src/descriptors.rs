@@ -48,6 +48,19 @@ pub fn as_before(command: &mut Command) -> &mut Command {
     command
 }
 
+/// Gives the calling thread, and those that it starts, a table of its own that has the standard streams alone. A program that
+/// another test starts has for a moment what its table has: this thread's sockets are then none of those.
+///
+/// # Errors
+/// Before 5.9, which has no `close_range`.
+pub fn leave_the_others() -> io::Result<()> {
+    // SAFETY: unshare takes an integer. From now on this thread closes its own copies alone.
+    checked(unsafe { libc::unshare(libc::CLONE_FILES) })?;
+    // SAFETY: The system call takes three integers. This thread owns none of the descriptors that it copied.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, libc::STDERR_FILENO + 1, u32::MAX, 0) };
+    checked(i32::try_from(closed).expect("0 or -1")).map(drop)
+}
+
 fn read() -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,

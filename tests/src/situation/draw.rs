@@ -17,14 +17,14 @@ const STATES: [(usize, State); 14] = [
     (18, State::Established),
     (4, State::Gone),
     (5, State::SynSent),
-    (5, State::SynRecv),
+    (9, State::SynRecv),
     (6, State::CloseWait),
     (6, State::FinWait1),
     (12, State::FinWait2),
     (6, State::Closing),
     (6, State::LastAck),
     (8, State::TimeWait),
-    (6, State::Reset),
+    (9, State::Reset),
     (6, State::Disconnected),
 ];
 

@@ -20,13 +20,37 @@ const TCP_REPAIR_OFF_NO_WP: i32 = -1;
 /// bind() takes the address, and leaves the port to connect().
 const IP_BIND_ADDRESS_NO_PORT: i32 = 24;
 
+/// What has to stay open so that the sockets stay as they are.
+#[derive(Debug, Default)]
+pub struct Made {
+    /// Those that have the port.
+    pub own: Vec<OwnedFd>,
+    pub peers: Vec<OwnedFd>,
+}
+
+impl Made {
+    fn own(socket: OwnedFd) -> Self {
+        Self {
+            own: vec![socket],
+            peers: Vec::new(),
+        }
+    }
+
+    fn connected(own: OwnedFd, peer: OwnedFd) -> Self {
+        Self {
+            own: vec![own],
+            peers: vec![peer],
+        }
+    }
+}
+
 impl Step {
-    /// Makes it at that port of the place, in which the calling thread is. What has to stay open is handed back. A step that
-    /// is refused has an effect as well: what it did before.
+    /// Makes it at that port of the place, in which the calling thread is. A step that is refused has an effect as well: what
+    /// it did before.
     ///
     /// # Errors
     /// When the kernel refuses any of it.
-    pub fn make(&self, place: &Place, port: u16) -> io::Result<Vec<OwnedFd>> {
+    pub fn make(&self, place: &Place, port: u16) -> io::Result<Made> {
         let making = Making {
             step: self,
             place,
@@ -43,7 +67,7 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    fn run(&self) -> io::Result<Vec<OwnedFd>> {
+    fn run(&self) -> io::Result<Made> {
         let protocol = if self.step.mptcp { libc::IPPROTO_MPTCP } else { 0 };
         let socket = self.step.binding.socket(protocol)?;
         let name = SocketAddr::new(self.step.binding.address, self.port);
@@ -61,14 +85,14 @@ impl Making<'_> {
             (_, State::Bound) => {
                 self.set_later(&socket)?;
                 self.end_repair(&socket)?;
-                Ok(vec![socket])
+                Ok(Made::own(socket))
             }
             (_, State::Listen) => {
                 net::listen(&socket, 64)?;
                 self.set_later(&socket)?;
-                Ok(vec![socket])
+                Ok(Made::own(socket))
             }
-            (_, State::Gone) => net::listen(&socket, 8).map(|()| Vec::new()),
+            (_, State::Gone) => net::listen(&socket, 8).map(|()| Made::default()),
             (_, State::SynSent) => {
                 self.set_later(&socket)?;
                 set_nonblocking(&socket)?;
@@ -76,16 +100,16 @@ impl Making<'_> {
                     &socket,
                     SocketAddr::new(self.step.peer_address(), self.place.deaf()),
                 )?;
-                Ok(vec![socket])
+                Ok(Made::own(socket))
             }
             (_, State::SynRecv) => self.open_fast(socket),
             (Origin::Accepted { listener_stays }, _) => {
                 net::listen(&socket, 64)?;
                 self.set_later(&socket)?;
                 let (victim, peer) = self.accept(&socket)?;
-                let mut kept = self.bring(victim, peer)?;
-                kept.extend(listener_stays.then_some(socket));
-                Ok(kept)
+                let mut made = self.bring(victim, peer)?;
+                made.own.extend(listener_stays.then_some(socket));
+                Ok(made)
             }
             _ => {
                 self.set_later(&socket)?;
@@ -170,7 +194,7 @@ impl Making<'_> {
     }
 
     /// A client sends data with its SYN and never sees the answer.
-    fn open_fast(&self, listener: OwnedFd) -> io::Result<Vec<OwnedFd>> {
+    fn open_fast(&self, listener: OwnedFd) -> io::Result<Made> {
         net::set(&listener, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, 8_i32)?;
         net::listen(&listener, 8)?;
         self.set_later(&listener)?;
@@ -194,23 +218,21 @@ impl Making<'_> {
         }
         set_nonblocking(&listener)?;
         let victim = soon(|| net::accept(&listener))?;
-        let mut kept = vec![victim, client];
-        if self.step.held {
-            kept.push(listener);
-        }
-        Ok(kept)
+        let mut made = Made::connected(victim, client);
+        made.own.extend(self.step.held.then_some(listener));
+        Ok(made)
     }
 
     /// Brings a connection into the state that is wanted.
-    fn bring(&self, victim: OwnedFd, peer: Option<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
+    fn bring(&self, victim: OwnedFd, peer: Option<OwnedFd>) -> io::Result<Made> {
         let Some(peer) = peer else {
-            return Ok(vec![victim]);
+            return Ok(Made::own(victim));
         };
         let held = self.step.held;
         match self.step.state {
             State::CloseWait => {
                 end(&peer)?;
-                return Ok(vec![victim, peer]);
+                return Ok(Made::connected(victim, peer));
             }
             State::FinWait1 => {
                 deafen(&peer);
@@ -229,22 +251,22 @@ impl Making<'_> {
             }
             State::TimeWait => {
                 drop(victim);
-                return Ok(Vec::new());
+                return Ok(Made::default());
             }
             State::Reset => {
                 net::set_linger(&peer, 0)?;
-                return Ok(vec![victim]);
+                return Ok(Made::own(victim));
             }
             State::Disconnected => {
                 disconnect(&victim)?;
-                return Ok(vec![victim]);
+                return Ok(Made::own(victim));
             }
-            _ => return Ok(vec![victim, peer]),
+            _ => return Ok(Made::connected(victim, peer)),
         }
-        Ok([held.then_some(victim), Some(peer)]
-            .into_iter()
-            .flatten()
-            .collect())
+        Ok(Made {
+            own: held.then_some(victim).into_iter().collect(),
+            peers: vec![peer],
+        })
     }
 }
 

@@ -4,6 +4,7 @@
 //! it can be made again on another port, and with steps left out. Nothing here shares code with sockleak.
 
 mod binding;
+mod crash;
 mod draw;
 mod make;
 mod place;
@@ -11,7 +12,9 @@ mod random;
 mod step;
 
 pub use binding::{Answers, Binding, Device, Word, marks_reuseaddr};
+pub use crash::Crash;
 pub use draw::{asked, steps};
+pub use make::Made;
 pub use place::{Place, has_ipv6};
 pub use random::Random;
 pub use step::{Origin, Repair, State, Step};

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
 
 use sockleak_tests::limit::scaled;
-use sockleak_tests::situation::{Answers, Binding, Device, Origin, Place, State, Step};
+use sockleak_tests::situation::{Answers, Binding, Device, Made, Origin, Place, State, Step};
 
 use super::product::Product;
 
@@ -69,9 +68,11 @@ impl Laboratory<'_> {
 }
 
 /// Makes the sockets one after the other. What is refused has done its part.
-pub fn make(steps: &[Step], place: &Place, port: u16) -> Vec<OwnedFd> {
-    let made = steps.iter().filter_map(|step| step.make(place, port).ok());
-    made.flatten().collect()
+pub fn make(steps: &[Step], place: &Place, port: u16) -> Vec<Made> {
+    steps
+        .iter()
+        .filter_map(|step| step.make(place, port).ok())
+        .collect()
 }
 
 /// Lets the last segments arrive, and the kernel's workers close what is MPTCP.

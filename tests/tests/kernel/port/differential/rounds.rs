@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use sockleak_tests::judge::{self, Timer};
-use sockleak_tests::situation::{self, Binding, Origin, Place, Random, State, Step, Word};
+use sockleak_tests::situation::{self, Binding, Made, Origin, Place, Random, State, Step, Word};
 
 use super::cells::{Cells, STATES};
 use super::known;
@@ -24,7 +23,7 @@ const BATCHES: usize = 6;
 /// After so many different mismatches it is enough.
 const ENOUGH: usize = 12;
 /// With fewer verdicts an empty cell is chance.
-const MANY: u64 = 20_000;
+const MANY: u64 = 50_000;
 
 /// When it ends.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +56,7 @@ struct Trial {
     steps: Vec<Step>,
     asked: Vec<Binding>,
     state: &'static str,
-    _kept: Vec<OwnedFd>,
+    _made: Vec<Made>,
 }
 
 impl Rounds {
@@ -139,7 +138,7 @@ impl Rounds {
                 asked,
                 state: STATES[0],
                 steps,
-                _kept: made.into_iter().flatten().flatten().collect(),
+                _made: made.into_iter().flatten().collect(),
             });
         }
         trials
