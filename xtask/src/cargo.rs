@@ -51,6 +51,11 @@ fn collect<S: AsRef<OsStr>>(
 ) -> Result<BTreeMap<String, PathBuf>> {
     command.args(args);
     command.envs(object.map(|object| (OBJECT_VARIABLE, object)));
+    executables_of(command)
+}
+
+/// Runs that command of cargo and returns the executables that it made, by the name of their target.
+pub fn executables_of(mut command: Command) -> Result<BTreeMap<String, PathBuf>> {
     eprintln!("+ {}", shell::describe(&command));
     command
         .arg("--message-format=json-render-diagnostics")

@@ -1,4 +1,4 @@
-//! What a contributor types: `cargo xtask run`, `test`, `bench`, `bpf`, `contract`, `imports`, `recordings`, `verifier`,
+//! What a contributor types: `cargo xtask run`, `test`, `bench`, `bpf`, `contract`, `imports`, `mutations`, `recordings`, `verifier`,
 //! `setup`.
 
 mod bench;
@@ -7,6 +7,7 @@ mod cargo;
 mod contract;
 mod imports;
 mod matrix;
+mod mutations;
 #[path = "../../sockleak-kernel/bpf/record.rs"]
 mod record;
 #[expect(dead_code, reason = "tests compare what is printed")]
@@ -48,6 +49,8 @@ enum Verb {
     Contract(contract::Options),
     /// Write tests/recordings: the same deaths on each kernel of the matrix, and what a replay says of them.
     Recordings(recordings::Options),
+    /// Break the rule for bind() line by line, in a copy, and see the tests find it.
+    Mutations(mutations::Options),
     /// Find circles of imports between the files of a crate.
     Imports,
     /// Install what `cargo xtask bpf` needs: a Rust that can build for BPF, LLVM and bpf-linker.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Verb::Verifier(options) => verifier::run(&options),
         Verb::Contract(options) => contract::run(&options),
         Verb::Recordings(options) => recordings::run(&options),
+        Verb::Mutations(options) => mutations::run(&options),
         Verb::Imports => imports::run(),
         Verb::Setup => setup::bpf_toolchain(),
     };

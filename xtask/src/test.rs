@@ -13,23 +13,30 @@ pub struct Options {
     /// Run the integration tests on stock kernels in virtual machines instead: 5.10, 6.1, 6.12, 6.18, 7 or all.
     #[arg(long, value_name = "SERIES", value_delimiter = ',')]
     kernel: Vec<String>,
+    /// Run also the tests that take minutes, whose names contain `long_`.
+    #[arg(long)]
+    long: bool,
     /// Further arguments for every test program, for example `-- --nocapture`.
     #[arg(last = true, value_name = "ARGS")]
     args: Vec<OsString>,
 }
 
 impl Options {
-    /// Every test.
+    /// Every test but those that take minutes.
     pub const ALL: Self = Self {
         filter: None,
         kernel: Vec::new(),
+        long: false,
         args: Vec::new(),
     };
 
     fn harness_args(&self) -> impl Iterator<Item = &OsStr> {
+        let skipped = ["--skip", "long_"].into_iter().filter(|_| !self.long);
+        let skipped = skipped.map(OsStr::new);
         self.filter
             .iter()
             .map(OsStr::new)
+            .chain(skipped)
             .chain(self.args.iter().map(OsString::as_os_str))
     }
 }
