@@ -40,9 +40,7 @@ struct Mutation {
 /// # Errors
 /// When it fails on the sources as they are, or does not find a mutation.
 pub fn run(options: &Options) -> Result<()> {
-    let text = fs::read_to_string(shell::repository().join(LIST))
-        .with_context(|| format!("{LIST} cannot be read"))?;
-    let all: Mutations = toml::from_str(&text).with_context(|| format!("{LIST} is not what it should be"))?;
+    let all = Mutations::read()?;
     let is_asked = |mutation: &&Mutation| {
         let filter = options.filter.as_ref();
         filter.is_none_or(|filter| mutation.what.contains(filter))
@@ -62,6 +60,28 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     bail!("{ROW} does not find:\n  {}", missed.join("\n  "))
+}
+
+impl Mutations {
+    fn read() -> Result<Self> {
+        let text = fs::read_to_string(shell::repository().join(LIST))
+            .with_context(|| format!("{LIST} cannot be read"))?;
+        toml::from_str(&text).with_context(|| format!("{LIST} is not what it should be"))
+    }
+}
+
+impl Mutation {
+    /// The content of the file with it.
+    fn of(&self, right: &str) -> Result<String> {
+        let places = right.matches(&self.old).count();
+        ensure!(
+            places == 1,
+            "{} has this {places} times, not once: change {LIST}\n  {}",
+            self.file.display(),
+            self.old.trim_start()
+        );
+        Ok(right.replace(&self.old, &self.new))
+    }
 }
 
 /// A copy of everything that git knows of.
@@ -93,14 +113,7 @@ impl Copy {
     fn finds(&self, mutation: &Mutation) -> Result<bool> {
         let path = self.sources.join(&mutation.file);
         let right = fs::read_to_string(&path)?;
-        let places = right.matches(&mutation.old).count();
-        ensure!(
-            places == 1,
-            "{} has this {places} times, not once: change {LIST}\n  {}",
-            mutation.file.display(),
-            mutation.old.trim_start()
-        );
-        fs::write(&path, right.replace(&mutation.old, &mutation.new))?;
+        fs::write(&path, mutation.of(&right)?)?;
         let passes = self.passes();
         fs::write(&path, right)?;
         Ok(!passes?)
@@ -141,4 +154,19 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     }
     fs::write(to, content)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mutation_is_one_of_the_rule_as_it_is() {
+        let all = Mutations::read().unwrap().mutation;
+        assert_eq!(all.len(), 12);
+        for mutation in all {
+            let right = fs::read_to_string(shell::repository().join(&mutation.file)).unwrap();
+            assert_ne!(mutation.of(&right).unwrap(), right, "{}", mutation.what);
+        }
+    }
 }

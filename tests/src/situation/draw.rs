@@ -106,7 +106,7 @@ fn origin(random: &mut Random, state: State) -> Origin {
 fn simplify(step: &mut Step) {
     let is_any = step.binding.address == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     step.through_ipv4 &= is_any && !step.binding.v6only;
-    // The device of the loopback is the way to every address of the namespace itself.
+    // Loopback is the way to its own addresses alone, for a socket that is bound to it.
     let has_peer = !matches!(step.state, State::Gone | State::Bound | State::Listen);
     if has_peer && step.binding.device == Device::Veth {
         step.binding.device = Device::Loopback;
@@ -117,6 +117,10 @@ fn simplify(step: &mut Step) {
             IpAddr::V4(_) => LAN4.into(),
             IpAddr::V6(_) => LAN6.into(),
         };
+    }
+    let is_of_lan = [IpAddr::V4(LAN4), IpAddr::V6(LAN6)].contains(&step.binding.address.to_canonical());
+    if has_peer && is_of_lan {
+        step.binding.device = Device::None;
     }
     // Where nothing of it is floating, the option says nothing.
     step.binding.freebind &= is_floating(step.binding.address);

@@ -25,6 +25,9 @@ const ENOUGH: usize = 12;
 /// With fewer verdicts an empty cell is chance.
 const MANY: u64 = 50_000;
 
+/// More than one of so many verdicts is no chance when it differs once: what makes it differ is not on the port.
+const PASSING: u64 = 1000;
+
 /// When it ends.
 #[derive(Clone, Copy, Debug)]
 pub enum Goal {
@@ -219,6 +222,12 @@ impl Rounds {
     /// What is wrong, if anything is.
     pub fn failures(&self) -> Vec<String> {
         let mut failures = self.mismatches.clone();
+        if self.passing * PASSING > self.verdicts {
+            failures.push(format!(
+                "{} mismatches were there once, and not when the same sockets were made on another port",
+                self.passing
+            ));
+        }
         if self.verdicts >= MANY {
             failures.extend(
                 self.cells
