@@ -3,7 +3,7 @@
 use std::env;
 use std::net::IpAddr;
 
-use sockleak_tests::situation::{Device, State, Step, Word};
+use sockleak_tests::situation::{State, Step, Word};
 
 use super::mismatch::Mismatch;
 
@@ -22,9 +22,6 @@ pub fn kind(mismatch: &Mismatch) -> Option<&'static str> {
         _ => {}
     }
     let has = |is: fn(&Step) -> bool| mismatch.steps.iter().any(is);
-    if has(|step| step.binding.device != Device::None) {
-        return Some("a device");
-    }
     if has(|step| step.mptcp && step.state == State::Bound) {
         return Some(
             "an MPTCP socket that is only bound has its bucket, IPV6_V6ONLY and options in the subflow",
