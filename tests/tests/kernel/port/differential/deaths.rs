@@ -10,7 +10,6 @@ use sockleak_tests::situation::{
 };
 use sockleak_tests::tracer::Tracer;
 
-use super::known;
 use super::mismatch::{Mismatch, settle};
 
 /// Situations of a process.
@@ -23,7 +22,6 @@ const ENOUGH: usize = 6;
 pub struct Deaths {
     deaths: u64,
     verdicts: u64,
-    known: BTreeMap<&'static str, u64>,
     passing: u64,
     pub mismatches: Vec<String>,
 }
@@ -47,12 +45,9 @@ impl Deaths {
             deaths,
             verdicts,
             passing,
-            known,
             ..
         } = self;
-        format!(
-            "{verdicts} verdicts of {deaths} reports, {passing} mismatches that passed, of known kinds: {known:?}"
-        )
+        format!("{verdicts} verdicts of {deaths} reports, {passing} mismatches that passed")
     }
 
     /// One death, and every verdict of its report beside the kernel.
@@ -105,10 +100,6 @@ impl Deaths {
 
     /// Counts a mismatch if another process that dies with the same sockets has it too.
     fn examine(&mut self, place: &Place, mismatch: Mismatch) {
-        if let Some(kind) = known::kind(&mismatch) {
-            *self.known.entry(kind).or_default() += 1;
-            return;
-        }
         if self.mismatches.len() >= ENOUGH {
             return;
         }

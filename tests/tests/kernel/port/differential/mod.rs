@@ -2,7 +2,6 @@
 
 mod cells;
 mod deaths;
-mod known;
 mod mismatch;
 mod product;
 mod rounds;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sockleak_core::observed::{Family, PortFile, Protocol, Sighting, Snapshot};
-use sockleak_core::port::{Answer, Endpoint, PortEvidence, PortOwner, PortReport, Reuse};
-use sockleak_kernel::clock;
+use sockleak_core::port::{Addressing, Answer, Endpoint, PortEvidence, PortOwner, PortReport, Reuse};
+use sockleak_kernel::netns::Netns;
 use sockleak_kernel::port_table::PortReader;
 use sockleak_kernel::sock_diag::{Filter, SockDiag};
-use sockleak_tests::situation::{Answers, Binding, Device, Place, Word};
+use sockleak_kernel::{clock, devices, trial_bind};
+use sockleak_tests::situation::{Answers, Binding, Place, Word};
 
 /// The iterators, which are loaded once.
 pub struct Product {
@@ -78,43 +79,63 @@ impl Product {
 }
 
 impl Look {
-    /// What it says to these requests in that namespace; `None` where it cannot be asked.
+    /// What it says to these requests in that namespace, in which the caller is; `None` where it has no verdict.
     pub fn answers(&self, place: &Place, port: u16, asked: &[Binding]) -> Vec<Option<Answers>> {
-        let endpoint = |asked: &Binding| Endpoint {
+        let netns = Netns::current().expect("/proc is mounted");
+        let answer = |asked: &Binding| self.answer(place, &netns, port, asked);
+        asked.iter().map(answer).collect()
+    }
+
+    fn answer(&self, place: &Place, netns: &Netns, port: u16, asked: &Binding) -> Option<Answers> {
+        let device = asked.device.name().map(|name| {
+            let found = devices::by_name(netns, name).expect("netlink answers");
+            found.expect("the namespace has it")
+        });
+        let endpoint = Endpoint {
             netns: place.inode(),
             address: asked.address,
             port,
             v6only: asked.address.is_ipv6().then_some(asked.v6only),
             uid: Some(asked.user),
+            device: device.as_ref().map_or(0, |device| device.index),
+            nonlocal: asked.freebind,
         };
+        let refusals = trial_bind::refusals(netns, [endpoint.local_address()]);
+        let addressing = Addressing {
+            refusals: refusals.expect("a socket can be made"),
+            devices: device.into_iter().collect(),
+        };
+        let here = |seen: &&Seen| seen.netns == place.inode();
+        let looks = self.places.iter().map(|seen| Snapshot {
+            addressing: if here(&seen) {
+                addressing.clone()
+            } else {
+                Addressing::default()
+            },
+            ..self.snapshot(seen, port)
+        });
         let report = PortReport::examine(PortEvidence {
             time: self.time,
             port,
             own: place.inode(),
-            addresses: asked.iter().map(endpoint).collect(),
-            looks: self.places.iter().map(|seen| self.snapshot(seen, port)).collect(),
+            addresses: vec![endpoint],
+            looks: looks.collect(),
             files: self.files.get(&port).cloned().unwrap_or_default(),
             parents: HashMap::new(),
             dumping: HashSet::new(),
+            lacks_permission: !netns
+                .lets_bind(asked.user, port)
+                .expect("the kernel tells whose it is"),
             blind: Vec::new(),
             hz: self.hz,
         });
-        let own = report.restart.iter();
-        let own = own.filter(|restart| restart.endpoint.netns == place.inode());
-        let answers = own.zip(asked).map(|(restart, asked)| {
-            let verdict = restart.verdict(Reuse::new(asked.reuseaddr, asked.reuseport))?;
-            let word = match verdict.answer {
-                Answer::Ok => Word::Ok,
-                Answer::InUse => Word::InUse,
-                Answer::Unknown => Word::Unknown,
-            };
-            // It knows of no device.
-            (asked.device == Device::None).then_some(Answers {
-                bind: word,
-                listen: word,
-            })
-        });
-        answers.collect()
+        let mut own = report.restart.iter();
+        let own = own.find(|restart| restart.endpoint.netns == place.inode())?;
+        let verdict = own.verdict(Reuse::new(asked.reuseaddr, asked.reuseport))?;
+        Some(Answers {
+            bind: word(verdict.bind),
+            listen: word(verdict.listen),
+        })
     }
 
     /// The owners of the port that it saw, in words for a mismatch.
@@ -139,6 +160,8 @@ impl Look {
             sightings: Some(seen.sightings.get(&port).cloned().unwrap_or_default().into()),
             refused: None,
             orphan_retries: None,
+            tcp_timeouts: None,
+            addressing: Addressing::default(),
             overflow: None,
             local_ports: None,
             same_destination: None,
@@ -152,6 +175,17 @@ impl Look {
                     .collect(),
             ),
         }
+    }
+}
+
+fn word(answer: Answer) -> Word {
+    match answer {
+        Answer::Ok => Word::Ok,
+        Answer::InUse => Word::InUse,
+        Answer::NotAvailable => Word::NotAvailable,
+        Answer::Invalid => Word::Invalid,
+        Answer::Permission => Word::Permission,
+        Answer::Unknown => Word::Unknown,
     }
 }
 

@@ -1,14 +1,12 @@
 //! Makes situations by the hundred, looks at all of them at once, and asks the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use sockleak_tests::judge::{self, Timer};
 use sockleak_tests::situation::{self, Binding, Made, Origin, Place, Random, State, Step, Word};
 
 use super::cells::{Cells, STATES};
-use super::known;
 use super::mismatch::{Laboratory, Mismatch, settle};
 use super::product::{Look, Product};
 
@@ -45,7 +43,6 @@ pub struct Rounds {
     cells: Cells,
     /// Mismatches, each as small as it can be.
     mismatches: Vec<String>,
-    known: BTreeMap<&'static str, u64>,
     /// Mismatches that were not there again.
     passing: u64,
     /// Steps that the kernel took, and all.
@@ -72,7 +69,6 @@ impl Rounds {
             unasked: 0,
             cells: Cells::new(situation::marks_reuseaddr()),
             mismatches: Vec::new(),
-            known: BTreeMap::new(),
             passing: 0,
             made: (0, 0),
         }
@@ -181,10 +177,6 @@ impl Rounds {
 
     /// Counts a mismatch if it is there again, and prints it if it is a new one.
     fn examine(&mut self, places: &[Place], place: usize, mismatch: Mismatch) {
-        if let Some(kind) = known::kind(&mismatch) {
-            *self.known.entry(kind).or_default() += 1;
-            return;
-        }
         if self.mismatches.len() >= ENOUGH {
             return;
         }
@@ -243,7 +235,7 @@ impl Rounds {
     pub fn told(&self) -> String {
         let seconds = self.began.elapsed().as_secs_f64();
         let rate = self.verdicts as f64 / seconds;
-        let mut text = format!(
+        format!(
             "{}\n{} verdicts in {seconds:.1} s ({rate:.0}/s), {} different mismatches, {} that passed, {} requests not asked; \
              {} of {} sockets were made",
             self.cells.table(),
@@ -253,11 +245,7 @@ impl Rounds {
             self.unasked,
             self.made.0,
             self.made.1
-        );
-        for (kind, count) in &self.known {
-            let _ = write!(text, "\n{count} mismatches of a known kind: {kind}");
-        }
-        text
+        )
     }
 }
 
