@@ -185,8 +185,45 @@ struct Setting {
 /// For each kind: how many were predicted, and how many of them ended early by what.
 type Outcomes = BTreeMap<(Kind, String), usize>;
 
+/// What the report says of what is left, by the address of the peer.
+type Promises<'a> = HashMap<SocketAddr, &'a Value>;
+
 impl Setting {
     fn plays(&self) -> Outcomes {
+        self.enters();
+        let (mut victim, mut connections) = self.connects();
+        let mut tracer = Tracer::attach(victim.pid(), &[]);
+        for connection in &mut connections {
+            if matches!(connection.kind, ClosesAtOnce | Reconnects) {
+                let peer = connection.peer.take().expect("it is connected");
+                drop(peer.closes_when_closed());
+            }
+        }
+        victim.killed_by(libc::SIGKILL);
+        for connection in &connections {
+            if matches!(connection.kind, SilentButCloses | SilentButClosesThenBack) {
+                connection.peer.as_ref().expect("it is connected").shut_down();
+            }
+        }
+        let report = tracer.report();
+        let promises: Promises<'_> = report
+            .sockets()
+            .iter()
+            .filter(|socket| socket["free_at"].is_string() && socket["free_rule"] != "now")
+            .filter_map(|socket| Some((address(&socket["raddr"], &socket["rport"])?, socket)))
+            .collect();
+        connections.retain(|connection| promises.contains_key(&connection.remote));
+        self.plans(&mut connections, &promises);
+        watch(&mut connections, &promises);
+        let mut outcomes = Outcomes::new();
+        for connection in &connections {
+            let outcome = judged(connection, promises[&connection.remote]);
+            *outcomes.entry((connection.kind, outcome)).or_default() += 1;
+        }
+        outcomes
+    }
+
+    fn enters(&self) {
         sandbox::enter().expect("root may make a namespace");
         sysctl("ipv4/tcp_rfc1337", 0);
         sysctl("ipv4/tcp_fin_timeout", self.fin_timeout);
@@ -194,10 +231,13 @@ impl Setting {
         if self.short_rto_max {
             sysctl("ipv4/tcp_rto_max_ms", 1000);
         }
-        let mut random = Random(self.seed);
+    }
+
+    /// The victim and its connections, as they are when it dies.
+    fn connects(&self) -> (Victim, Vec<Connection>) {
         let mut victim = Victim::start();
         let local = victim.listen("4");
-        let mut connections: Vec<Connection> = (0..self.connections)
+        let connections: Vec<Connection> = (0..self.connections)
             .map(|number| self.connect(&mut victim, local, KINDS[number % KINDS.len()]))
             .collect();
         for (number, connection) in connections.iter().enumerate() {
@@ -215,46 +255,21 @@ impl Setting {
                 peer.cut_off();
             }
         }
-        let mut tracer = Tracer::attach(victim.pid(), &[]);
-        for connection in &mut connections {
-            if matches!(connection.kind, ClosesAtOnce | Reconnects) {
-                let peer = connection.peer.take().expect("it is connected");
-                drop(peer.closes_when_closed());
-            }
-        }
-        victim.killed_by(libc::SIGKILL);
-        for connection in &connections {
-            if matches!(connection.kind, SilentButCloses | SilentButClosesThenBack) {
-                connection.peer.as_ref().expect("it is connected").shut_down();
-            }
-        }
-        let report = tracer.report();
-        let promises: HashMap<SocketAddr, &Value> = report
-            .sockets()
-            .iter()
-            .filter_map(|socket| Some((address(&socket["raddr"], &socket["rport"])?, socket)))
-            .collect();
+        (victim, connections)
+    }
+
+    /// Says when each peer does what it does.
+    fn plans(&self, connections: &mut [Connection], promises: &Promises<'_>) {
+        let mut random = Random(self.seed);
         let now = Timestamp::now();
-        for connection in &mut connections {
-            if let Some(at) = promises[&connection.remote]["free_at"].as_str() {
-                let at: Timestamp = at.parse().expect("a time");
-                let left = at.duration_since(now).as_millis().max(1).unsigned_abs();
-                // A little more than the time that is left, so that some come too late.
-                let millis = random.below(u64::try_from(left).expect("a small number") * 6 / 5 + 1);
-                let after = SignedDuration::from_millis(millis.try_into().expect("a small number"));
-                connection.due = Some(now + after).filter(|_| !connection.kind.only_the_timer_ends_it());
-            }
+        for connection in connections {
+            let at = moment(&promises[&connection.remote]["free_at"]);
+            let left = at.duration_since(now).as_millis().max(1).unsigned_abs();
+            // A little more than the time that is left, so that some come too late.
+            let millis = random.below(u64::try_from(left).expect("a small number") * 6 / 5 + 1);
+            let after = SignedDuration::from_millis(millis.try_into().expect("a small number"));
+            connection.due = Some(now + after).filter(|_| !connection.kind.only_the_timer_ends_it());
         }
-        watch(&mut connections, &promises);
-        let mut outcomes = Outcomes::new();
-        for connection in &connections {
-            let promise = promises[&connection.remote];
-            if promise["free_at"].is_string() && promise["free_rule"] != "now" {
-                let outcome = judged(connection, promise);
-                *outcomes.entry((connection.kind, outcome)).or_default() += 1;
-            }
-        }
-        outcomes
     }
 
     fn connect(&self, victim: &mut Victim, local: SocketAddr, kind: Kind) -> Connection {
@@ -284,11 +299,10 @@ impl Setting {
 }
 
 /// Lets the peers do what they do, until the kernel has nothing left, or a minute more than was promised has passed.
-fn watch(connections: &mut [Connection], promises: &HashMap<SocketAddr, &Value>) {
-    let latest = promises.values().filter_map(|promise| {
-        let latest = promise["free_at_latest"].as_str()?;
-        latest.parse::<Timestamp>().ok()
-    });
+fn watch(connections: &mut [Connection], promises: &Promises<'_>) {
+    let latest = promises
+        .values()
+        .map(|promise| moment(&promise["free_at_latest"]));
     let end = latest.max().expect("some are left") + SignedDuration::from_secs(60);
     while Timestamp::now() < end && connections.iter().any(|connection| connection.gone.is_none()) {
         let before = Timestamp::now();
@@ -353,7 +367,7 @@ fn long_three_hundred_moments_of_all_kinds_are_none_too_late() {
             orphan_retries,
             fin_timeout: 3 + random.below(5),
             short_rto_max: orphan_retries > 1 && rto_max_is_there(),
-            connections: 112,
+            connections: 128,
         }
     });
     let outcomes = thread::scope(|scope| {

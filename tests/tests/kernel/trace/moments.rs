@@ -1,13 +1,12 @@
 //! The moments of what a peer may still change: it closes late, comes back, answers late, or does not read.
 
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
 use serde_json::Value;
 use sockleak_tests::judge::{self, Timer};
-use sockleak_tests::limit::{scaled, wait_until};
+use sockleak_tests::limit::wait_until;
 use sockleak_tests::net;
 use sockleak_tests::peer::Peer;
 use sockleak_tests::report::{Report, moment};
@@ -101,17 +100,20 @@ fn a_client_that_reconnects_ends_time_wait() {
 fn a_late_answer_without_timestamps_makes_fin_wait2_long() {
     short_fin_timeout();
     sysctl("ipv4/tcp_timestamps", 0);
+    // It gives up some six seconds after the death, and sends for the last time after three.
+    sysctl("ipv4/tcp_orphan_retries", 3);
     let (mut victim, peers) = Victim::serving("4", 1);
     peers[0].cut_off();
     let (mut tracer, report) = trace(&mut victim);
     let promise = report.in_state("ESTABLISHED")[0];
     assert_eq!(promise["earlier_by"], "ack", "{promise}");
-    // The timeouts so far were 200 and 400, 800 and 1,600 ms long, and the next one is twice that.
-    thread::sleep(scaled(Duration::from_secs(3)));
+    wait_until("the last but one retransmission", || {
+        entry_of(promise).is_some_and(|entry| entry.expires > Duration::from_millis(1300))
+    });
     peers[0].plug_in();
     let moved = moved_to(&mut tracer, "FIN_WAIT2");
     let entry = entry_of(&moved).expect("the leftover");
-    assert!(entry.expires > scaled(Duration::from_secs(4)), "{entry:?}");
+    assert!(entry.expires > Duration::from_secs(8), "{entry:?}");
     assert!(
         moment(&moved["free_at_latest"]) <= moment(&promise["free_at_latest"]),
         "{moved} {promise}"
