@@ -367,7 +367,7 @@ fn long_three_hundred_moments_of_all_kinds_are_none_too_late() {
             orphan_retries,
             fin_timeout: 3 + random.below(5),
             short_rto_max: orphan_retries > 1 && rto_max_is_there(),
-            connections: 128,
+            connections: 160,
         }
     });
     let outcomes = thread::scope(|scope| {
