@@ -26,7 +26,7 @@ pub fn refusals(
                 Ok(()) => {}
                 Err(error) => match error.raw_os_error() {
                     // No device has that number.
-                    Some(libc::EADDRNOTAVAIL | libc::ENODEV) => {
+                    Some(libc::EADDRNOTAVAIL | libc::ENXIO) => {
                         refused.push((address, Refusal::NotAvailable));
                     }
                     Some(libc::EINVAL) => refused.push((address, Refusal::Invalid)),
@@ -52,6 +52,11 @@ fn attempt(address: &LocalAddress) -> io::Result<()> {
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     set(&socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
     if address.device != 0 {
+        let mut name = [0; libc::IF_NAMESIZE];
+        // SAFETY: The pointer is to as many bytes as a name may have. The option takes any number, unlike SO_BINDTODEVICE.
+        if unsafe { libc::if_indextoname(address.device, name.as_mut_ptr()) }.is_null() {
+            return Err(io::Error::last_os_error());
+        }
         /// SO_BINDTOIFINDEX of include/uapi/asm-generic/socket.h.
         const SO_BINDTOIFINDEX: libc::c_int = 62;
         set(
