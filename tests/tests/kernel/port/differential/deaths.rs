@@ -134,6 +134,8 @@ fn steps(random: &mut Random) -> Vec<Step> {
     for step in &mut steps {
         step.binding.user = 0;
         step.binding.device = Device::None;
+        // There is no other end: whoever gets its FIN answers with an RST, after the report or before.
+        step.repair = None;
     }
     // Without anything that the process listened on or was bound to, a report has no verdict.
     let listens = |step: &Step| matches!(step.state, State::Bound | State::Listen);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread;
 use std::time::Duration;
@@ -47,9 +48,14 @@ impl Laboratory<'_> {
             .map(|said| (said, real, look.owners(place, port)))
     }
 
-    /// Leaves out and simplifies whatever the mismatch does not need.
+    /// Leaves out and simplifies whatever the mismatch does not need, and goes to the place where it takes the least.
     pub fn shrink(&mut self, mismatch: Mismatch) -> Mismatch {
         let mut smallest = mismatch;
+        // The first place has no address that it has not.
+        let place = mem::replace(&mut self.place, 0);
+        if !self.is_same(&smallest) {
+            self.place = place;
+        }
         loop {
             let simpler = simpler(&smallest)
                 .into_iter()
@@ -103,14 +109,7 @@ fn simpler(mismatch: &Mismatch) -> Vec<Mismatch> {
                 }
             });
         }
-        add(&|changed| {
-            if !matches!(
-                changed.steps[index].state,
-                State::Bound | State::Listen | State::Gone
-            ) {
-                changed.steps[index].origin = Origin::Bound;
-            }
-        });
+        add(&|changed| changed.steps[index].origin = Origin::Bound);
         add(&|changed| changed.steps[index].mptcp = false);
         add(&|changed| changed.steps[index].repair = None);
         add(&|changed| changed.steps[index].later = None);

@@ -194,6 +194,7 @@ impl Rounds {
             real,
             ..mismatch
         });
+        let place = laboratory.place;
         let mut told = smallest.to_string();
         if places[place].nonlocal {
             told.push_str("\n    (ip_nonlocal_bind is on)");
