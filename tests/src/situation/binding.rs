@@ -152,6 +152,28 @@ pub fn marks_reuseaddr() -> bool {
     reusing.try_at(port).bind == Word::Ok
 }
 
+/// Whether who has `::ffff:0.0.0.0` has every IPv4 address.
+///
+/// # Panics
+/// When loopback is down.
+#[must_use]
+pub fn mapped_any_is_wildcard() -> bool {
+    let plain = |ipv4: Ipv4Addr| Binding {
+        address: ipv4.to_ipv6_mapped().into(),
+        v6only: false,
+        reuseaddr: false,
+        reuseport: false,
+        device: Device::None,
+        user: 0,
+        freebind: false,
+    };
+    let any = plain(Ipv4Addr::UNSPECIFIED);
+    let socket = any.socket(0).expect("any process may have a socket");
+    net::bind(&socket, SocketAddr::new(any.address, 0)).expect("a wildcard can be had");
+    let port = net::local_address(socket.as_fd()).expect("it is bound").port();
+    plain(Ipv4Addr::LOCALHOST).try_at(port).bind == Word::InUse
+}
+
 /// Runs `work` in this thread with the effective uid and the rights of that user, of which only root has any.
 pub(super) fn as_user<T>(user: u32, work: impl FnOnce() -> T) -> T {
     // SAFETY: geteuid takes nothing and touches no memory.

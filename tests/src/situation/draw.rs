@@ -1,7 +1,9 @@
 //! Draws situations at random.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::OnceLock;
 
+use super::binding::mapped_any_is_wildcard;
 use super::place::{FLOATING4, FLOATING6, LAN4, LAN6, LINK_LOCAL};
 use super::{Binding, Device, Origin, Random, Repair, State, Step, has_ipv6};
 
@@ -56,7 +58,7 @@ fn alike(random: &mut Random, address: IpAddr) -> IpAddr {
     let mut choices: Vec<IpAddr> = vec![address, ipv4.into(), Ipv4Addr::UNSPECIFIED.into()];
     if has_ipv6() {
         let any = Ipv6Addr::UNSPECIFIED;
-        choices.extend([ipv4.to_ipv6_mapped(), any].map(IpAddr::from));
+        choices.extend([mapped(ipv4), any].map(IpAddr::from));
     }
     random.pick(&choices)
 }
@@ -170,11 +172,16 @@ fn address(random: &mut Random) -> IpAddr {
     if !has_ipv6() {
         return ipv4.into();
     }
-    random.weighted(&[
-        (45, ipv4.into()),
-        (35, ipv6.into()),
-        (20, ipv4.to_ipv6_mapped().into()),
-    ])
+    random.weighted(&[(45, ipv4.into()), (35, ipv6.into()), (20, mapped(ipv4).into())])
+}
+
+/// For 6.1, whose table of addresses is the first of its kind, `::ffff:0.0.0.0` is one address. Nobody binds to that.
+fn mapped(ipv4: Ipv4Addr) -> Ipv6Addr {
+    static IS_WILDCARD: OnceLock<bool> = OnceLock::new();
+    if ipv4.is_unspecified() && !IS_WILDCARD.get_or_init(mapped_any_is_wildcard) {
+        return Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+    }
+    ipv4.to_ipv6_mapped()
 }
 
 fn is_floating(address: IpAddr) -> bool {
