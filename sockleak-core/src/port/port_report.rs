@@ -55,6 +55,8 @@ pub struct PortReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortSocket {
     pub occupant: Occupant,
+    /// The name of the device that it is bound to; `None` for none, and where the name is not known.
+    pub device: Option<String>,
     pub holders: Vec<PortHolder>,
 }
 
@@ -70,6 +72,16 @@ pub struct PortHolder {
     pub dumping_core: bool,
 }
 
+impl From<Occupant> for PortSocket {
+    fn from(occupant: Occupant) -> Self {
+        Self {
+            occupant,
+            device: None,
+            holders: Vec::new(),
+        }
+    }
+}
+
 impl PortReport {
     /// Joins what was seen.
     #[must_use]
@@ -79,10 +91,7 @@ impl PortReport {
             .looks
             .iter()
             .flat_map(|look| occupants(look, &ports, &[], &[], evidence.hz))
-            .map(|occupant| PortSocket {
-                occupant,
-                holders: Vec::new(),
-            })
+            .map(PortSocket::from)
             .collect();
         let mut files = evidence.files;
         files.sort_by_key(|file| (file.pid, file.fd));
@@ -96,14 +105,11 @@ impl PortReport {
             let others = holders_of.get(&(file.owner.inode, file.fd));
             let inherited = others.is_some_and(|others| inherited(file.pid, others, &evidence.parents));
             let place = places.find(&file.owner, &sockets).unwrap_or_else(|| {
-                sockets.push(PortSocket {
-                    occupant: Occupant {
-                        owner: file.owner.clone().into(),
-                        freedom: Freedom::open(FreeRule::Holder),
-                        holder: None,
-                    },
-                    holders: Vec::new(),
-                });
+                sockets.push(PortSocket::from(Occupant {
+                    owner: file.owner.clone().into(),
+                    freedom: Freedom::open(FreeRule::Holder),
+                    holder: None,
+                }));
                 places.add(&file.owner, sockets.len() - 1);
                 sockets.len() - 1
             });
@@ -129,6 +135,13 @@ impl PortReport {
                 how,
                 dumping_core: evidence.dumping.contains(&file.pid),
             });
+        }
+        for socket in &mut sockets {
+            let owner = &socket.occupant.owner;
+            let mut looks = evidence.looks.iter();
+            let look = looks.find(|look| look.netns == owner.netns);
+            let device = look.and_then(|look| look.addressing.device(owner.device));
+            socket.device = device.map(|device| device.name.clone());
         }
         let own = evidence.own;
         sockets.sort_by_key(|socket| (socket.occupant.owner.netns != own, socket.occupant.owner.netns));

@@ -152,6 +152,8 @@ impl Occupancy {
             }
             None => None,
         };
+        let bound = owners.iter().flatten().map(|owner: &Arc<PortOwner>| owner.device);
+        let addressing = addressing::read(namespace, &self.questions(), bound);
         Ok(Snapshot {
             netns: namespace.inode(),
             cookie: namespace.cookie(),
@@ -168,7 +170,7 @@ impl Occupancy {
             // Those are found by their descriptors, which the kernel lists for this PID namespace.
             shows_bound: (owners.is_some() && !self.nested) || sock_diag::lists_bound(),
             owners,
-            addressing: addressing::read(namespace, &self.questions()),
+            addressing,
         })
     }
 

@@ -6,9 +6,15 @@ use sockleak_core::port::{Addressing, Endpoint, LocalAddress};
 use sockleak_kernel::netns::Netns;
 use sockleak_kernel::{devices, trial_bind};
 
-/// Tries the addresses, and names their devices. What cannot be read is a warning, and nothing is then known of it.
-pub fn read(namespace: &Netns, addresses: &BTreeSet<LocalAddress>) -> Addressing {
-    let indices: BTreeSet<u32> = addresses.iter().map(|address| address.device).collect();
+/// Tries the addresses, and names their devices and those that sockets are `bound` to. What cannot be read is a warning,
+/// and nothing is then known of it.
+pub fn read(
+    namespace: &Netns,
+    addresses: &BTreeSet<LocalAddress>,
+    bound: impl Iterator<Item = u32>,
+) -> Addressing {
+    let asked = addresses.iter().map(|address| address.device);
+    let indices: BTreeSet<u32> = asked.chain(bound).collect();
     let devices = indices
         .into_iter()
         .filter(|index| *index != 0)

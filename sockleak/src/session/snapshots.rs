@@ -4,6 +4,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, ErrorKind};
+use std::iter;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -109,7 +110,7 @@ impl Questions {
                 snapshot.owners = listed(reader, namespace, &wanted.bound);
             }
             if let Some(namespace) = namespace.filter(|_| !wanted.addresses.is_empty()) {
-                snapshot.addressing = addressing::read(namespace, &wanted.addresses);
+                snapshot.addressing = addressing::read(namespace, &wanted.addresses, iter::empty());
             }
             if let (Some(namespace), Some(rules)) = (namespace, &local_ports) {
                 snapshot.same_destination =

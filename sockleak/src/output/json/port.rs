@@ -64,6 +64,8 @@ struct SocketView<'a> {
     raddr: Option<IpAddr>,
     rport: Option<u16>,
     netns: u32,
+    /// The name of the device that it is bound to.
+    device: Option<&'a str>,
     cookie: Option<u64>,
     inode: Option<u64>,
     state: StateName,
@@ -95,6 +97,7 @@ impl<'a> SocketView<'a> {
             raddr: owner.remote.map(|remote| remote.ip()),
             rport: owner.remote.map(|remote| remote.port()),
             netns: owner.netns,
+            device: socket.device.as_deref(),
             cookie: owner.cookie,
             inode: (owner.inode != 0).then_some(owner.inode),
             state: StateName(owner.state),

@@ -11,7 +11,7 @@ use sockleak_core::verdict::{LeftWhileAlive, Outcome, Report, Side, Sides, Why};
 
 /// What the sockets of one line have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Common {
+pub(super) struct Common<'a> {
     pub outcome: Outcome,
     pub state: Option<State>,
     /// The subflows of each, for MPTCP; `None` for TCP.
@@ -22,6 +22,8 @@ pub(super) struct Common {
     /// Its options, where they are told.
     pub reuse: Option<Reuse>,
     pub laddr: IpAddr,
+    /// The device that it is bound to, where one is told.
+    pub device: Option<&'a str>,
     pub lport: Option<u16>,
     pub rport: Option<u16>,
 }
@@ -38,8 +40,8 @@ pub(super) enum Remote {
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Group {
-    pub common: Common,
+pub(super) struct Group<'a> {
+    pub common: Common<'a>,
     pub remote: Remote,
     /// The local port, where all of them have the same.
     pub lport: Option<u16>,
@@ -58,7 +60,7 @@ pub(super) struct Group {
 const FEW: usize = 3;
 
 /// The sockets of the inventory, largest group first.
-pub(super) fn of_sockets(report: &Report) -> Vec<Group> {
+pub(super) fn of_sockets(report: &Report) -> Vec<Group<'_>> {
     let addresses = report
         .sockets
         .iter()
@@ -76,6 +78,7 @@ pub(super) fn of_sockets(report: &Report) -> Vec<Group> {
                 rule: Some(report.freedom.rule),
                 reuse: None,
                 laddr: socket.local.ip(),
+                device: None,
                 lport: (side != Side::Client).then_some(socket.local.port()),
                 rport: socket
                     .remote
@@ -93,7 +96,7 @@ pub(super) fn of_sockets(report: &Report) -> Vec<Group> {
 }
 
 /// What the process closed itself, largest group first.
-pub(super) fn of_left_while_alive(groups: &[LeftWhileAlive]) -> Vec<Group> {
+pub(super) fn of_left_while_alive(groups: &[LeftWhileAlive]) -> Vec<Group<'_>> {
     fold(groups.iter().map(|group| Item {
         common: Common {
             outcome: group.outcome,
@@ -103,6 +106,7 @@ pub(super) fn of_left_while_alive(groups: &[LeftWhileAlive]) -> Vec<Group> {
             rule: None,
             reuse: None,
             laddr: group.laddr,
+            device: None,
             lport: group.lport,
             rport: group.rport,
         },
@@ -116,7 +120,7 @@ pub(super) fn of_left_while_alive(groups: &[LeftWhileAlive]) -> Vec<Group> {
 }
 
 /// What has a port, largest group first.
-pub(super) fn of_port(sockets: &[&PortSocket]) -> Vec<Group> {
+pub(super) fn of_port<'a>(sockets: &[&'a PortSocket]) -> Vec<Group<'a>> {
     fold(sockets.iter().map(|socket| {
         let Occupant { owner, freedom, .. } = &socket.occupant;
         Item {
@@ -128,6 +132,7 @@ pub(super) fn of_port(sockets: &[&PortSocket]) -> Vec<Group> {
                 rule: Some(freedom.rule),
                 reuse: owner.reuse,
                 laddr: owner.local.ip(),
+                device: socket.device.as_deref(),
                 lport: Some(owner.local.port()),
                 rport: None,
             },
@@ -143,8 +148,8 @@ pub(super) fn of_port(sockets: &[&PortSocket]) -> Vec<Group> {
 
 /// One socket, or several that are alike already.
 #[derive(Clone, Copy)]
-struct Item {
-    common: Common,
+struct Item<'a> {
+    common: Common<'a>,
     remote: Option<IpAddr>,
     lport: Option<u16>,
     rport: Option<u16>,
@@ -157,8 +162,8 @@ fn moments(freedom: &Freedom) -> Option<(Timestamp, Option<Timestamp>)> {
     freedom.at().map(|at| (at, freedom.latest()))
 }
 
-fn fold(items: impl Iterator<Item = Item>) -> Vec<Group> {
-    let mut by_address: HashMap<Common, HashMap<Option<IpAddr>, Group>> = HashMap::new();
+fn fold<'a>(items: impl Iterator<Item = Item<'a>>) -> Vec<Group<'a>> {
+    let mut by_address: HashMap<Common<'_>, HashMap<Option<IpAddr>, Group<'_>>> = HashMap::new();
     for item in items {
         let group = Group {
             common: item.common,
@@ -179,7 +184,7 @@ fn fold(items: impl Iterator<Item = Item>) -> Vec<Group> {
     }
     let mut groups = Vec::new();
     for members in by_address.into_values() {
-        let mut members: Vec<Group> = members.into_values().collect();
+        let mut members: Vec<Group<'_>> = members.into_values().collect();
         if members.len() > FEW {
             members = merge(members, Remote::network);
         }
@@ -189,7 +194,7 @@ fn fold(items: impl Iterator<Item = Item>) -> Vec<Group> {
         groups.append(&mut members);
     }
     groups.sort_unstable_by(|one, other| {
-        let key = |group: &Group| (group.common, group.remote);
+        let key = |group: &Group<'a>| (group.common, group.remote);
         other
             .count
             .cmp(&one.count)
@@ -198,8 +203,8 @@ fn fold(items: impl Iterator<Item = Item>) -> Vec<Group> {
     groups
 }
 
-fn merge(groups: Vec<Group>, wider: impl Fn(Remote) -> Remote) -> Vec<Group> {
-    let mut merged: HashMap<Remote, Group> = HashMap::new();
+fn merge<'a>(groups: Vec<Group<'a>>, wider: impl Fn(Remote) -> Remote) -> Vec<Group<'a>> {
+    let mut merged: HashMap<Remote, Group<'_>> = HashMap::new();
     for mut group in groups {
         let remote = wider(group.remote);
         match merged.get_mut(&remote) {
@@ -219,7 +224,7 @@ fn merge(groups: Vec<Group>, wider: impl Fn(Remote) -> Remote) -> Vec<Group> {
     merged.into_values().collect()
 }
 
-impl Group {
+impl Group<'_> {
     fn join(&mut self, other: &Self, addresses: u64) {
         self.addresses += addresses;
         self.count += other.count;
@@ -270,7 +275,7 @@ impl std::fmt::Display for Remote {
 
 /// A group of the tests.
 #[cfg(test)]
-pub(super) fn any() -> Group {
+pub(super) fn any() -> Group<'static> {
     let mut groups = fold(std::iter::once(tests::item("10.0.0.1")));
     groups.remove(0)
 }
@@ -279,7 +284,7 @@ pub(super) fn any() -> Group {
 mod tests {
     use super::*;
 
-    pub(super) fn item(remote: &str) -> Item {
+    pub(super) fn item(remote: &str) -> Item<'static> {
         Item {
             common: Common {
                 outcome: Outcome::TimeWait,
@@ -289,6 +294,7 @@ mod tests {
                 rule: Some(FreeRule::TimewaitTimer),
                 reuse: None,
                 laddr: [10, 0, 0, 7].into(),
+                device: None,
                 lport: Some(8080),
                 rport: None,
             },

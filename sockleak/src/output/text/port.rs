@@ -9,7 +9,7 @@ use super::groups::of_port;
 use super::restart::restarts;
 use super::style::{Ink, Style};
 use super::table::table;
-use super::words::{first_few, how, plural, state, wrap};
+use super::words::{first_few, how, place, plural, state, wrap};
 use crate::output::blind;
 use crate::output::escape;
 
@@ -112,7 +112,8 @@ fn holders(sockets: &[&PortSocket]) -> Vec<String> {
                     .remote
                     .map_or_else(String::new, |remote| format!(" to {remote}"));
                 let state = state(Outcome::Held, Some(owner.state));
-                format!("{state} {}{remote} (fd {})", owner.local, holder.fd)
+                let local = place(owner.local.ip(), socket.device.as_deref(), owner.local.port());
+                format!("{state} {local}{remote} (fd {})", holder.fd)
             });
             format!(
                 "held by {} (pid {pid}{how}){dumping}: {}",

@@ -6,8 +6,7 @@ use jiff::Timestamp;
 use sockleak_core::port::{Answer, BindVerdict, Obstacle, Restart, Reuse};
 
 use super::style::{Ink, Style};
-use super::words::{UNLESS, by, clock, count, duration, wrap};
-use crate::output::escape;
+use super::words::{UNLESS, by, clock, count, duration, place, wrap};
 
 /// So many addresses get a line of their own.
 const NAMED: usize = 8;
@@ -32,7 +31,7 @@ pub(super) fn restarts(restarts: &[Restart], now: Timestamp, style: &Style) -> V
 }
 
 fn sentence(restart: &Restart, now: Timestamp, style: &Style) -> (Ink, String) {
-    let place = place(restart);
+    let place = place_of(restart);
     let verdict = |addr, port| restart.verdict(Reuse::new(addr, port));
     let answer = |addr, port| verdict(addr, port).map(BindVerdict::answer);
     let Some(plain) = verdict(false, false) else {
@@ -84,18 +83,12 @@ fn sentence(restart: &Restart, now: Timestamp, style: &Style) -> (Ink, String) {
     }
 }
 
-/// Where it binds, as `ss` writes it: `0.0.0.0%lo:8053`.
-fn place(restart: &Restart) -> String {
+/// Where it binds.
+fn place_of(restart: &Restart) -> String {
     let endpoint = &restart.endpoint;
-    let device = match (&restart.device, endpoint.device) {
-        (Some(name), _) => format!("%{}", escape(name)),
-        (None, 0) => String::new(),
-        (None, index) => format!("%{index}"),
-    };
-    let mut place = match endpoint.address {
-        IpAddr::V4(address) => format!("{address}{device}:{}", endpoint.port),
-        IpAddr::V6(address) => format!("[{address}{device}]:{}", endpoint.port),
-    };
+    let unnamed = endpoint.device.to_string();
+    let device = (endpoint.device != 0).then(|| restart.device.as_deref().unwrap_or(&unnamed));
+    let mut place = place(endpoint.address, device, endpoint.port);
     if endpoint.v6only == Some(true) && endpoint.address.is_unspecified() {
         place += " (IPv6 only)";
     }

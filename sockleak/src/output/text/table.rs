@@ -7,7 +7,7 @@ use sockleak_core::verdict::Outcome;
 
 use super::groups::Group;
 use super::style::{Ink, Style};
-use super::words::{UNLESS, block, by, clock, count, outcome, plural, state, why};
+use super::words::{UNLESS, block, by, clock, count, outcome, plural, state, why, with_device};
 
 /// So many groups are printed.
 pub(super) const LIMIT: usize = 12;
@@ -21,7 +21,7 @@ const RADDR: usize = 3;
 const GAP: usize = 2;
 
 /// The lines of a table, largest group first.
-pub(super) fn table(groups: &[Group], style: &Style) -> Vec<String> {
+pub(super) fn table(groups: &[Group<'_>], style: &Style) -> Vec<String> {
     let shown = &groups[..groups.len().min(LIMIT)];
     let rows: Vec<[String; 6]> = shown.iter().map(cells).collect();
     let widths = widths(&rows, style.columns());
@@ -60,12 +60,12 @@ fn ink(outcome: Outcome) -> Ink {
     }
 }
 
-fn cells(group: &Group) -> [String; 6] {
+fn cells(group: &Group<'_>) -> [String; 6] {
     let common = &group.common;
     let any = || "*".to_owned();
     [
         count(group.count),
-        common.laddr.to_string(),
+        with_device(common.laddr, common.device),
         group.lport.map_or_else(any, |port| port.to_string()),
         group.remote.to_string(),
         match group.remote {
@@ -117,7 +117,7 @@ pub(super) fn line(cells: &[String; 6], widths: &[usize; 6]) -> String {
 }
 
 /// What a group means: why it is so, and when it is free.
-fn meaning(group: &Group, zone: &TimeZone) -> String {
+fn meaning(group: &Group<'_>, zone: &TimeZone) -> String {
     let common = &group.common;
     let mut parts = Vec::new();
     if let Some(reason) = common.why {
@@ -158,7 +158,7 @@ const fn options(reuse: Reuse) -> &'static str {
     }
 }
 
-fn free(group: &Group, zone: &TimeZone) -> Option<String> {
+fn free(group: &Group<'_>, zone: &TimeZone) -> Option<String> {
     let at = group.free.map(|(at, _)| clock(at, zone));
     let gone = group.free.and_then(|(_, latest)| latest).map(|latest| {
         // A TIME_WAIT begins anew with each segment, and other states go on when the peer answers.

@@ -1,5 +1,7 @@
 //! The words of the text output.
 
+use std::net::IpAddr;
+
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use sockleak_core::leftover::{Danger, Reason};
@@ -239,6 +241,24 @@ pub(super) fn first_few(parts: impl ExactSizeIterator<Item = String>) -> String 
         named.push(format!("and {} more", count(more as u64)));
     }
     named.join(", ")
+}
+
+/// A local address and port as `ss` writes them: `0.0.0.0%lo:8053`.
+pub(super) fn place(address: IpAddr, device: Option<&str>, port: u16) -> String {
+    let local = with_device(address, device);
+    if address.is_ipv4() {
+        format!("{local}:{port}")
+    } else {
+        format!("[{local}]:{port}")
+    }
+}
+
+/// The address of that alone.
+pub(super) fn with_device(address: IpAddr, device: Option<&str>) -> String {
+    device.map_or_else(
+        || address.to_string(),
+        |device| format!("{address}%{}", escape(device)),
+    )
 }
 
 #[cfg(test)]

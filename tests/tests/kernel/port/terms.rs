@@ -90,6 +90,14 @@ fn devices_share_a_port() {
         assert_eq!(answer, expected, "{device}");
     }
     assert_eq!(agrees(&mut restarting, number, "0.0.0.0", ""), "in_use in_use");
+    let text = run(["port", &number.to_string(), "--device", "v0"]).stdout;
+    for words in [
+        "1  0.0.0.0%lo ".to_owned(),
+        format!("LISTEN 0.0.0.0%lo:{number} (fd "),
+        format!("can bind 0.0.0.0%v0:{number} now"),
+    ] {
+        assert!(text.contains(&words), "{words} is not in\n{text}");
+    }
     let (restart, ..) = port(number, "--device v0 --address 0.0.0.0");
     assert_eq!((&restart["device"], &restart["user"]), (&json!("v0"), &json!(0)));
 
