@@ -25,12 +25,14 @@ pub fn refusals(
             match attempt(&address) {
                 Ok(()) => {}
                 Err(error) => match error.raw_os_error() {
-                    // No device has that number.
-                    Some(libc::EADDRNOTAVAIL | libc::ENXIO) => {
+                    // A kernel without IPv6 has none of its addresses.
+                    Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT) => {
                         refused.push((address, Refusal::NotAvailable));
                     }
+                    // No device has that number.
+                    Some(libc::ENXIO) => refused.push((address, Refusal::NoDevice)),
                     Some(libc::EINVAL) => refused.push((address, Refusal::Invalid)),
-                    Some(libc::EAFNOSUPPORT | libc::EMFILE | libc::ENFILE) => return Err(error),
+                    Some(libc::EMFILE | libc::ENFILE) => return Err(error),
                     _ => {}
                 },
             }
@@ -132,18 +134,25 @@ mod tests {
 
     #[test]
     fn tells_what_is_no_address_of_this_namespace() {
+        let sysctl = |family| {
+            Netns::current()
+                .unwrap()
+                .sysctl_u32(&format!("net/{family}/ip_nonlocal_bind"))
+        };
+        // This machine may allow everything.
+        let not_local = |family| (sysctl(family).ok() == Some(0)).then_some(Refusal::NotAvailable);
         assert_eq!(refusal("127.0.0.1", false, 0), None);
         assert_eq!(refusal("0.0.0.0", false, 0), None);
-        assert_eq!(refusal("192.0.2.1", false, 0), Some(Refusal::NotAvailable));
+        assert_eq!(refusal("192.0.2.1", false, 0), not_local("ipv4"));
         assert_eq!(
             refusal("127.0.0.1", false, u32::MAX >> 1),
-            Some(Refusal::NotAvailable)
+            Some(Refusal::NoDevice)
         );
         // A kernel without IPv6 has none of these.
         if TcpListener::bind("[::]:0").is_ok() {
             assert_eq!(refusal("::ffff:127.0.0.1", false, 0), None);
             assert_eq!(refusal("::ffff:127.0.0.1", true, 0), Some(Refusal::Invalid));
-            assert_eq!(refusal("2001:db8::1", false, 0), Some(Refusal::NotAvailable));
+            assert_eq!(refusal("2001:db8::1", false, 0), not_local("ipv6"));
             assert_eq!(refusal("fe80::1", false, 0), Some(Refusal::Invalid));
         }
     }

@@ -19,8 +19,10 @@ pub struct LocalAddress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
-    /// EADDRNOTAVAIL: no device of the namespace has it, or the device that is asked for is not there.
+    /// EADDRNOTAVAIL: no device of the namespace has it, or not the one that is asked for.
     NotAvailable,
+    /// ENODEV, before `bind()`: the device is not there.
+    NoDevice,
     /// EINVAL: no socket of this kind may have it, such as a v4-mapped address with IPV6_V6ONLY, or a link-local one
     /// without a device.
     Invalid,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::expiry::LastFree;
 use crate::observed::{Snapshot, Socket, State};
 use crate::port::{
-    Addressing, Answer, BindVerdict, Blocker, BlockingProcess, Endpoint, Obstacle, Occupant, Refusal,
+    Addressing, Answer, BindVerdict, Blocker, BlockingProcess, Device, Endpoint, Obstacle, Occupant, Refusal,
     Request, Restart, Reuse, in_the_way, occupants,
 };
 use crate::verdict::SocketReport;
@@ -65,7 +65,7 @@ impl Restart {
     #[must_use]
     pub(crate) fn decide(endpoint: Endpoint, occupants: &[Occupant], terms: Terms<'_>) -> Self {
         let device = terms.addressing.device(endpoint.device);
-        let user = endpoint.uid.or_else(|| user_of(occupants));
+        let user = endpoint.uid.or_else(|| who_has(&endpoint, device, occupants));
         let refusal = terms.refusal(&endpoint);
         let verdicts = Reuse::ALL.into_iter().map(|reuse| {
             if let Some(refusal) = refusal {
@@ -100,10 +100,26 @@ impl Restart {
     }
 }
 
-/// Who has the port: whoever listens, or else whoever has another socket. The uid of an orphan is not its owner's on all
+/// Who has what is asked for: of all that have the port, one that is in the way of a socket without options, if there is
+/// one.
+fn who_has(endpoint: &Endpoint, device: Option<&Device>, occupants: &[Occupant]) -> Option<u32> {
+    let plain = Request {
+        address: endpoint.address,
+        v6only: endpoint.v6only.unwrap_or_default(),
+        reuse: Reuse::default(),
+        device: endpoint.device,
+        vrf: device.map_or(0, |device| device.vrf),
+        uid: None,
+    };
+    let tried = in_the_way(&plain, occupants.iter().map(|occupant| &*occupant.owner));
+    let blockers = tried.blockers.iter().filter_map(|index| occupants.get(*index));
+    user_of(blockers).or_else(|| user_of(occupants.iter()))
+}
+
+/// The user of these sockets: whoever listens, or else whoever has another socket. The uid of an orphan is not its owner's on all
 /// kernels, but the bucket remembers who shared it.
-fn user_of(occupants: &[Occupant]) -> Option<u32> {
-    let owners = || occupants.iter().map(|occupant| &occupant.owner);
+fn user_of<'a>(occupants: impl Iterator<Item = &'a Occupant> + Clone) -> Option<u32> {
+    let owners = || occupants.clone().map(|occupant| &occupant.owner);
     let has_file = || owners().filter(|owner| owner.inode != 0);
     has_file()
         .filter(|owner| owner.state == State::Listen)
@@ -122,9 +138,10 @@ impl Terms<'_> {
     fn refusal(&self, endpoint: &Endpoint) -> Option<Answer> {
         let permission = (!self.may_have_port).then_some(Answer::Permission);
         let address = match self.addressing.refusal(endpoint.local_address()) {
-            Some(Refusal::NotAvailable) if !endpoint.nonlocal => Some(Answer::NotAvailable),
+            Some(Refusal::NotAvailable) if endpoint.nonlocal => None,
+            Some(Refusal::NotAvailable | Refusal::NoDevice) => Some(Answer::NotAvailable),
             Some(Refusal::Invalid) => Some(Answer::Invalid),
-            Some(Refusal::NotAvailable) | None => None,
+            None => None,
         };
         if endpoint.address.is_ipv6() {
             permission.or(address)

@@ -110,6 +110,9 @@ fn refusal(restart: &Restart, answer: Answer, place: &str) -> Option<String> {
         Answer::NotAvailable if endpoint.device != 0 && endpoint.address.is_unspecified() => {
             "the device is not there (ENODEV)".to_owned()
         }
+        Answer::NotAvailable if endpoint.device != 0 => {
+            "the device is not there (ENODEV), or has not that address (EADDRNOTAVAIL)".to_owned()
+        }
         Answer::NotAvailable => {
             let version = if endpoint.address.is_ipv4() { 4 } else { 6 };
             format!(

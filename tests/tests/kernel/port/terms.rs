@@ -214,6 +214,10 @@ fn reuseport_is_of_one_user() {
         assert_eq!(answer, "in_use in_use", "{uid}");
     }
     assert_eq!(port(number, "--reuseport --address 0.0.0.0").2, 1);
+    for (address, uid) in [("127.0.0.1", USER), ("127.0.0.2", 0)] {
+        let (restart, ..) = port(number, &format!("--reuseport --address {address}"));
+        assert_eq!(restart["user"], uid, "who has {address} is meant");
+    }
 }
 
 fn who_is_no_user_and_what_is_no_device() {
