@@ -28,8 +28,8 @@ pub struct PortEvidence {
     pub parents: HashMap<u32, u32>,
     /// Those of their processes that write a core dump.
     pub dumping: HashSet<u32>,
-    /// The user that is asked for may not have a port of this number.
-    pub lacks_permission: bool,
+    /// Inodes of the network namespaces in which the user that is asked for may not have a port of this number.
+    pub forbidden: HashSet<u32>,
     /// What could not be seen.
     pub blind: Vec<BlindSpot>,
     /// CONFIG_HZ, for the slack of the timer wheel.
@@ -154,7 +154,7 @@ impl PortReport {
             Terms {
                 addressing: look.map_or(const { &Addressing::NOTHING }, |look| &look.addressing),
                 all_seen: look.is_some_and(|look| look.shows_bound),
-                may_have_port: !evidence.lacks_permission,
+                may_have_port: !evidence.forbidden.contains(&netns),
             }
         };
         let restart = namespaces

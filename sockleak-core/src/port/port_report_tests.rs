@@ -64,7 +64,7 @@ fn evidence() -> PortEvidence {
         files: Vec::new(),
         parents: HashMap::new(),
         dumping: HashSet::new(),
-        lacks_permission: false,
+        forbidden: HashSet::new(),
         blind: Vec::new(),
         hz: 250,
     }

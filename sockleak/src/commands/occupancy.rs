@@ -22,8 +22,9 @@ use crate::session::addressing;
 pub struct Occupancy {
     port: u16,
     addresses: Vec<Endpoint>,
-    /// The user that is asked for may not have a port of this number.
-    lacks_permission: bool,
+    /// The name of the device that a restart is bound to, which may get another index while somebody waits.
+    device: Option<String>,
+    user: Option<u32>,
     /// `None` where the kernel's own list of the port cannot be read.
     reader: Option<PortReader>,
     /// Why it cannot.
@@ -32,6 +33,9 @@ pub struct Occupancy {
     nested: bool,
     hz: u32,
 }
+
+/// The index of a device that is not there: the kernel counts from 1, and never as far.
+const NO_DEVICE: u32 = u32::MAX >> 1;
 
 /// Which network namespaces are looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,21 +57,15 @@ impl Occupancy {
             Ok(reader) => (Some(reader), None),
             Err(error) => (None, Some(error.sentence())),
         };
-        let device = match &args.device {
-            Some(name) => devices::by_name(&own, name)?
-                .with_context(|| {
-                    format!("there is no device {name} in this network namespace: `ip link` lists those that there are")
-                })?
-                .index,
-            None => 0,
-        };
-        let lacks_permission = match args.restart_as {
-            Some(uid) => !own.lets_bind(uid, args.port)?,
-            None => false,
-        };
+        if let Some(name) = &args.device {
+            devices::by_name(&own, name)?.with_context(|| {
+                format!("there is no device {name} in this network namespace: `ip link` lists those that there are")
+            })?;
+        }
         Ok(Self {
             port: args.port,
-            lacks_permission,
+            device: args.device.clone(),
+            user: args.restart_as,
             addresses: addresses(args)
                 .into_iter()
                 .map(|address| Endpoint {
@@ -76,7 +74,7 @@ impl Occupancy {
                     port: args.port,
                     v6only: address.is_ipv6().then_some(args.v6only),
                     uid: args.restart_as,
-                    device,
+                    device: 0,
                     nonlocal: false,
                 })
                 .collect(),
@@ -108,10 +106,29 @@ impl Occupancy {
             }
         };
         let own = namespaces.first().map_or(0, |(namespace, _)| namespace.inode());
+        if let (Some(name), Some((namespace, _))) = (&self.device, namespaces.first()) {
+            let device = devices::by_name(namespace, name)?;
+            let index = device.map_or(NO_DEVICE, |device| device.index);
+            for endpoint in &mut self.addresses {
+                endpoint.device = index;
+            }
+        }
+        let mut forbidden = HashSet::new();
         let mut looks = Vec::with_capacity(namespaces.len());
         for (namespace, path) in &namespaces {
             match self.look_into(namespace) {
-                Ok(look) => looks.push(look),
+                Ok(look) => {
+                    let is_allowed = self.user.map(|user| namespace.lets_bind(user, self.port));
+                    match is_allowed.transpose() {
+                        Ok(None | Some(true)) => {}
+                        Ok(Some(false)) => {
+                            forbidden.insert(look.netns);
+                        }
+                        Err(error) if namespace.inode() == own => return Err(error.into()),
+                        Err(_) => {}
+                    }
+                    looks.push(look);
+                }
                 Err(error) if namespace.inode() == own => return Err(error),
                 Err(error) => blind.push(BlindSpot::NetnsUnread {
                     path: path.display().to_string(),
@@ -123,19 +140,26 @@ impl Occupancy {
         let files = self.files(&looks, &mut blind)?;
         let pids: HashSet<u32> = files.iter().map(|file| file.pid).collect();
         let dumping = |pid: &u32| proc::status(*pid).is_ok_and(|status| status.core_dumping);
-        Ok(PortReport::examine(PortEvidence {
+        let mut report = PortReport::examine(PortEvidence {
             time,
             port: self.port,
             own,
             addresses: self.addresses.clone(),
             looks,
             parents: parents(&pids),
-            lacks_permission: self.lacks_permission,
+            forbidden,
             dumping: pids.iter().copied().filter(dumping).collect(),
             files,
             blind,
             hz: self.hz,
-        }))
+        });
+        // The name is what was asked for, also while no device has it.
+        for restart in &mut report.restart {
+            if restart.endpoint.device != 0 {
+                restart.device.clone_from(&self.device);
+            }
+        }
+        Ok(report)
     }
 
     fn look_into(&mut self, namespace: &Netns) -> Result<Snapshot> {

@@ -114,6 +114,8 @@ impl Look {
             },
             ..self.snapshot(seen, port)
         });
+        let is_allowed = netns.lets_bind(asked.user, port);
+        let is_allowed = is_allowed.expect("the kernel tells whose it is");
         let report = PortReport::examine(PortEvidence {
             time: self.time,
             port,
@@ -123,9 +125,11 @@ impl Look {
             files: self.files.get(&port).cloned().unwrap_or_default(),
             parents: HashMap::new(),
             dumping: HashSet::new(),
-            lacks_permission: !netns
-                .lets_bind(asked.user, port)
-                .expect("the kernel tells whose it is"),
+            forbidden: if is_allowed {
+                HashSet::new()
+            } else {
+                HashSet::from([place.inode()])
+            },
             blind: Vec::new(),
             hz: self.hz,
         });
