@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::expiry::FreeRule;
 use crate::expiry::Freedom;
 use crate::observed::{Family, Protocol, Sighting, Snapshot, Socket, State, Timer};
+use crate::port::bind::is_specific;
 use crate::port::{PortOwner, Reuse};
 use crate::verdict::{Holder, Outcome, SocketReport};
 
@@ -160,8 +161,7 @@ fn bound_v6only(local: SocketAddr, remote: Option<SocketAddr>) -> Option<bool> {
     let IpAddr::V6(address) = local.ip() else {
         return None;
     };
-    let is_specific = !address.is_unspecified() && address.to_ipv4_mapped().is_none();
-    (remote.is_none() && is_specific).then_some(true)
+    (remote.is_none() && is_specific(address)).then_some(true)
 }
 
 /// What sock_diag alone tells, with the options of the socket if it was the dead process's.
@@ -183,7 +183,7 @@ fn from_sighting(netns: u32, seen: &Sighting, known: Option<&Socket>) -> PortOwn
         mini: seen.timer == Timer::TimeWait,
         reuse: known.map(|socket| Reuse::new(socket.reuseaddr, socket.reuseport)),
         v6only: bound_v6only(seen.local, remote).or_else(|| known.and_then(|socket| socket.v6only)),
-        device: known.map_or(0, |socket| socket.device),
+        device: seen.interface,
         uid: known.and_then(|socket| socket.uid),
         cookie: Some(seen.cookie),
         inode: seen.inode,

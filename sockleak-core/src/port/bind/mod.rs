@@ -11,6 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::address::is_specific;
+
 use crate::observed::{Family, Protocol, State};
 
 /// A socket that has a local port, as far as `bind()` looks at it.
@@ -112,7 +114,7 @@ impl Request {
     fn is_v6only(&self) -> bool {
         match self.address {
             IpAddr::V4(_) => false,
-            IpAddr::V6(address) => self.v6only || address::is_specific(address),
+            IpAddr::V6(address) => self.v6only || is_specific(address),
         }
     }
 }
