@@ -44,6 +44,10 @@ pub fn by_index(namespace: &Netns, index: u32) -> io::Result<Option<Device>> {
 /// # Errors
 /// As [`by_index`].
 pub fn by_name(namespace: &Netns, name: &str) -> io::Result<Option<Device>> {
+    // No device has such a name, and netlink would say something else.
+    if name.is_empty() || name.len() >= libc::IF_NAMESIZE {
+        return Ok(None);
+    }
     find(namespace, 0, name)
 }
 
@@ -124,10 +128,10 @@ fn read(mut answer: &[u8]) -> io::Result<Option<Link>> {
     let kind = answer.get_u16_ne();
     answer.advance(NETLINK_HEADER - 6);
     if kind == libc::NLMSG_ERROR as u16 {
-        let error = -answer.get_i32_ne();
-        return match error {
-            libc::ENODEV => Ok(None),
-            error => Err(io::Error::from_raw_os_error(error)),
+        return match answer.get_i32_ne().checked_neg() {
+            None | Some(0) => Err(broken()),
+            Some(libc::ENODEV) => Ok(None),
+            Some(error) => Err(io::Error::from_raw_os_error(error)),
         };
     }
     if answer.len() < LINK_HEADER {
@@ -183,7 +187,9 @@ mod tests {
         let lo = by_name(&own, "lo").unwrap().unwrap();
         assert_eq!((lo.name.as_str(), lo.vrf), ("lo", 0));
         assert_eq!(by_index(&own, lo.index).unwrap(), Some(lo));
-        assert_eq!(by_name(&own, "no-such-device").unwrap(), None);
+        for name in ["no-such-device", "", "a-name-of-16-bytes"] {
+            assert_eq!(by_name(&own, name).unwrap(), None);
+        }
         assert_eq!(by_index(&own, u32::MAX >> 1).unwrap(), None);
     }
 
