@@ -94,7 +94,10 @@ const fn meaning(status: ExitStatus) -> (&'static str, &'static str) {
         ExitStatus::Done => ("any", "it is done, or nobody reads stdout any more"),
         ExitStatus::LeftBehind => ("trace --exit-code", "something was left behind or is still held"),
         ExitStatus::WouldFail => ("port", "a restart would fail, or that cannot be told"),
-        ExitStatus::TimedOut => ("wait", "the time was up before a restart would succeed"),
+        ExitStatus::TimedOut => (
+            "wait",
+            "the time was up before a restart would succeed, or waiting cannot help",
+        ),
         ExitStatus::NotFreed => ("free --yes", "a leftover is still there"),
         ExitStatus::Refused => ("any", "wrong usage, or refused: stderr says why, and what to do"),
         ExitStatus::Unmet => ("check", "something that is required is missing"),

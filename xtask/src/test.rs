@@ -31,7 +31,12 @@ impl Options {
     };
 
     fn harness_args(&self) -> impl Iterator<Item = &OsStr> {
-        let skipped = ["--skip", "long_"].into_iter().filter(|_| !self.long);
+        let is_named = self
+            .filter
+            .as_ref()
+            .is_some_and(|filter| filter.contains("long_"));
+        let skips = !self.long && !is_named;
+        let skipped = ["--skip", "long_"].into_iter().filter(move |_| skips);
         let skipped = skipped.map(OsStr::new);
         self.filter
             .iter()

@@ -162,11 +162,7 @@ fn free(group: &Group<'_>, zone: &TimeZone) -> Option<String> {
     let at = group.free.map(|(at, _)| clock(at, zone));
     let gone = group.free.and_then(|(_, latest)| latest).map(|latest| {
         // A TIME_WAIT begins anew with each segment, and other states go on when the peer answers.
-        let unless = match group.common.outcome {
-            Outcome::LastAck => "",
-            _ => UNLESS,
-        };
-        format!("gone {}{unless}", by(latest, zone))
+        format!("gone {}{UNLESS}", by(latest, zone))
     });
     match (group.common.rule, at, gone) {
         (Some(FreeRule::TimewaitTimer | FreeRule::FinTimeout) | None, _, Some(gone)) => Some(gone),
@@ -217,7 +213,7 @@ mod tests {
         let last_ack = told(Outcome::LastAck, FreeRule::Retransmits, Some(0), Some(10_001));
         assert_eq!(
             last_ack.as_deref(),
-            Some("the kernel gives up at about 08:53:20; gone by 08:53:31")
+            Some("the kernel gives up at about 08:53:20; gone by 08:53:31 unless the peer keeps sending")
         );
         let time_wait = told(Outcome::TimeWait, FreeRule::TimewaitTimer, Some(0), Some(2_000));
         assert_eq!(
