@@ -154,21 +154,13 @@ pub fn has_ipv6() -> bool {
 
 /// Adds the pair v0 and veth0, switches both on, and gives the first its addresses.
 fn add_device() -> io::Result<()> {
-    const IFLA_INFO_KIND: u16 = 1;
-    let netlink = Netlink::open(libc::NETLINK_ROUTE);
-    // struct ifinfomsg of include/uapi/linux/rtnetlink.h.
-    let mut link = vec![0; 16];
-    link.extend(attribute(libc::IFLA_IFNAME, b"v0\0"));
-    link.extend(attribute(
-        libc::IFLA_LINKINFO,
-        &attribute(IFLA_INFO_KIND, b"veth"),
-    ));
-    let new = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-    netlink.ask(libc::RTM_NEWLINK, new, &link)?;
+    sandbox::add_device(c"v0", "veth")?;
     sandbox::switch_on(c"v0")?;
     sandbox::switch_on(c"veth0")?;
     // SAFETY: The string ends with a zero and outlives the call.
     let index = unsafe { libc::if_nametoindex(c"v0".as_ptr()) };
+    let netlink = Netlink::open(libc::NETLINK_ROUTE);
+    let new = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
     let address = |family: i32, bits: u8, octets: &[u8]| {
         let family = u8::try_from(family).expect("a small number");
         let no_detection = u8::try_from(libc::IFA_F_NODAD).expect("a small number");

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
 
+use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -103,19 +104,6 @@ impl Kind {
                 | SilentButClosesThenBack
                 | WindowClosedAndSilent
         )
-    }
-}
-
-/// SplitMix64: the same seed gives the same peers.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
     }
 }
 
@@ -260,13 +248,13 @@ impl Setting {
 
     /// Says when each peer does what it does.
     fn plans(&self, connections: &mut [Connection], promises: &Promises<'_>) {
-        let mut random = Random(self.seed);
+        let mut random = Rng::with_seed(self.seed);
         let now = Timestamp::now();
         for connection in connections {
             let at = moment(&promises[&connection.remote]["free_at"]);
             let left = at.duration_since(now).as_millis().max(1).unsigned_abs();
             // A little more than the time that is left, so that some come too late.
-            let millis = random.below(u64::try_from(left).expect("a small number") * 6 / 5 + 1);
+            let millis = random.u64(..=u64::try_from(left).expect("a small number") * 6 / 5);
             let after = SignedDuration::from_millis(millis.try_into().expect("a small number"));
             connection.due = Some(now + after).filter(|_| !connection.kind.only_the_timer_ends_it());
         }
@@ -361,11 +349,11 @@ fn long_three_hundred_moments_of_all_kinds_are_none_too_late() {
     let seed: u64 = chosen.unwrap_or(now);
     sandbox::tell(&format!("{SEED}={seed}"));
     let settings = [1, 2, 3].map(|orphan_retries| {
-        let mut random = Random(seed + orphan_retries);
+        let mut random = Rng::with_seed(seed + orphan_retries);
         Setting {
-            seed: random.below(u64::MAX),
+            seed: random.u64(..),
             orphan_retries,
-            fin_timeout: 3 + random.below(5),
+            fin_timeout: 3 + random.u64(..5),
             short_rto_max: orphan_retries > 1 && rto_max_is_there(),
             connections: 160,
         }
