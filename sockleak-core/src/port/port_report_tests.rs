@@ -171,6 +171,21 @@ fn what_is_only_bound_is_known_by_sock_diag() {
     assert_eq!(verdict(&evidence), (3, Some(1)), "by all three");
 }
 
+/// Each namespace has a first port that everybody may have.
+#[test]
+fn the_right_to_a_port_is_of_one_namespace() {
+    let told = |forbidden: u32| {
+        let mut evidence = evidence();
+        evidence.forbidden.insert(forbidden);
+        PortReport::examine(evidence)
+    };
+    let plain = Reuse::default();
+    let own = told(1);
+    assert_eq!(own.restart[0].verdicts[0].bind, Answer::Permission);
+    assert!(own.is_hopeless(plain) && !own.is_free(plain));
+    assert!(!told(2).is_hopeless(plain), "it is another one's");
+}
+
 /// Before 6.8 nothing shows it.
 #[test]
 fn what_cannot_be_seen_may_be_in_the_way() {

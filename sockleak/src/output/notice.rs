@@ -3,6 +3,9 @@
 use super::escape;
 use super::text::words::{count, plural};
 
+/// What a replay and `free --report` say of such a file.
+pub(super) const RECORDING_CUT: &str = "the recording was cut: what came later is not in it";
+
 /// Something about the trace that whoever started it has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -46,7 +49,7 @@ impl Notice {
             Self::StillFollowing(left) => still_following(left),
             Self::Unread => "nothing reads stdout any more; the trace ends".to_owned(),
             Self::Failed(error) => error.lines().map(escape).collect::<Vec<_>>().join("\n"),
-            Self::RecordingCut => "the recording was cut: what came later is not in it".to_owned(),
+            Self::RecordingCut => RECORDING_CUT.to_owned(),
             Self::SinkFailed(sink, why) => {
                 format!("the {sink} is not complete: {}", escape(why))
             }

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use sockleak_core::leftover::Removal;
 
+use super::notice::RECORDING_CUT;
+
 /// What was destroyed, or would be, and what was not.
 #[derive(Clone, Debug)]
 pub struct Removals {
@@ -50,7 +52,7 @@ impl fmt::Display for Note {
                     "what this kernel can destroy could not be tried: {why}"
                 )
             }
-            Self::Cut => formatter.write_str("the recording was cut: what came later is not in it"),
+            Self::Cut => formatter.write_str(RECORDING_CUT),
             Self::HoldersUnnamed => {
                 formatter.write_str("without /proc nobody can be named who holds a socket")
             }
